@@ -1,0 +1,5 @@
+//! Starts real members, hurts them, and judges what clients saw.
+
+mod pb;
+
+fn main() {}

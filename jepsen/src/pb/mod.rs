@@ -1,0 +1,12 @@
+//! The client side of etcd's API, generated from `proto/` (see `tests/generated.rs` of the root package).
+#![expect(
+    unreachable_pub,
+    reason = "generated: the meaning is documented in proto/"
+)]
+
+#[rustfmt::skip]
+pub mod authpb;
+#[rustfmt::skip]
+pub mod etcdserverpb;
+#[rustfmt::skip]
+pub mod mvccpb;

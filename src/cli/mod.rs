@@ -1,0 +1,1 @@
+//! Floor 8, start: the command line.

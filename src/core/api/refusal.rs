@@ -1,0 +1,80 @@
+//! The two kinds of no, which never share an enum: a [`Refusal`] is an answer, a [`Corrupt`] stops the member.
+
+/// A request was understood and refused. The wire code and text of each stand in `service/status.rs`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{self:?}")]
+pub enum Refusal {
+    /// The key is empty.
+    EmptyKey,
+    /// `ignore_value` or `ignore_lease` on a key that does not exist, or a txn operation with nothing in it.
+    KeyNotFound,
+    /// `ignore_value` together with a value.
+    ValueProvided,
+    /// `ignore_lease` together with a lease.
+    LeaseProvided,
+    /// More compares or operations than the limit allows.
+    TooManyOps,
+    /// One branch of a txn would put a key twice, or put and delete it.
+    DuplicateKey,
+    /// The requested revision is below the compact revision.
+    Compacted,
+    /// The requested revision has not been written yet.
+    FutureRevision,
+    /// An unknown sort order or target.
+    InvalidSortOption,
+    /// The lease does not exist, or has ended.
+    LeaseNotFound,
+    /// A lease of that id exists.
+    LeaseExists,
+    /// The TTL is above 9,000,000,000 s.
+    LeaseTtlTooLarge,
+    /// The NOSPACE alarm stands.
+    NoSpace,
+    /// The CORRUPT alarm stands.
+    CorruptCluster,
+    /// The expiry was decided in another term than the one it was committed in. No client asks for one.
+    StaleLeaseExpiry,
+    /// `RangeStream` with a sort order, which it does not support.
+    StreamSort,
+    /// `RangeStream` with a min or max revision filter, which it does not support.
+    StreamRevisionFilter,
+}
+
+/// Something that cannot be unless memory, disk or code is broken. The member stops with this as its last words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Corrupt {
+    /// The entry asks for a newer member than this one.
+    #[error(
+        "log entry {index} needs cluster level {needed}, this member knows {known}: upgrade this member"
+    )]
+    LevelTooNew {
+        /// Where it stands in the log.
+        index: u64,
+        /// What it asks for.
+        needed: u32,
+        /// What this member knows.
+        known: u32,
+    },
+    /// A log entry or record does not decode.
+    #[error("{what} does not decode: {reason}")]
+    Undecodable {
+        /// What was read.
+        what: String,
+        /// Why it cannot be.
+        reason: String,
+    },
+    /// The index lists a revision that the store does not have, or has with other content.
+    #[error("revision {revision} of the store: {reason}")]
+    BadRevision {
+        /// Which revision, as `main.sub`.
+        revision: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An invariant of the state does not hold.
+    #[error("invariant broken: {0}")]
+    Invariant(String),
+    /// The store below failed while reading; its own words.
+    #[error("reading the store failed: {0}")]
+    Store(String),
+}

@@ -1,0 +1,1 @@
+//! Floor 8, start: a server inside another program.

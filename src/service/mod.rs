@@ -1,0 +1,3 @@
+//! Floor 7, speak.
+
+pub mod pb;

@@ -1,0 +1,15 @@
+//! Services generated from `proto/` (see `tests/generated.rs`); their messages are the core crate's.
+
+/// KV, Watch, Lease, Cluster, Maintenance, Auth.
+#[rustfmt::skip]
+pub mod etcdserverpb;
+/// Lock.
+#[rustfmt::skip]
+pub mod v3lockpb;
+/// Election.
+#[rustfmt::skip]
+pub mod v3electionpb;
+/// The standard health service.
+#[rustfmt::skip]
+#[path = "grpc.health.v1.rs"]
+pub mod health;

@@ -1,0 +1,1 @@
+//! Mechanisms that belong to no floor.
