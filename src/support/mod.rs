@@ -1,1 +1,4 @@
-//! Mechanisms that belong to no floor.
+//! Mechanisms that belong to no floor and know none.
+
+pub mod clock;
+pub mod spawn;

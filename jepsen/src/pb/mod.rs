@@ -1,4 +1,5 @@
 //! The client side of etcd's API, generated from `proto/` (see `tests/generated.rs` of the root package).
+#![expect(clippy::allow_attributes, reason = "generated")]
 #![expect(
     unreachable_pub,
     reason = "generated: the meaning is documented in proto/"

@@ -1,4 +1,5 @@
 //! Services generated from `proto/` (see `tests/generated.rs`); their messages are the core crate's.
+#![expect(clippy::allow_attributes, reason = "generated")]
 
 /// KV, Watch, Lease, Cluster, Maintenance, Auth.
 #[rustfmt::skip]

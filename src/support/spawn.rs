@@ -1,0 +1,50 @@
+//! Threads and blocking work, behind a seam: a simulation runs them in place, in a fixed order.
+
+use std::io;
+use std::thread::{Builder, JoinHandle};
+
+use tokio::sync::Semaphore;
+
+/// Starts a named thread; the caller owns the handle and joins it.
+pub fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    Builder::new().name(name.to_owned()).spawn(run)
+}
+
+/// Runs slices of long work off the runtime's thread, at most `permits` at once.
+#[derive(Debug)]
+pub struct Blocking {
+    permits: Option<Semaphore>,
+}
+
+impl Blocking {
+    /// A pool of `permits` concurrent slices on tokio's blocking threads.
+    pub fn bounded(permits: usize) -> Self {
+        Blocking {
+            permits: Some(Semaphore::new(permits)),
+        }
+    }
+
+    /// Work runs in place on the caller's thread: for simulation, and nothing else.
+    pub fn in_place() -> Self {
+        Blocking { permits: None }
+    }
+
+    /// Runs `work` and returns its result; a panic in it goes on in the caller.
+    #[expect(clippy::disallowed_methods, reason = "this is the seam")]
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let Some(permits) = &self.permits else {
+            return work();
+        };
+        let _permit = permits
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        match tokio::task::spawn_blocking(work).await {
+            Ok(value) => value,
+            Err(failure) => match failure.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_cancelled) => std::process::abort(),
+            },
+        }
+    }
+}
