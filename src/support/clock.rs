@@ -28,9 +28,7 @@ impl Default for SystemClock {
 /// The wall clock in microseconds since 1970, for the time stamp of a log line.
 #[expect(clippy::disallowed_methods, reason = "this is the seam")]
 pub fn unix_micros() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 

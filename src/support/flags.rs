@@ -103,21 +103,11 @@ pub struct FlagSet {
 impl FlagSet {
     /// All flags at their defaults.
     pub fn new(specs: impl IntoIterator<Item = FlagSpec>) -> FlagSet {
-        let mut flags = FlagSet {
-            slots: BTreeMap::new(),
-        };
+        let mut flags = FlagSet { slots: BTreeMap::new() };
         for spec in specs {
-            let slot = Slot {
-                kind: spec.kind,
-                value: zero(spec.kind),
-                set: false,
-            };
+            let slot = Slot { kind: spec.kind, value: zero(spec.kind), set: false };
             let old = flags.slots.insert(spec.name, slot);
-            assert!(
-                old.is_none(),
-                "flag {} stands twice in its table",
-                spec.name
-            );
+            assert!(old.is_none(), "flag {} stands twice in its table", spec.name);
             if !spec.default.is_empty() {
                 flags
                     .set(spec.name, spec.default)
@@ -149,10 +139,8 @@ impl FlagSet {
         argument: &str,
         after: &'a [String],
     ) -> Result<&'a [String], ParseError> {
-        let body = argument
-            .strip_prefix("--")
-            .or_else(|| argument.strip_prefix('-'))
-            .unwrap_or(argument);
+        let body =
+            argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')).unwrap_or(argument);
         if body.is_empty() || body.starts_with('-') || body.starts_with('=') {
             return Err(ParseError::Bad(format!("bad flag syntax: {argument}")));
         }
@@ -178,20 +166,14 @@ impl FlagSet {
         self.set(name, value).map_err(|why| {
             let what = if is_bool { "boolean value" } else { "value" };
             let flag = if is_bool { "" } else { "flag " };
-            ParseError::Bad(format!(
-                "invalid {what} {} for {flag}-{name}: {why}",
-                quote(value)
-            ))
+            ParseError::Bad(format!("invalid {what} {} for {flag}-{name}: {why}", quote(value)))
         })?;
         Ok(after)
     }
 
     /// Gives a flag a value as one would write it. The error does not name the flag.
     pub fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
-        let slot = self
-            .slots
-            .get_mut(name)
-            .ok_or_else(|| format!("no such flag -{name}"))?;
+        let slot = self.slots.get_mut(name).ok_or_else(|| format!("no such flag -{name}"))?;
         slot.value = read(slot.kind, &slot.value, text)?;
         slot.set = true;
         Ok(())
@@ -279,22 +261,15 @@ impl FlagSet {
     }
 
     fn slot(&self, name: &str) -> &Slot {
-        self.slots
-            .get(name)
-            .expect("getters name flags of the table, a test reads them all")
+        self.slots.get(name).expect("getters name flags of the table, a test reads them all")
     }
 
     fn slot_mut(&mut self, name: &str) -> &mut Slot {
-        self.slots
-            .get_mut(name)
-            .expect("only flags of the table are put")
+        self.slots.get_mut(name).expect("only flags of the table are put")
     }
 }
 
-#[expect(
-    clippy::panic,
-    reason = "a flag read as another kind is a mistake in the table"
-)]
+#[expect(clippy::panic, reason = "a flag read as another kind is a mistake in the table")]
 fn panic_kind<T>(name: &str, value: &Value) -> T {
     panic!("flag {name} is {value:?}")
 }
@@ -327,15 +302,11 @@ pub(crate) fn read(kind: Kind, old: &Value, text: &str) -> Result<Value, String>
             };
             format!("strconv.ParseUint: parsing {}: {why}", quote(text))
         }),
-        Kind::Duration => GoDuration::parse(text)
-            .map(Value::Duration)
-            .ok_or(PARSE.to_owned()),
+        Kind::Duration => GoDuration::parse(text).map(Value::Duration).ok_or(PARSE.to_owned()),
         Kind::Urls { allowed } => read_urls(allowed, old, text),
         Kind::UniqueTexts => {
             let unique: BTreeSet<&str> = text.split(',').collect();
-            Ok(Value::Texts(
-                unique.into_iter().map(str::to_owned).collect(),
-            ))
+            Ok(Value::Texts(unique.into_iter().map(str::to_owned).collect()))
         }
         Kind::Texts => Ok(Value::Texts(text.split(',').map(str::to_owned).collect())),
         Kind::OneOf(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),

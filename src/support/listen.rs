@@ -58,19 +58,12 @@ pub fn bind(url: &Url, options: SocketOptions) -> Result<Listener, ListenError> 
     if url.is_unix() {
         return bind_unix(&url.socket_path());
     }
-    let failed = |reason: String| ListenError {
-        network: "tcp",
-        address: url.host.clone(),
-        reason,
-    };
+    let failed = |reason: String| ListenError { network: "tcp", address: url.host.clone(), reason };
     let (host, port) = url.host_port().map_err(failed)?;
-    let port: u16 = port
-        .parse()
-        .map_err(|_| failed("address ".to_owned() + &port + ": invalid port"))?;
-    let address = SocketAddr::new(
-        resolve(&host).ok_or_else(|| failed("no such host".to_owned()))?,
-        port,
-    );
+    let port: u16 =
+        port.parse().map_err(|_| failed("address ".to_owned() + &port + ": invalid port"))?;
+    let address =
+        SocketAddr::new(resolve(&host).ok_or_else(|| failed("no such host".to_owned()))?, port);
     bind_tcp(address, options).map_err(|(call, why)| ListenError {
         network: "tcp",
         address: address.to_string(),
@@ -96,19 +89,12 @@ fn bind_tcp(
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     }
     .map_err(|why| ("socket", why))?;
-    socket
-        .set_reuseaddr(true)
-        .map_err(|why| ("setsockopt", why))?;
+    socket.set_reuseaddr(true).map_err(|why| ("setsockopt", why))?;
     if options.reuse_port {
-        socket
-            .set_reuseport(true)
-            .map_err(|why| ("setsockopt", why))?;
+        socket.set_reuseport(true).map_err(|why| ("setsockopt", why))?;
     }
     socket.bind(address).map_err(|why| ("bind", why))?;
-    socket
-        .listen(BACKLOG)
-        .map(Listener::Tcp)
-        .map_err(|why| ("listen", why))
+    socket.listen(BACKLOG).map(Listener::Tcp).map_err(|why| ("listen", why))
 }
 
 /// A socket file that nobody answers on is left over from a killed process and is replaced.
@@ -276,12 +262,7 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let live = bind(&url, SocketOptions::default()).unwrap();
         let refused = bind(&url, SocketOptions::default()).unwrap_err();
-        assert!(
-            refused
-                .to_string()
-                .ends_with("bind: address already in use"),
-            "{refused}"
-        );
+        assert!(refused.to_string().ends_with("bind: address already in use"), "{refused}");
         drop(live);
         assert!(!path.exists());
     }

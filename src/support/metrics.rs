@@ -69,9 +69,7 @@ impl Metrics {
 
     /// Everything, in Prometheus's text format.
     pub fn text(&self) -> String {
-        TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .unwrap_or_default()
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 }
 
@@ -96,24 +94,15 @@ impl Default for ProcessFigures {
         let started = (unix_micros() / 1_000_000) as f64;
         ProcessFigures {
             started,
-            resident: gauge(
-                "process_resident_memory_bytes",
-                "Resident memory size in bytes.",
-            ),
-            virtual_size: gauge(
-                "process_virtual_memory_bytes",
-                "Virtual memory size in bytes.",
-            ),
+            resident: gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
+            virtual_size: gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),
             cpu: Counter::new(
                 "process_cpu_seconds_total",
                 "Total user and system CPU time spent in seconds.",
             )
             .expect(ONCE),
             open_files: gauge("process_open_fds", "Number of open file descriptors."),
-            max_files: gauge(
-                "process_max_fds",
-                "Maximum number of open file descriptors.",
-            ),
+            max_files: gauge("process_max_fds", "Maximum number of open file descriptors."),
             start_time: gauge(
                 "process_start_time_seconds",
                 "Start time of the process since unix epoch in seconds.",
@@ -195,10 +184,7 @@ impl Collector for ProcessFigures {
 
     fn collect(&self) -> Vec<MetricFamily> {
         self.read();
-        self.parts()
-            .iter()
-            .flat_map(|part| part.collect())
-            .collect()
+        self.parts().iter().flat_map(|part| part.collect()).collect()
     }
 }
 

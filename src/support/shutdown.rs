@@ -28,21 +28,14 @@ pub struct Draining {
 impl Default for Drain {
     fn default() -> Self {
         let (alive, gone) = mpsc::channel(1);
-        Drain {
-            begun: watch::Sender::new(false),
-            alive: Some(alive),
-            gone,
-        }
+        Drain { begun: watch::Sender::new(false), alive: Some(alive), gone }
     }
 }
 
 impl Drain {
     /// A handle for one more task. `None` once draining has begun: the set takes nobody more.
     pub fn join(&self) -> Option<Draining> {
-        Some(Draining {
-            begun: self.begun.subscribe(),
-            _alive: self.alive.clone()?,
-        })
+        Some(Draining { begun: self.begun.subscribe(), _alive: self.alive.clone()? })
     }
 
     /// Tells every task to finish.

@@ -95,9 +95,7 @@ pub fn parse_list(text: &str) -> Result<Vec<Url>, String> {
             }
             "unix" | "unixs" => {}
             _ => {
-                return Err(format!(
-                    "URL scheme must be http, https, unix, or unixs: {part}"
-                ));
+                return Err(format!("URL scheme must be http, https, unix, or unixs: {part}"));
             }
         }
         urls.push(url);
@@ -132,10 +130,7 @@ fn check_host(host: &str) -> Result<(), String> {
         &host[end + 1..]
     } else {
         if let Some(bad) = host.chars().find(|c| " \"<>\\^`{|}".contains(*c)) {
-            return Err(format!(
-                "invalid character {} in host name",
-                quote(&bad.to_string())
-            ));
+            return Err(format!("invalid character {} in host name", quote(&bad.to_string())));
         }
         host.rfind(':').map_or("", |colon| &host[colon..])
     };
@@ -189,22 +184,10 @@ mod tests {
                 "http://127.0.0.1:foo",
                 "parse \"http://127.0.0.1:foo\": invalid port \":foo\" after host",
             ),
-            (
-                "http://127.0.0.1:2379/x",
-                "URL must not contain a path: http://127.0.0.1:2379/x",
-            ),
-            (
-                "http://a b:2379",
-                "parse \"http://a b:2379\": invalid character \" \" in host name",
-            ),
-            (
-                "somewhere",
-                "URL scheme must be http, https, unix, or unixs: somewhere",
-            ),
-            (
-                "file://foo/bar",
-                "URL scheme must be http, https, unix, or unixs: file://foo/bar",
-            ),
+            ("http://127.0.0.1:2379/x", "URL must not contain a path: http://127.0.0.1:2379/x"),
+            ("http://a b:2379", "parse \"http://a b:2379\": invalid character \" \" in host name"),
+            ("somewhere", "URL scheme must be http, https, unix, or unixs: somewhere"),
+            ("file://foo/bar", "URL scheme must be http, https, unix, or unixs: file://foo/bar"),
             ("", "URL scheme must be http, https, unix, or unixs: "),
         ] {
             assert_eq!(parse_list(text), Err(want.to_owned()), "{text}");
@@ -214,14 +197,7 @@ mod tests {
     #[test]
     fn urls_are_sorted_and_printed_as_written() {
         let urls = parse_list("http://localhost:5,http://10.1.1.1:80, unix://a/b.sock").unwrap();
-        assert_eq!(
-            texts(&urls),
-            [
-                "http://10.1.1.1:80",
-                "http://localhost:5",
-                "unix://a/b.sock"
-            ]
-        );
+        assert_eq!(texts(&urls), ["http://10.1.1.1:80", "http://localhost:5", "unix://a/b.sock"]);
         assert_eq!(urls[2].socket_path(), "a/b.sock");
         let v6 = &parse_list("http://[::1]:2379").unwrap()[0];
         assert_eq!(v6.host_port(), Ok(("::1".to_owned(), "2379".to_owned())));

@@ -40,9 +40,8 @@ impl GoDuration {
         while !rest.is_empty() {
             let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
             let (number, tail) = rest.split_at(end);
-            let unit_end = tail
-                .find(|c: char| c == '.' || c.is_ascii_digit())
-                .unwrap_or(tail.len());
+            let unit_end =
+                tail.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(tail.len());
             let (unit, after) = tail.split_at(unit_end);
             total += nanoseconds(number, unit)?;
             if total > i128::from(i64::MAX) + 1 {
@@ -69,11 +68,7 @@ fn nanoseconds(number: &str, unit: &str) -> Option<i128> {
     if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || whole.len() > 19 {
         return None;
     }
-    let whole: i128 = if whole.is_empty() {
-        0
-    } else {
-        whole.parse().ok()?
-    };
+    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     let digits = &fraction[..fraction.len().min(18)];
     let fraction: i128 = if digits.is_empty() {
         0
@@ -104,11 +99,7 @@ impl fmt::Display for GoDuration {
         } else if minutes > 0 {
             write!(f, "{minutes}m")?;
         }
-        let rest = if unit == "s" {
-            nanos % 60_000_000_000
-        } else {
-            nanos
-        };
+        let rest = if unit == "s" { nanos % 60_000_000_000 } else { nanos };
         let width = scale.to_string().len() - 1;
         let fraction = format!("{:0width$}", rest % scale);
         let fraction = fraction.trim_end_matches('0');

@@ -19,10 +19,7 @@ pub(super) struct Fields {
 impl Fields {
     /// The level that `severity = "…"` asks for, and no such field any more.
     pub(super) fn take_severity(&mut self) -> Option<Severity> {
-        let at = self
-            .pairs
-            .iter()
-            .position(|(name, _)| *name == "severity")?;
+        let at = self.pairs.iter().position(|(name, _)| *name == "severity")?;
         let (_, word) = self.pairs.remove(at);
         Severity::parse(word.as_str()?)
     }
@@ -146,10 +143,7 @@ fn rfc3339(micros: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
     let (hour, minute) = (second / 3_600, second / 60 % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{fraction:06}Z",
-        second % 60
-    )
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{fraction:06}Z", second % 60)
 }
 
 /// Year, month and day of a day since 1970, in the Gregorian calendar (400 years are 146,097 days; a year is
@@ -163,11 +157,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     (year, month, day)
 }

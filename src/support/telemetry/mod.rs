@@ -68,8 +68,7 @@ impl Severity {
         if word.is_empty() {
             return Some(Severity::Info);
         }
-        all.into_iter()
-            .find(|s| s.word() == word || s.word().to_ascii_uppercase() == word)
+        all.into_iter().find(|s| s.word() == word || s.word().to_ascii_uppercase() == word)
     }
 
     fn of(level: Level) -> Option<Severity> {
@@ -125,11 +124,7 @@ pub fn dispatch(least: Severity, format: Format, outputs: &[Output]) -> io::Resu
 
 /// The same, into any writers.
 pub fn dispatch_to(least: Severity, format: Format, sinks: Vec<Box<dyn Write + Send>>) -> Dispatch {
-    Dispatch::new(Registry::default().with(ZapLayer {
-        least,
-        format,
-        sinks: Mutex::new(sinks),
-    }))
+    Dispatch::new(Registry::default().with(ZapLayer { least, format, sinks: Mutex::new(sinks) }))
 }
 
 struct ZapLayer {
@@ -179,9 +174,8 @@ where
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut own = Fields::default();
         event.record(&mut own);
-        let Some(severity) = own
-            .take_severity()
-            .or_else(|| Severity::of(*event.metadata().level()))
+        let Some(severity) =
+            own.take_severity().or_else(|| Severity::of(*event.metadata().level()))
         else {
             return;
         };
@@ -196,13 +190,8 @@ where
                 }
             }
         }
-        let line = Line {
-            severity,
-            metadata: event.metadata(),
-            around: &around,
-            own: &own,
-        }
-        .write(self.format);
+        let line = Line { severity, metadata: event.metadata(), around: &around, own: &own }
+            .write(self.format);
         for sink in self.sinks.lock().iter_mut() {
             // Nowhere is left to say that a line could not be written.
             let _ = sink.write_all(line.as_bytes());

@@ -43,10 +43,7 @@ fn a_line_has_zaps_shape_and_order() {
     assert!(text.ends_with(end), "{text}");
     let value: Value = serde_json::from_str(&text).unwrap();
     let caller = value["caller"].as_str().unwrap();
-    assert!(
-        caller.starts_with("telemetry/telemetry_test.rs:"),
-        "{caller}"
-    );
+    assert!(caller.starts_with("telemetry/telemetry_test.rs:"), "{caller}");
 }
 
 #[test]
@@ -63,10 +60,7 @@ fn levels_below_the_least_are_silent_and_a_severity_raises_an_error() {
     assert_eq!(at_fatal.lines().count(), 1);
     assert!(at_fatal.starts_with("{\"level\":\"fatal\""));
     assert!(at_fatal.ends_with("\"msg\":\"f\",\"code\":1}\n"));
-    assert_eq!(
-        logged(Severity::Debug, Format::Json, speak).lines().count(),
-        4
-    );
+    assert_eq!(logged(Severity::Debug, Format::Json, speak).lines().count(), 4);
 }
 
 #[test]
