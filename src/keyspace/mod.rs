@@ -1,1 +1,4 @@
 //! Floor 4, serve a keyspace.
+
+pub mod lease;
+pub mod watch;
