@@ -1,0 +1,3 @@
+//! Frames to other members.
+mod transport;
+pub use transport::Transport;
