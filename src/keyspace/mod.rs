@@ -15,6 +15,8 @@
 
 pub mod config;
 mod error;
+pub mod lease;
+pub mod watch;
 
 use std::pin::Pin;
 use std::sync::Arc;
