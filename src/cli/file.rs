@@ -26,8 +26,8 @@ pub(super) enum FileError {
 
 /// Reads the file at `path` into the flags.
 pub(super) fn take(flags: &mut FlagSet, path: &str) -> Result<(), FileError> {
-    let bytes = fs::read(path)
-        .map_err(|why| FileError::Bad(format!("open {path}: {}", words(&why))))?;
+    let bytes =
+        fs::read(path).map_err(|why| FileError::Bad(format!("open {path}: {}", words(&why))))?;
     take_text(flags, &String::from_utf8_lossy(&bytes))
 }
 
@@ -107,7 +107,8 @@ fn lookup<'a>(root: &'a Map<String, Json>, row: &Row) -> Option<(&'a Json, Strin
 
 /// Lists that a file spells as one text: etcd keeps them in a struct of their own.
 fn is_text_for_json(row: &Row) -> bool {
-    let list = matches!(row.kind, Kind::Urls { .. } | Kind::Gates(_)) || row.name == "host-whitelist";
+    let list =
+        matches!(row.kind, Kind::Urls { .. } | Kind::Gates(_)) || row.name == "host-whitelist";
     list && row.name != "listen-metrics-urls"
 }
 

@@ -29,7 +29,8 @@ fn keys_are_flag_names_and_unknown_ones_are_skipped() {
 
 #[test]
 fn json_is_taken_too_and_keys_in_any_case() {
-    let flags = taken(r#"{"Name": "j", "cors": "*", "host-whitelist": "a,b", "listen-peer-urls": ""}"#);
+    let flags =
+        taken(r#"{"Name": "j", "cors": "*", "host-whitelist": "a,b", "listen-peer-urls": ""}"#);
     assert_eq!(flags.text("name"), "j");
     assert_eq!(flags.texts("host-whitelist"), ["a", "b"]);
     assert_eq!(flags.urls("listen-peer-urls"), defaults().urls("listen-peer-urls"));
@@ -39,12 +40,18 @@ fn json_is_taken_too_and_keys_in_any_case() {
 fn bad_types_are_refused_in_etcds_words() {
     let json = "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal ";
     for (text, want) in [
-        ("election-timeout: foo", "string into Go struct field configYAML.Config.election-timeout of type uint"),
+        (
+            "election-timeout: foo",
+            "string into Go struct field configYAML.Config.election-timeout of type uint",
+        ),
         (
             "strict-reconfig-check: 1",
             "number into Go struct field configYAML.Config.strict-reconfig-check of type bool",
         ),
-        ("log-outputs: stderr", "string into Go struct field configYAML.Config.log-outputs of type []string"),
+        (
+            "log-outputs: stderr",
+            "string into Go struct field configYAML.Config.log-outputs of type []string",
+        ),
         (
             "grpc-keepalive-timeout: 5s",
             "string into Go struct field configYAML.Config.grpc-keepalive-timeout of type time.Duration",
@@ -54,7 +61,10 @@ fn bad_types_are_refused_in_etcds_words() {
             "number into Go struct field configYAML.configJSON.client-transport-security of type \
              embed.securityConfig",
         ),
-        ("snapshot-count: -1", "number -1 into Go struct field configYAML.Config.snapshot-count of type uint64"),
+        (
+            "snapshot-count: -1",
+            "number -1 into Go struct field configYAML.Config.snapshot-count of type uint64",
+        ),
         (
             "snapshot-count: 1.5",
             "number 1.5 into Go struct field configYAML.Config.snapshot-count of type uint64",
@@ -99,7 +109,9 @@ fn every_flag_with_a_key_can_be_read_from_a_file() {
             Key::None => continue,
             Key::Same => format!("{}: {sample}", row.name),
             Key::In(first, second) => format!("{first}:\n  {second}: {sample}"),
-            Key::Deep(first, second, third) => format!("{first}:\n  {second}:\n    {third}: {sample}"),
+            Key::Deep(first, second, third) => {
+                format!("{first}:\n  {second}:\n    {third}: {sample}")
+            }
         };
         assert!(taken(&text).is_set(row.name), "{}", row.name);
     }

@@ -39,7 +39,9 @@ pub(super) fn flags() -> String {
             }
         }
     }
-    out.push_str("\nA variable ETCD_<FLAG>, in upper case and with _ for -, does as its flag does.\n");
+    out.push_str(
+        "\nA variable ETCD_<FLAG>, in upper case and with _ for -, does as its flag does.\n",
+    );
     out
 }
 

@@ -119,7 +119,8 @@ fn from_line(
         return failed(early, arguments, &why);
     }
     if flags.text("discovery-fallback") == "proxy" {
-        let why = "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"";
+        let why =
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"";
         return failed(early, arguments, why);
     }
     finish(&flags, None, early, arguments)
@@ -165,9 +166,10 @@ fn finish(flags: &FlagSet, file: Option<&str>, early: &Dispatch, arguments: &[St
             warn(flags);
         }
     });
-    match built.map_err(|refused| refused.to_string()).and_then(|built| {
-        settings::refused(flags).map_or(Ok(built), Err)
-    }) {
+    match built
+        .map_err(|refused| refused.to_string())
+        .and_then(|built| settings::refused(flags).map_or(Ok(built), Err))
+    {
         Ok(built) => {
             with_default(&log, || tracing::info!(args = ?arguments, "Running: "));
             Outcome::Start(Box::new(built), threads(&flags.text("runtime")))
@@ -178,9 +180,7 @@ fn finish(flags: &FlagSet, file: Option<&str>, early: &Dispatch, arguments: &[St
 
 fn warn(flags: &FlagSet) {
     if flags.is_set("max-snapshots") {
-        tracing::warn!(
-            "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."
-        );
+        tracing::warn!("--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.");
     }
     if flags.is_set("v2-deprecation") {
         tracing::warn!(

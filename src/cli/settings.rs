@@ -59,11 +59,9 @@ fn cluster(flags: &FlagSet) -> ClusterSettings {
 }
 
 fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
-    let silent_advertise = !from_file
-        && flags.is_set("listen-client-urls")
-        && !flags.is_set("advertise-client-urls");
-    let advertise_client =
-        (!silent_advertise).then(|| flags.urls("advertise-client-urls"));
+    let silent_advertise =
+        !from_file && flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls");
+    let advertise_client = (!silent_advertise).then(|| flags.urls("advertise-client-urls"));
     MemberSettings {
         name: flags.text("name"),
         data_dir: flags.text("data-dir"),

@@ -49,8 +49,7 @@ impl health_server::Health for Health {
     ) -> Result<Response<Answers>, Status> {
         if !request.into_inner().service.is_empty() {
             // Such a service may come later: the stream stays open, as grpc-go's does.
-            let unknown =
-                HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
+            let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
             let stream = futures::stream::once(async move { Ok(unknown) });
             return Ok(Response::new(Box::pin(stream.chain(futures::stream::pending()))));
         }

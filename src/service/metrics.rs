@@ -31,7 +31,10 @@ impl KvCounts {
         KvCounts {
             ranges: counter("etcd_mvcc_range_total", "Total number of ranges seen by this member."),
             puts: counter("etcd_mvcc_put_total", "Total number of puts seen by this member."),
-            deletes: counter("etcd_mvcc_delete_total", "Total number of deletes seen by this member."),
+            deletes: counter(
+                "etcd_mvcc_delete_total",
+                "Total number of deletes seen by this member.",
+            ),
             txns: counter("etcd_mvcc_txn_total", "Total number of txns seen by this member."),
         }
     }
@@ -91,7 +94,10 @@ struct FactGauges {
 
 impl ServerMetrics {
     /// Everything registered, and what never changes set.
-    pub(crate) fn new(member: MemberId, gates: &BTreeMap<&'static str, (&'static str, bool)>) -> Self {
+    pub(crate) fn new(
+        member: MemberId,
+        gates: &BTreeMap<&'static str, (&'static str, bool)>,
+    ) -> Self {
         let metrics = Metrics::default();
         metrics.add(ProcessFigures::default());
         fixed(&metrics, member, gates);
@@ -102,10 +108,8 @@ impl ServerMetrics {
                 "etcd_server_health_success",
                 "The total number of successful health checks",
             ),
-            health_failures: metrics.counter(
-                "etcd_server_health_failures",
-                "The total number of failed health checks",
-            ),
+            health_failures: metrics
+                .counter("etcd_server_health_failures", "The total number of failed health checks"),
             check_result: metrics.gauges(
                 "etcd_server_healthcheck",
                 "The result of each kind of healthcheck.",
@@ -236,9 +240,7 @@ fn fixed(
     for (name, (stage, on)) in gates {
         features.with_label_values(&[name, stage]).set((*on).into());
     }
-    metrics
-        .gauge("etcd_debugging_auth_revision", "The current revision of auth store.")
-        .set(1);
+    metrics.gauge("etcd_debugging_auth_revision", "The current revision of auth store.").set(1);
     metrics.counter(
         "etcd_server_learner_promote_successes",
         "The total number of successful learner promotions while this member is leader.",

@@ -32,6 +32,11 @@ pub(crate) fn status(error: &KeyspaceError) -> Status {
     Status::new(code, text)
 }
 
+/// The same for whoever owns the error.
+pub(crate) fn owned(error: KeyspaceError) -> Status {
+    status(&error)
+}
+
 fn timeout(kind: TimeoutKind) -> &'static str {
     match kind {
         TimeoutKind::Plain => "etcdserver: request timed out",

@@ -71,10 +71,7 @@ fn each_error_has_etcds_code_and_text() {
 fn the_transports_own_refusals_have_grpc_gos_words() {
     let status = message_too_large(3_000_000, 2_097_152);
     assert_eq!(status.code(), Code::ResourceExhausted);
-    assert_eq!(
-        status.message(),
-        "grpc: received message larger than max (3000000 vs. 2097152)"
-    );
+    assert_eq!(status.message(), "grpc: received message larger than max (3000000 vs. 2097152)");
     assert_eq!(no_leader().code(), Code::Unavailable);
     assert_eq!(invalid_client_version().message(), "etcdserver: invalid client api version");
 }

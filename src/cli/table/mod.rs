@@ -216,10 +216,9 @@ impl Twin {
     pub(super) fn spec(self, name: &'static str) -> FlagSpec {
         let kind = match self {
             Twin::Gate(_) => Kind::Bool,
-            Twin::Flag(twin) => rows()
-                .find(|row| row.name == twin)
-                .expect("a test reads every twin")
-                .kind,
+            Twin::Flag(twin) => {
+                rows().find(|row| row.name == twin).expect("a test reads every twin").kind
+            }
         };
         FlagSpec { name, kind, default: "" }
     }

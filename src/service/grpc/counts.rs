@@ -81,9 +81,7 @@ impl GrpcCounts {
         );
         let seconds = extensive.then(|| handling_seconds(metrics, &three));
         let mut methods = HashMap::new();
-        for (method, shown) in
-            counted().map(|m| (m, true)).chain(uncounted().map(|m| (m, false)))
-        {
+        for (method, shown) in counted().map(|m| (m, true)).chain(uncounted().map(|m| (m, false))) {
             let Method { service, name, flow } = method;
             let labels = [flow.word(), service, name];
             if shown {

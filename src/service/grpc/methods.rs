@@ -107,9 +107,8 @@ mod tests {
         // `grpc_server_started_total` of a fresh etcd 3.7.1.
         let shown = include_str!("../../../tests/testdata/http/grpc-methods.txt");
         let mut etcd: Vec<String> = shown.lines().map(str::to_owned).collect();
-        let mut ours: Vec<String> = counted()
-            .map(|m| format!("{} {} {}", m.flow.word(), m.service, m.name))
-            .collect();
+        let mut ours: Vec<String> =
+            counted().map(|m| format!("{} {} {}", m.flow.word(), m.service, m.name)).collect();
         etcd.sort();
         ours.sort();
         assert_eq!(ours, etcd);

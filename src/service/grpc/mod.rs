@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body::Body as _;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -28,7 +27,7 @@ use self::frames::{Ending, Incoming, Outgoing, code_of};
 use super::cluster::Cluster;
 use super::health::Health;
 use super::kv::Kv;
-use super::lease::Lease;
+use super::lease::LeaseService;
 use super::maintenance::Maintenance;
 use super::pb::etcdserverpb::cluster_server::ClusterServer;
 use super::pb::etcdserverpb::kv_server::KvServer;
@@ -37,7 +36,7 @@ use super::pb::etcdserverpb::maintenance_server::MaintenanceServer;
 use super::pb::etcdserverpb::watch_server::WatchServer;
 use super::pb::health::health_server::HealthServer;
 use super::status::{invalid_client_version, no_leader};
-use super::watch::Watch;
+use super::watch::WatchService;
 use crate::keyspace::Keyspace;
 use crate::support::go::quote::quote;
 
@@ -60,8 +59,8 @@ struct Inner {
     receive_bytes_max: usize,
     slow: Duration,
     kv: KvServer<Kv>,
-    watch: WatchServer<Watch>,
-    lease: LeaseServer<Lease>,
+    watch: WatchServer<WatchService>,
+    lease: LeaseServer<LeaseService>,
     cluster: ClusterServer<Cluster>,
     maintenance: MaintenanceServer<Maintenance>,
     health: HealthServer<Health>,
@@ -70,8 +69,8 @@ struct Inner {
 /// The services behind the paths.
 pub(crate) struct Services {
     pub(crate) kv: Kv,
-    pub(crate) watch: Watch,
-    pub(crate) lease: Lease,
+    pub(crate) watch: WatchService,
+    pub(crate) lease: LeaseService,
     pub(crate) cluster: Cluster,
     pub(crate) maintenance: Maintenance,
     pub(crate) health: Health,
@@ -152,8 +151,9 @@ impl Inner {
     fn admit(&self, headers: &HeaderMap, method: &MethodCounts) -> Result<(), Status> {
         let version = match headers.get("client-api-version") {
             None => "unknown",
-            Some(value) => std::str::from_utf8(value.as_bytes())
-                .map_err(|_| invalid_client_version())?,
+            Some(value) => {
+                std::str::from_utf8(value.as_bytes()).map_err(|_| invalid_client_version())?
+            }
         };
         let known = version.len() <= VERSION_LABEL_MAX;
         self.counts.request(method.flow, if known { version } else { "unknown" });
@@ -222,9 +222,8 @@ fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
     } else {
         return None;
     };
-    let mut response = Status::new(Code::Internal, text).into_http();
+    let mut response: Response<Body> = Status::new(Code::Internal, text).into_http();
     *response.status_mut() = status;
-    debug_assert!(response.body().is_end_stream());
     Some(response)
 }
 
@@ -249,13 +248,10 @@ mod tests {
     fn http2_requests_that_are_no_grpc_are_refused() {
         let get = Request::get("/health").body(()).unwrap();
         assert_eq!(not_grpc(&get).unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
-        let json =
-            Request::post("/x").header("content-type", "application/json").body(()).unwrap();
+        let json = Request::post("/x").header("content-type", "application/json").body(()).unwrap();
         assert_eq!(not_grpc(&json).unwrap().status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
-        let good = Request::post("/x")
-            .header("content-type", "application/grpc+proto")
-            .body(())
-            .unwrap();
+        let good =
+            Request::post("/x").header("content-type", "application/grpc+proto").body(()).unwrap();
         assert!(not_grpc(&good).is_none());
     }
 }

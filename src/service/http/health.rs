@@ -37,21 +37,15 @@ impl Check {
             }
             Check::SerializableRead => probe.read(true).await,
             Check::LinearizableRead => probe.read(false).await,
-            Check::NonLearner if probe.is_learner() => {
-                Err("not supported for learner".to_owned())
-            }
+            Check::NonLearner if probe.is_learner() => Err("not supported for learner".to_owned()),
             Check::NonLearner => Ok(()),
         }
     }
 }
 
 const LIVEZ: [Check; 1] = [Check::SerializableRead];
-const READYZ: [Check; 4] = [
-    Check::DataCorruption,
-    Check::SerializableRead,
-    Check::LinearizableRead,
-    Check::NonLearner,
-];
+const READYZ: [Check; 4] =
+    [Check::DataCorruption, Check::SerializableRead, Check::LinearizableRead, Check::NonLearner];
 
 /// What a path asks for.
 #[derive(Debug)]
@@ -93,10 +87,7 @@ pub(super) async fn check(
         .collect();
     if !missing.is_empty() {
         let missing = missing.join(",");
-        tracing::warn!(
-            "missing-health-checks" = missing,
-            "some health checks cannot be excluded"
-        );
+        tracing::warn!("missing-health-checks" = missing, "some health checks cannot be excluded");
     }
     let mut report = String::new();
     let mut failed = false;
@@ -107,10 +98,7 @@ pub(super) async fn check(
         }
         let outcome = check.run(probe).await;
         let word = if outcome.is_ok() { "success" } else { "error" };
-        metrics
-            .check_result
-            .with_label_values(&[asked.kind, name])
-            .set(outcome.is_ok().into());
+        metrics.check_result.with_label_values(&[asked.kind, name]).set(outcome.is_ok().into());
         metrics.checks.with_label_values(&[asked.kind, name, word]).inc();
         match outcome {
             Ok(()) => report.push_str(&format!("[+]{name} ok\n")),
@@ -151,16 +139,12 @@ pub(super) async fn health(probe: &dyn Probe, metrics: &ServerMetrics, uri: &Uri
     error(StatusCode::SERVICE_UNAVAILABLE, output)
 }
 
-async fn unhealthy(
-    probe: &dyn Probe,
-    serializable: bool,
-    excluded: &[String],
-) -> Option<String> {
+async fn unhealthy(probe: &dyn Probe, serializable: bool, excluded: &[String]) -> Option<String> {
     let alarms = probe.alarms();
-    let standing =
-        alarms.iter().map(|alarm| alarm.alarm()).find(|alarm| {
-            !excluded.iter().any(|name| name == alarm.as_str_name())
-        });
+    let standing = alarms
+        .iter()
+        .map(|alarm| alarm.alarm())
+        .find(|alarm| !excluded.iter().any(|name| name == alarm.as_str_name()));
     match standing {
         Some(AlarmType::Nospace) => return Some("ALARM NOSPACE".to_owned()),
         Some(AlarmType::Corrupt) => return Some("ALARM CORRUPT".to_owned()),

@@ -107,10 +107,10 @@ async fn health_tells_the_first_thing_that_is_wrong() {
     assert!(text.contains("[-]linearizable_read failed: etcdserver: leader changed\n"), "{text}");
     assert!(text.contains("[+]serializable_read ok\n"), "{text}");
     let (status, text) = get(alarm(AlarmType::Corrupt), "/readyz/data_corruption").await;
-    assert_eq!((status, text.as_str()), (
-        503,
-        "[-]data_corruption failed: alarm activated: CORRUPT\n\n"
-    ));
+    assert_eq!(
+        (status, text.as_str()),
+        (503, "[-]data_corruption failed: alarm activated: CORRUPT\n\n")
+    );
     let learner = Double { learner: true, ..Default::default() };
     let (_, text) = get(learner, "/readyz").await;
     assert!(text.contains("[-]non_learner failed: not supported for learner"), "{text}");
@@ -134,10 +134,7 @@ async fn answers_carry_cors_headers_and_options_are_allowed() {
         ask_by(Door::Client, Double::default(), Access::default(), request).await;
     assert_eq!((status, text.as_str()), (200, ""));
     assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
-    assert_eq!(
-        headers[header::ACCESS_CONTROL_ALLOW_METHODS],
-        "POST, GET, OPTIONS, PUT, DELETE"
-    );
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_METHODS], "POST, GET, OPTIONS, PUT, DELETE");
     let access = || Access::new(Vec::new(), vec!["http://a".to_owned()]);
     let asked = Request::get("/version").header("origin", "http://a");
     let (_, _, headers) = ask_by(Door::Client, Double::default(), access(), asked).await;

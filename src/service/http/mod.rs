@@ -60,11 +60,7 @@ pub(crate) enum Door {
 }
 
 impl Site {
-    pub(crate) fn new(
-        probe: Arc<dyn Probe>,
-        metrics: Arc<ServerMetrics>,
-        access: Access,
-    ) -> Self {
+    pub(crate) fn new(probe: Arc<dyn Probe>, metrics: Arc<ServerMetrics>, access: Access) -> Self {
         Site { probe, metrics, access: Arc::new(access) }
     }
 
@@ -89,9 +85,7 @@ impl Site {
     async fn route<B>(&self, door: Door, request: &Request<B>) -> Answer {
         let path = request.uri().path();
         match (door, path) {
-            (Door::Client | Door::Peer, "/version") => {
-                get_only(request).unwrap_or_else(version)
-            }
+            (Door::Client | Door::Peer, "/version") => get_only(request).unwrap_or_else(version),
             (Door::Peer, _) => not_found(),
             (_, "/metrics") => metrics_text(self.probe.metrics()),
             (_, "/health") => match get_only(request) {

@@ -81,11 +81,7 @@ impl StateMachine {
         if revision > self.mvcc.revision {
             return Err(Refusal::FutureRevision);
         }
-        let revision = if revision <= 0 {
-            self.mvcc.revision
-        } else {
-            revision
-        };
+        let revision = if revision <= 0 { self.mvcc.revision } else { revision };
         Ok(self.hash_scope(self.mvcc.compact_revision, revision))
     }
 
@@ -113,17 +109,15 @@ impl StateMachine {
             return true;
         };
         let mut left = max_keys.max(1);
-        self.mvcc
-            .index
-            .visit(&Span::From(from, None), None, |key, index| {
-                if left == 0 {
-                    scope.next_key = Some(Bytes::copy_from_slice(key));
-                    return ControlFlow::Break(());
-                }
-                left -= 1;
-                scope.look_at(index);
-                ControlFlow::Continue(())
-            });
+        self.mvcc.index.visit(&Span::From(from, None), None, |key, index| {
+            if left == 0 {
+                scope.next_key = Some(Bytes::copy_from_slice(key));
+                return ControlFlow::Break(());
+            }
+            left -= 1;
+            scope.look_at(index);
+            ControlFlow::Continue(())
+        });
         scope.next_key.is_none()
     }
 }
@@ -139,8 +133,7 @@ impl HashScope {
                 }
             }
             None if !self.keeps_any => {
-                self.kept_before
-                    .extend(index.alive_at(self.compact_revision));
+                self.kept_before.extend(index.alive_at(self.compact_revision));
             }
             None => {}
         }
@@ -148,11 +141,7 @@ impl HashScope {
 
     /// The accumulator, once every key was seen.
     pub fn into_hash(self) -> HashKv {
-        let mut counted = if self.keeps_any {
-            self.kept
-        } else {
-            self.kept_before
-        };
+        let mut counted = if self.keeps_any { self.kept } else { self.kept_before };
         counted.sort_unstable();
         HashKv {
             revision: self.revision,
@@ -184,11 +173,7 @@ impl HashKv {
 
     fn counts(&mut self, record: &RevisionRecord) -> bool {
         let packed = Packed::new(record.revision, record.tombstone);
-        while self
-            .counted
-            .get(self.place)
-            .is_some_and(|kept| *kept < packed)
-        {
+        while self.counted.get(self.place).is_some_and(|kept| *kept < packed) {
             self.place += 1;
         }
         self.counted.get(self.place) == Some(&packed)
@@ -196,11 +181,7 @@ impl HashKv {
 
     /// The hash of all that was fed.
     pub fn finish(self) -> KvHash {
-        KvHash {
-            hash: self.hash,
-            compact_revision: self.compact_revision,
-            revision: self.revision,
-        }
+        KvHash { hash: self.hash, compact_revision: self.compact_revision, revision: self.revision }
     }
 }
 
@@ -209,10 +190,7 @@ impl HashKv {
 fn encode(record: &RevisionRecord, buffer: &mut Vec<u8>) {
     encode_revision(record.revision, record.tombstone, buffer);
     let encoded = if record.tombstone {
-        let bare = KeyValue {
-            key: record.kv.key.clone(),
-            ..KeyValue::default()
-        };
+        let bare = KeyValue { key: record.kv.key.clone(), ..KeyValue::default() };
         bare.encode(buffer)
     } else {
         record.kv.encode(buffer)
@@ -241,9 +219,7 @@ impl HashCache {
     /// Keeps the hash of a finished compaction. Not for one that follows an interrupted one: its hash does not
     /// cover every revision since the last that finished.
     pub fn store(&mut self, hash: KvHash) {
-        let place = self
-            .hashes
-            .partition_point(|cached| cached.revision <= hash.revision);
+        let place = self.hashes.partition_point(|cached| cached.revision <= hash.revision);
         self.hashes.insert(place, hash);
         if self.hashes.len() > CACHED_MAX {
             self.hashes.remove(0);
@@ -252,10 +228,7 @@ impl HashCache {
 
     /// The hash of a compaction at exactly `revision`.
     pub fn get(&self, revision: i64) -> Option<KvHash> {
-        self.hashes
-            .iter()
-            .find(|cached| cached.revision == revision)
-            .copied()
+        self.hashes.iter().find(|cached| cached.revision == revision).copied()
     }
 
     /// All of them, by revision.
