@@ -7,9 +7,11 @@
 //! Several servers may run in one process; each has its own log, metrics and listeners. A server runs on the
 //! runtime that spawned it.
 
+mod banner;
 mod bootstrap;
 mod config;
 pub mod gates;
+mod server;
 mod validate;
 
 use tracing::Dispatch;
@@ -19,6 +21,7 @@ use crate::support::telemetry;
 pub use config::{
     ClusterSettings, Config, DEFAULT_INITIAL_CLUSTER, DEFAULT_NAME, LogSettings, MemberSettings,
 };
+pub use server::{Server, StartError};
 pub use validate::ADVERTISE_MISSING;
 
 /// Settings that were checked, and the logger they asked for.
@@ -61,6 +64,18 @@ impl Built {
     /// The settings.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Makes its logger the process's, for a program that runs one server and nothing else: tasks then need not
+    /// carry it. A process that has a logger already keeps that one.
+    pub fn log_for_process(mut self) -> Built {
+        self.config.log.inherit = tracing::dispatcher::set_global_default(self.log.clone()).is_ok();
+        self
+    }
+
+    /// Changes the settings after the fact; they are not checked again.
+    pub(crate) fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
     }
 
     /// Its logger.

@@ -62,7 +62,9 @@ pub(super) fn take(flags: &mut FlagSet, environment: &Environment) -> Taken {
             return Taken::Conflict;
         }
         if key.starts_with("ETCD_") {
-            let pair = format!("{key}={value}");
+            // Container images hand passwords to their scripts this way.
+            let secret = ["PASSWORD", "SECRET", "TOKEN"].iter().any(|word| key.contains(word));
+            let pair = format!("{key}={}", if secret { "[redacted]" } else { value });
             tracing::warn!("environment-variable" = pair, "unrecognized environment variable");
         }
     }

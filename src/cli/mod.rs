@@ -171,7 +171,7 @@ fn finish(flags: &FlagSet, file: Option<&str>, early: &Dispatch, arguments: &[St
         .and_then(|built| settings::refused(flags).map_or(Ok(built), Err))
     {
         Ok(built) => {
-            with_default(&log, || tracing::info!(args = ?arguments, "Running: "));
+            with_default(&log, || tracing::info!(args = ?shown(arguments), "Running: "));
             Outcome::Start(Box::new(built), threads(&flags.text("runtime")))
         }
         Err(why) => failed(&log, arguments, &why),
@@ -195,13 +195,31 @@ fn warn(flags: &FlagSet) {
 
 fn failed(log: &Dispatch, arguments: &[String], why: &str) -> Outcome {
     with_default(log, || {
-        tracing::info!(args = ?arguments, "Running: ");
+        tracing::info!(args = ?shown(arguments), "Running: ");
         tracing::warn!(error = why, "failed to verify flags");
         if why == ADVERTISE_MISSING {
             tracing::warn!(error = why, "advertise client URLs are not set");
         }
     });
     Outcome::Exit(EXIT_FAILED)
+}
+
+/// The arguments, as one may log them: passwords are left out.
+fn shown(arguments: &[String]) -> Vec<String> {
+    let mut hide_next = false;
+    arguments
+        .iter()
+        .map(|argument| {
+            let hide = std::mem::take(&mut hide_next);
+            let secret = argument.trim_start_matches('-').starts_with("discovery-password");
+            hide_next = secret && !argument.contains('=');
+            match argument.split_once('=') {
+                Some((flag, _)) if secret => format!("{flag}=[redacted]"),
+                _ if hide => "[redacted]".to_owned(),
+                _ => argument.clone(),
+            }
+        })
+        .collect()
 }
 
 fn threads(word: &str) -> Threads {

@@ -4,16 +4,17 @@
 //! started as ours is. What is read from the keyspace is read when somebody scrapes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::etcdserverpb::response_op::Response as OpResponse;
 
 use super::version::{ETCD_VERSION, cluster_minor};
 use crate::keyspace::{Keyspace, StatusFacts};
-use crate::support::metrics::{Metrics, ProcessFigures};
+use crate::support::metrics::{Metrics, ProcessFigures, histogram};
 
 /// What operations clients had done, counted one by one, those inside transactions too
 /// (etcd `server/storage/mvcc/metrics_txn.go`).
@@ -65,6 +66,52 @@ impl KvCounts {
     }
 }
 
+/// How long the journal takes to write and to sync. Made before the journal is opened, registered after.
+#[derive(Clone, Debug)]
+pub struct JournalFigures {
+    sync: Histogram,
+    write: Histogram,
+    bytes: IntGauge,
+}
+
+impl Default for JournalFigures {
+    fn default() -> Self {
+        let buckets = (0.001, 2.0, 14);
+        JournalFigures {
+            sync: histogram(
+                "etcd_disk_wal_fsync_duration_seconds",
+                "The latency distributions of fsync called by WAL.",
+                buckets,
+            ),
+            write: histogram(
+                "etcd_disk_wal_write_duration_seconds",
+                "The latency distributions of write called by WAL.",
+                buckets,
+            ),
+            bytes: IntGauge::new(
+                "etcd_disk_wal_write_bytes_total",
+                "Total number of bytes written in WAL.",
+            )
+            .expect("the name is valid"),
+        }
+    }
+}
+
+impl JournalFigures {
+    /// One frame was written and synced.
+    pub fn frame(&self, bytes: u32, write: Duration, sync: Duration) {
+        self.bytes.add(bytes.into());
+        self.write.observe(write.as_secs_f64());
+        self.sync.observe(sync.as_secs_f64());
+    }
+
+    fn register(&self, metrics: &Metrics) {
+        metrics.add(self.sync.clone());
+        metrics.add(self.write.clone());
+        metrics.add(self.bytes.clone());
+    }
+}
+
 /// One server's metrics.
 #[derive(Debug)]
 pub(crate) struct ServerMetrics {
@@ -97,8 +144,10 @@ impl ServerMetrics {
     pub(crate) fn new(
         member: MemberId,
         gates: &BTreeMap<&'static str, (&'static str, bool)>,
+        journal: &JournalFigures,
     ) -> Self {
         let metrics = Metrics::default();
+        journal.register(&metrics);
         metrics.add(ProcessFigures::default());
         fixed(&metrics, member, gates);
         let kv = KvCounts::new(&metrics);
@@ -261,7 +310,8 @@ mod tests {
 
     #[test]
     fn operations_inside_transactions_are_counted() {
-        let metrics = ServerMetrics::new(MemberId(0xab), &BTreeMap::new());
+        let metrics =
+            ServerMetrics::new(MemberId(0xab), &BTreeMap::new(), &JournalFigures::default());
         let op = |response| pb::ResponseOp { response: Some(response) };
         let put = || op(OpResponse::ResponsePut(pb::PutResponse::default()));
         let single = pb::TxnResponse { responses: vec![put()], ..Default::default() };

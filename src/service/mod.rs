@@ -40,6 +40,7 @@ use self::kv::Kv;
 use self::lease::LeaseService;
 use self::maintenance::Maintenance;
 use self::member::Member;
+pub use self::metrics::JournalFigures;
 use self::metrics::ServerMetrics;
 use self::watch::WatchService;
 use crate::keyspace::Keyspace;
@@ -77,9 +78,10 @@ impl Desk {
         keyspace: &Keyspace,
         settings: ServiceSettings,
         serving: signal::Receiver<bool>,
+        journal: &JournalFigures,
     ) -> Desk {
         let id = MemberId(keyspace.header().member_id);
-        let metrics = Arc::new(ServerMetrics::new(id, &settings.gates));
+        let metrics = Arc::new(ServerMetrics::new(id, &settings.gates, journal));
         let counts = Arc::new(GrpcCounts::new(metrics.registry(), settings.extensive_metrics));
         let member = Arc::new(Member::new(keyspace.clone(), Arc::clone(&metrics)));
         let timeout = settings.election_timeout;

@@ -48,20 +48,6 @@ impl Metrics {
         gauges
     }
 
-    /// A histogram with `count` buckets from `start`, each `factor` times the one before.
-    pub fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        (start, factor, count): (f64, f64, usize),
-    ) -> Histogram {
-        let buckets = prometheus::exponential_buckets(start, factor, count).expect(ONCE);
-        let options = HistogramOpts::new(name, help).buckets(buckets);
-        let histogram = Histogram::with_opts(options).expect(ONCE);
-        self.add(histogram.clone());
-        histogram
-    }
-
     /// Anything else that collects.
     pub fn add(&self, collector: impl Collector + 'static) {
         self.registry.register(Box::new(collector)).expect(ONCE);
@@ -71,6 +57,12 @@ impl Metrics {
     pub fn text(&self) -> String {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
+}
+
+/// A histogram with `count` buckets from `start`, each `factor` times the one before; registered by whoever wants.
+pub fn histogram(name: &str, help: &str, (start, factor, count): (f64, f64, usize)) -> Histogram {
+    let buckets = prometheus::exponential_buckets(start, factor, count).expect(ONCE);
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)).expect(ONCE)
 }
 
 /// What `/proc/self` says: memory, CPU, descriptors, start.

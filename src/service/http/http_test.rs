@@ -6,6 +6,7 @@ use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb::{AlarmMember, AlarmType};
 
 use super::*;
+use crate::service::metrics::JournalFigures;
 
 #[derive(Default)]
 struct Double {
@@ -42,7 +43,8 @@ async fn ask_by(
     access: Access,
     request: http::request::Builder,
 ) -> (u16, String, HeaderMap) {
-    let metrics = Arc::new(ServerMetrics::new(MemberId(1), &BTreeMap::new()));
+    let metrics =
+        Arc::new(ServerMetrics::new(MemberId(1), &BTreeMap::new(), &JournalFigures::default()));
     let site = Site::new(Arc::new(probe), metrics, access);
     let answer = site.answer(door, request.body(()).unwrap()).await;
     let (parts, body) = answer.into_parts();
