@@ -242,6 +242,14 @@ impl KeyIndex {
         (!packed.is_tombstone()).then_some(packed)
     }
 
+    /// The newest revision at or below main revision `at` is a tombstone exactly there.
+    pub(crate) fn has_tombstone_at(&self, at: i64) -> bool {
+        self.place_at(at).is_some_and(|place| {
+            let packed = self.revisions()[place];
+            packed.is_tombstone() && packed.main() == at
+        })
+    }
+
     /// Drops what a compaction at `at` no longer needs, and adds it to `dead`, oldest first. `false`: nothing is
     /// left, the key leaves the index.
     pub(crate) fn compact(&mut self, at: i64, dead: &mut Vec<Revision>) -> bool {
