@@ -1,14 +1,17 @@
 //! Random histories: against the model, packed anew, sent twice, restored.
 
+use std::hash::{BuildHasher, RandomState};
+
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use crate::api::batch::{LeaseChange, RecordChange, RevisionRecord, Space};
 use crate::api::ids::LeaseId;
 use crate::api::pb::etcdserverpb::AlarmType;
 
 use crate::api::pb::internal::log_payload::Payload;
-use crate::state_machine::testing::Model;
+use crate::state_machine::testing::{MemoryView, Model};
 use crate::state_machine::{Restorer, RevisionHeader, StateMachine, txn};
 
 use super::member::{Member, entry};
@@ -17,11 +20,20 @@ use super::strategies;
 /// So little that values are forever leaving memory.
 const TIGHT_BUDGET: usize = 500;
 
+/// A new seed each run; a failure prints it with the command that replays it.
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig {
+    let mut config = ProptestConfig {
         cases,
+        failure_persistence: None,
         ..ProptestConfig::default()
-    }
+    };
+    let seed = match config.rng_seed {
+        RngSeed::Fixed(seed) => seed,
+        RngSeed::Random => RandomState::new().hash_one(cases),
+    };
+    config.rng_seed = RngSeed::Fixed(seed);
+    println!("replay: PROPTEST_RNG_SEED={seed} cargo test -p quorate-core --lib properties");
+    config
 }
 
 proptest! {
@@ -97,6 +109,38 @@ proptest! {
 }
 
 proptest! {
+    #![proptest_config(config(150))]
+
+    #[test]
+    fn a_sweep_keeps_what_can_be_read_and_tombstones_at_the_compact_revision(
+        steps in vec((strategies::request(), 1..6usize), 1..40),
+        pinned in -1..12i64,
+    ) {
+        let mut member = Member::new(TIGHT_BUDGET);
+        let mut whole = member.view.clone();
+        let mut pin = None;
+        for (request, step) in steps {
+            if member.machine.swept_revision() <= pinned && pinned <= member.machine.revision() && pin.is_none() {
+                pin = Some(member.machine.pin(pinned));
+            }
+            whole.commit(&member.pack(vec![request]).batch);
+            if step > 1 {
+                member.sweep(step);
+                let swept = member.machine.swept_revision();
+                prop_assert!(member.view.records().eq(kept(&whole, swept).iter()));
+                let target = member.machine.compact_revision();
+                let held = pin.as_ref().map_or(target, |_| target.min(pinned));
+                prop_assert_eq!(swept, held);
+            }
+        }
+        drop(pin);
+        member.sweep(3);
+        prop_assert_eq!(member.machine.swept_revision(), member.machine.compact_revision());
+        prop_assert!(member.view.records().eq(kept(&whole, member.machine.swept_revision()).iter()));
+    }
+}
+
+proptest! {
     #![proptest_config(config(10_000))]
 
     #[test]
@@ -118,6 +162,24 @@ proptest! {
         prop_assert_eq!(expected, answered);
         prop_assert!(one_by_one.view.records().eq(packed.view.records()));
     }
+}
+
+/// What a compaction at `at` leaves of a history: all that is newer, and of each key the newest that is not, unless
+/// it is a tombstone of an earlier revision.
+fn kept(whole: &MemoryView, at: i64) -> Vec<RevisionRecord> {
+    let all: Vec<&RevisionRecord> = whole.records().collect();
+    let is_kept = |place: usize| {
+        let record = all[place];
+        let superseded = all[place + 1..]
+            .iter()
+            .any(|later| later.kv.key == record.kv.key && later.revision.main <= at);
+        record.revision.main > at
+            || (!superseded && (!record.tombstone || record.revision.main == at))
+    };
+    (0..all.len())
+        .filter(|place| is_kept(*place))
+        .map(|place| all[place].clone())
+        .collect()
 }
 
 /// What the outside hears, entry boundaries left out.
@@ -147,10 +209,12 @@ struct Facts {
     compact_revision: i64,
     rolling_hash: u64,
     cluster_level: u32,
-    leases: Vec<(LeaseId, Option<(i64, i64)>, Vec<bytes::Bytes>)>,
+    leases: Vec<LeaseFacts>,
     alarms: usize,
     records: Vec<RecordChange>,
 }
+
+type LeaseFacts = (LeaseId, Option<(i64, i64)>, Vec<bytes::Bytes>);
 
 fn facts(machine: &StateMachine) -> Facts {
     let mut records = machine.freeze().records;
