@@ -1,1 +1,4 @@
 //! Floor 2, keep.
+
+pub mod device;
+pub mod journal;
