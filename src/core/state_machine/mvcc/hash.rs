@@ -12,7 +12,9 @@
 //!   If such a compaction would keep nothing at all, what a compaction at C has kept counts;
 //! - a tombstone exactly at C never counts, because older etcds drop it.
 //!
-//! So the hash at R is the same before and after a compaction at R.
+//! So the hash at R is the same before and after a compaction at R. One exception is etcd's own: the compaction
+//! itself counts a tombstone exactly at R as kept, so its hash and the one asked for before differ when such
+//! tombstones are all that a compaction at R keeps.
 
 use std::ops::ControlFlow;
 
@@ -49,6 +51,8 @@ pub struct HashScope {
     revision: i64,
     compact_revision: i64,
     next_key: Option<Bytes>,
+    /// A tombstone exactly at `revision` counts as kept.
+    keeps_tombstones: bool,
     /// Kept by a compaction at `revision`, of those at or below the compact revision.
     kept: Vec<Packed>,
     /// A compaction at `revision` keeps something, at whatever revision.
@@ -86,20 +90,26 @@ impl StateMachine {
         } else {
             revision
         };
-        Ok(self.hash_scope(self.mvcc.compact_revision, revision))
+        Ok(self.hash_scope(self.mvcc.compact_revision, revision, false))
     }
 
     /// Starts the hash of a compaction from `previous` to `revision`, which members compare afterwards: with the
     /// compact revision before it. The caller pinned `previous` before it could be swept.
     pub fn hash_begin_compaction(&self, previous: i64, revision: i64) -> HashScope {
-        self.hash_scope(previous, revision)
+        self.hash_scope(previous, revision, true)
     }
 
-    fn hash_scope(&self, compact_revision: i64, revision: i64) -> HashScope {
+    fn hash_scope(
+        &self,
+        compact_revision: i64,
+        revision: i64,
+        keeps_tombstones: bool,
+    ) -> HashScope {
         HashScope {
             revision,
             compact_revision,
             next_key: Some(Bytes::new()),
+            keeps_tombstones,
             kept: Vec::new(),
             keeps_any: false,
             kept_before: Vec::new(),
@@ -130,19 +140,19 @@ impl StateMachine {
 
 impl HashScope {
     fn look_at(&mut self, index: &KeyIndex) {
-        match index.alive_at(self.revision) {
-            Some(packed) => {
-                self.keeps_any = true;
-                self.kept_before = Vec::new();
-                if packed.main() <= self.compact_revision {
-                    self.kept.push(packed);
-                }
-            }
-            None if !self.keeps_any => {
-                self.kept_before
-                    .extend(index.alive_at(self.compact_revision));
-            }
-            None => {}
+        let kept = index.alive_at(self.revision);
+        if let Some(packed) = kept
+            && packed.main() <= self.compact_revision
+        {
+            self.kept.push(packed);
+        }
+        self.keeps_any |=
+            kept.is_some() || (self.keeps_tombstones && index.has_tombstone_at(self.revision));
+        if self.keeps_any {
+            self.kept_before = Vec::new();
+        } else {
+            let kept_before = index.alive_at(self.compact_revision);
+            self.kept_before.extend(kept_before);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Doubles for tests of this crate and of the floors above.
+//! The store as a double: a map.
 
 use std::collections::BTreeMap;
 
