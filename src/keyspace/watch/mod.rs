@@ -45,4 +45,4 @@ pub use hub::{WatchHub, WatchOptions};
 pub use stream::{WatchError, WatchStream};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

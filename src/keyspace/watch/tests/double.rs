@@ -18,21 +18,21 @@ use crate::support::spawn::Blocking;
 
 /// One operation of a write transaction.
 #[derive(Clone, Debug)]
-pub(super) enum Op {
+pub(crate) enum Op {
     Put(&'static str, String),
     Delete(&'static str),
 }
 
 /// What is still stored, as the hub sees it. Reads of what a compaction dropped fail, as a store's would.
 #[derive(Debug, Default)]
-pub(super) struct Past {
+pub(crate) struct Past {
     stored: Mutex<BTreeMap<Revision, RevisionRecord>>,
     scans: Mutex<usize>,
 }
 
 impl Past {
     /// How often history was scanned.
-    pub(super) fn scans(&self) -> usize {
+    pub(crate) fn scans(&self) -> usize {
         *self.scans.lock()
     }
 }
@@ -73,23 +73,23 @@ impl History for Past {
 }
 
 /// A store with its hub: writes are decided here, stored, and published.
-pub(super) struct Double {
-    pub(super) hub: WatchHub,
-    pub(super) past: Arc<Past>,
+pub(crate) struct Double {
+    pub(crate) hub: WatchHub,
+    pub(crate) past: Arc<Past>,
     /// Everything that ever happened, whatever was compacted.
-    pub(super) everything: Vec<RevisionRecord>,
-    pub(super) current: i64,
-    pub(super) compacted: i64,
+    pub(crate) everything: Vec<RevisionRecord>,
+    pub(crate) current: i64,
+    pub(crate) compacted: i64,
     alive: BTreeMap<Bytes, RevisionRecord>,
     by_key: BTreeMap<Bytes, Vec<usize>>,
 }
 
 impl Double {
-    pub(super) fn new() -> Double {
+    pub(crate) fn new() -> Double {
         Double::with(WatchOptions::default(), Blocking::in_place())
     }
 
-    pub(super) fn with(options: WatchOptions, blocking: Blocking) -> Double {
+    pub(crate) fn with(options: WatchOptions, blocking: Blocking) -> Double {
         let past = Arc::new(Past::default());
         let history = Arc::clone(&past) as Arc<dyn History>;
         Double {
@@ -104,27 +104,27 @@ impl Double {
     }
 
     /// One entry with one write transaction.
-    pub(super) fn write(&mut self, ops: &[Op]) -> i64 {
+    pub(crate) fn write(&mut self, ops: &[Op]) -> i64 {
         self.entry(&[ops.to_vec()]);
         self.current
     }
 
-    pub(super) fn put(&mut self, key: &'static str, value: &str) -> i64 {
+    pub(crate) fn put(&mut self, key: &'static str, value: &str) -> i64 {
         self.write(&[Op::Put(key, value.to_owned())])
     }
 
-    pub(super) fn delete(&mut self, key: &'static str) -> i64 {
+    pub(crate) fn delete(&mut self, key: &'static str) -> i64 {
         self.write(&[Op::Delete(key)])
     }
 
     /// One log entry with any number of write transactions, as the sink publishes it.
-    pub(super) fn entry(&mut self, txns: &[Vec<Op>]) {
+    pub(crate) fn entry(&mut self, txns: &[Vec<Op>]) {
         let records = self.store(txns);
         self.hub.publish(&records, self.current);
     }
 
     /// Decides and stores without publishing. A transaction that changes nothing takes no revision.
-    pub(super) fn store(&mut self, txns: &[Vec<Op>]) -> Vec<RevisionRecord> {
+    pub(crate) fn store(&mut self, txns: &[Vec<Op>]) -> Vec<RevisionRecord> {
         let mut records = Vec::new();
         for txn in txns {
             let main = self.current + 1;
@@ -180,13 +180,13 @@ impl Double {
     }
 
     /// Compacts logically, then drops what is dead below, in the order the keyspace does.
-    pub(super) fn compact(&mut self, revision: i64) {
+    pub(crate) fn compact(&mut self, revision: i64) {
         self.compacted = revision;
         self.hub.compacted(revision);
         self.drop_dead();
     }
 
-    pub(super) fn drop_dead(&mut self) {
+    pub(crate) fn drop_dead(&mut self) {
         let mut stored = self.past.stored.lock();
         let mut kept: BTreeMap<Bytes, Revision> = BTreeMap::new();
         for (at, record) in stored.range(..=Revision::new(self.compacted, i64::MAX)) {
@@ -202,7 +202,7 @@ impl Double {
     }
 
     /// The key-value of `key` at `revision`, whatever was compacted.
-    pub(super) fn value_at(&self, key: &[u8], revision: i64) -> Option<KeyValue> {
+    pub(crate) fn value_at(&self, key: &[u8], revision: i64) -> Option<KeyValue> {
         let mut writes = self.by_key.get(key)?.iter().rev().map(|at| &self.everything[*at]);
         let newest = writes.find(|record| record.revision.main <= revision)?;
         (!newest.tombstone).then(|| KeyValue::clone(&newest.kv))
@@ -210,7 +210,7 @@ impl Double {
 }
 
 /// Every response that the stream gives without waiting.
-pub(super) async fn drain(stream: &mut WatchStream) -> Vec<WatchResponse> {
+pub(crate) async fn drain(stream: &mut WatchStream) -> Vec<WatchResponse> {
     let mut responses = Vec::new();
     while let Some(response) = ready(stream).await {
         responses.push(response.expect("history can be read"));
@@ -219,9 +219,9 @@ pub(super) async fn drain(stream: &mut WatchStream) -> Vec<WatchResponse> {
 }
 
 /// The next response, if the stream has one without waiting.
-pub(super) async fn ready(stream: &mut WatchStream) -> Option<Result<WatchResponse, WatchError>> {
+pub(crate) async fn ready(stream: &mut WatchStream) -> Option<Result<WatchResponse, WatchError>> {
     let mut next = std::pin::pin!(stream.next());
-    for _ in 0..100 {
+    for _ in 0..3 {
         let polled = std::future::poll_fn(|context| Poll::Ready(next.as_mut().poll(context)));
         if let Poll::Ready(response) = polled.await {
             return Some(response);
@@ -233,17 +233,17 @@ pub(super) async fn ready(stream: &mut WatchStream) -> Option<Result<WatchRespon
 }
 
 /// A create request for one key.
-pub(super) fn on(key: &'static str) -> WatchCreateRequest {
+pub(crate) fn on(key: &'static str) -> WatchCreateRequest {
     WatchCreateRequest { key: key.into(), ..WatchCreateRequest::default() }
 }
 
 /// A create request for every key.
-pub(super) fn on_all() -> WatchCreateRequest {
+pub(crate) fn on_all() -> WatchCreateRequest {
     WatchCreateRequest { range_end: Bytes::from_static(b"\0"), ..WatchCreateRequest::default() }
 }
 
 /// What a response says, in one line: `#id`, what it is, `@` the header's revision.
-pub(super) fn line(response: &WatchResponse) -> String {
+pub(crate) fn line(response: &WatchResponse) -> String {
     let mut line = format!("#{}", response.watch_id);
     let marks = [
         (response.created, " created"),
@@ -278,6 +278,6 @@ pub(super) fn line(response: &WatchResponse) -> String {
 }
 
 /// The lines of every response that the stream gives without waiting.
-pub(super) async fn lines(stream: &mut WatchStream) -> Vec<String> {
+pub(crate) async fn lines(stream: &mut WatchStream) -> Vec<String> {
     drain(stream).await.iter().map(line).collect()
 }

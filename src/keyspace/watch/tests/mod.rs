@@ -1,7 +1,7 @@
 //! The hub against a store double that remembers everything that ever happened.
 
 mod compaction;
-mod double;
+pub(crate) mod double;
 mod reference;
 mod scale;
 mod shapes;

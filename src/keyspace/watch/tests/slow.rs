@@ -64,7 +64,12 @@ async fn a_quiet_lagging_watcher_does_not_keep_others_from_their_events() {
     stream.create(&on("b"));
     store.put("b", "y");
     store.put("a", "z");
-    let said = lines(&mut stream).await;
+    let mut said = Vec::new();
+    for _ in 0..4 {
+        let soon = Duration::from_secs(5);
+        let response = tokio::time::timeout(soon, stream.next()).await.expect("soon");
+        said.push(line(&response.unwrap()));
+    }
     assert_eq!(said[..2], ["#0 created @501", "#1 created @501"]);
     assert_eq!(said[2], "#1 b=y/502 @502");
     assert_eq!(said[3], "#0 a=z/503 @503");
