@@ -38,6 +38,25 @@ async fn a_full_queue_loses_nothing_and_reads_the_newest_from_memory() {
 }
 
 #[tokio::test]
+async fn a_queue_is_full_of_bytes_before_it_is_full_of_responses() {
+    let mut store = Double::new();
+    let mut stream = store.hub.open();
+    stream.create(&on("a"));
+    let large = "x".repeat(1 << 20);
+    for _ in 0..100 {
+        store.put("a", &large);
+    }
+    assert_eq!(store.hub.counters().pending_events(), 8);
+    let revisions: Vec<i64> = drain(&mut stream)
+        .await
+        .iter()
+        .flat_map(|response| &response.events)
+        .map(|event| event.kv.as_ref().unwrap().mod_revision)
+        .collect();
+    assert_eq!(revisions, (2..=101).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn a_wide_revision_is_not_split_by_a_small_slice() {
     let options = WatchOptions { slice_bytes: 1, batch_revisions: 1, ..WatchOptions::default() };
     let mut store = Double::with(options, Blocking::in_place());
@@ -153,6 +172,51 @@ async fn readers_on_threads_see_every_revision_once_and_in_order() {
         }
         writer.await.unwrap();
     }
+}
+
+/// Streams open, watch from now on and go while a thread writes: the first event follows the created revision, none is
+/// missing, and nothing is left behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn streams_that_come_and_go_under_writes_begin_exactly_where_they_were_told() {
+    let store = Arc::new(Mutex::new(Double::new()));
+    let hub = store.lock().hub.clone();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let writer = tokio::spawn(async move {
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            store.lock().put("a", "x");
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let hub = hub.clone();
+        clients.push(tokio::spawn(async move {
+            for _ in 0..150 {
+                let mut stream = hub.open();
+                stream.create(&on("a"));
+                let created = stream.next().await.unwrap();
+                let mut next = created.header.unwrap().revision + 1;
+                for _ in 0..5 {
+                    for event in stream.next().await.unwrap().events {
+                        assert_eq!(event.kv.unwrap().mod_revision, next);
+                        next += 1;
+                    }
+                }
+                stream.cancel(WatchId(0));
+                while !stream.next().await.unwrap().canceled {}
+            }
+        }));
+    }
+    for client in clients {
+        let ended = tokio::time::timeout(Duration::from_secs(20), client).await;
+        ended.expect("events come").unwrap();
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.await.unwrap();
+    let counters = hub.counters();
+    assert_eq!((counters.streams(), counters.watchers()), (0, 0));
+    assert_eq!((counters.slow_watchers(), counters.pending_events()), (0, 0));
 }
 
 /// Progress is asked for while writes go on at full speed: catching up ends, however fast the writer is.
