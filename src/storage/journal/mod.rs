@@ -45,7 +45,11 @@ mod shared;
 mod writer;
 
 #[cfg(test)]
+mod crash_test;
+#[cfg(test)]
 mod journal_test;
+#[cfg(test)]
+mod model_test;
 
 pub use error::{JournalError, JournalId, Violation};
 pub use group::GroupLog;

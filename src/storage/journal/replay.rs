@@ -476,36 +476,15 @@ impl Stretch {
             self.open = Some((id, place, *restated, entry.id.index, 1, bytes));
             return;
         }
-        let Some(group) = groups.get_mut(&id) else {
+        self.finish(groups);
+        let Some(ReadGroup { runs, .. }) = groups.get_mut(&id) else {
             return;
         };
         match record {
-            Record::TruncateFrom { from, .. } => {
-                let from = *from;
-                self.finish(groups);
-                if let Some(group) = groups.get_mut(&id) {
-                    group.runs.truncate_from(from);
-                }
-            }
-            Record::PurgedTo(purged) => {
-                let to = purged.index;
-                self.finish(groups);
-                if let Some(group) = groups.get_mut(&id) {
-                    group.runs.purge_to(to);
-                }
-            }
-            Record::Install { mark, keeps_log } => {
-                let (to, keeps_log) = (mark.snapshot.index, *keeps_log);
-                self.finish(groups);
-                if let Some(group) = groups.get_mut(&id) {
-                    if keeps_log {
-                        group.runs.purge_to(to);
-                    } else {
-                        group.runs.clear();
-                    }
-                }
-            }
-            Record::GroupDropped => group.runs.clear(),
+            Record::TruncateFrom { from, .. } => runs.truncate_from(*from),
+            Record::PurgedTo(to) => runs.purge_to(to.index),
+            Record::Install { mark, keeps_log: true } => runs.purge_to(mark.snapshot.index),
+            Record::Install { keeps_log: false, .. } | Record::GroupDropped => runs.clear(),
             Record::Entry { .. }
             | Record::Vote(_)
             | Record::Committed(_)

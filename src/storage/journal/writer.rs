@@ -582,11 +582,11 @@ impl Writer {
 
     /// Adds one group's state to the frame, as the writer holds it at this moment.
     pub(crate) fn restate(&mut self, group: &Arc<Group>) -> Result<(), JournalError> {
-        let bound = 256;
-        let state = written_entry(&mut self.written, group).ledger.state.clone();
-        let record = Record::GroupState(state);
-        // Not through `reserve`: at the head of a segment there is room, and a rotation would call this again.
-        if self.frame.bytes.len() + record.size_bound().max(bound) > self.frame_limit() {
+        let ledger = &written_entry(&mut self.written, group).ledger;
+        let record = Record::GroupState(ledger.state.clone());
+        // Not through `reserve`, which may rotate, which calls this.
+        let used = self.frame.bytes.len().max(FRAME_HEADER);
+        if self.frame.records > 0 && used + record.size_bound() > self.frame_limit() {
             self.write_frame(true)?;
             self.publish();
         }
