@@ -6,17 +6,20 @@ fn replay(seed: u64) -> String {
     format!("JOURNAL_SEED={seed} cargo test -p quorate --lib storage::journal::crash_test")
 }
 
-/// The seeds to run: one when the environment names it.
+/// The seeds to run: one when JOURNAL_SEED names it, more when JOURNAL_SEEDS says how many.
 fn seeds(count: u64) -> Vec<u64> {
     match std::env::var("JOURNAL_SEED") {
         Ok(seed) => vec![seed.parse().expect("JOURNAL_SEED is a number")],
-        Err(_) => (0..count).collect(),
+        Err(_) => {
+            let more = std::env::var("JOURNAL_SEEDS").ok();
+            (0..more.map_or(count, |n| n.parse().expect("JOURNAL_SEEDS is a number"))).collect()
+        }
     }
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_at_any_sync_point() {
-    for seed in seeds(6) {
+    for seed in seeds(4) {
         let bursts = 40;
         let syncs = stopped_at(seed, bursts, u64::MAX - 1000);
         let syncs = syncs.unwrap_or_else(|why| panic!("seed {seed}: {why}: {}", replay(seed)));
@@ -30,7 +33,7 @@ fn nothing_acknowledged_is_lost_at_any_sync_point() {
 
 #[test]
 fn nothing_acknowledged_is_lost_over_many_lives() {
-    for seed in seeds(150) {
+    for seed in seeds(80) {
         if let Err(why) = random_lives(seed, None, 6) {
             panic!("seed {seed}: {why}: {}", replay(seed));
         }

@@ -63,7 +63,8 @@ impl Writer {
         let limit = self.shared.options.retained_bytes_max;
         let live: u64 =
             self.shared.segments.lock().range(floor..).map(|(_, segment)| segment.bytes).sum();
-        if live <= limit || floor >= self.active.number {
+        let moves = self.shared.options.keeps(Rule::MovesPinned);
+        if !moves || live <= limit || floor >= self.active.number {
             return None;
         }
         self.written.values().find_map(|written| {

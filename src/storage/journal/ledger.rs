@@ -70,7 +70,7 @@ impl Ledger {
             Record::Install { mark, keeps_log } => self.check_install(mark, *keeps_log),
             Record::GroupState(state) if *state == self.state => Ok(()),
             Record::GroupState(_) => Err(Violation::StateDiffers),
-            Record::GroupDropped | Record::Floor(_) | Record::Seal { .. } => Ok(()),
+            Record::GroupDropped | Record::Floor(_) | Record::Seal(_) => Ok(()),
         }
     }
 
@@ -178,7 +178,7 @@ impl Ledger {
                 self.state = state.clone();
             }
             Record::GroupDropped => *self = Ledger::default(),
-            Record::Floor(_) | Record::Seal { .. } => {}
+            Record::Floor(_) | Record::Seal(_) => {}
         }
     }
 
