@@ -27,6 +27,14 @@ pub trait LogFile: Send + Sync + Debug {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Returns when every byte written before is on the disk (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
+    /// Asks for `len` bytes from `offset` on to be written to the disk, and does not wait; a hint.
+    fn push_out(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+    /// Asks that what was synced be read from the disk again, not from memory; a hint.
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// The file's length in bytes.
     fn size(&self) -> io::Result<u64>;
 }
@@ -93,6 +101,18 @@ impl LogFile for File {
 
     fn sync_data(&self) -> io::Result<()> {
         File::sync_data(self)
+    }
+
+    fn push_out(&self, offset: u64, len: u64) -> io::Result<()> {
+        // Linux begins to write back the dirty pages of a range that is not needed any more.
+        let len = std::num::NonZeroU64::new(len);
+        rustix::fs::fadvise(self, offset, len, rustix::fs::Advice::DontNeed)?;
+        Ok(())
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(())
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -30,6 +30,8 @@ mod records;
 pub mod snapshot;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod txn;
 
 use bytes::Bytes;

@@ -51,7 +51,11 @@ struct Path {
 
 impl Path {
     fn branch<'r>(&self, txn: &'r pb::TxnRequest) -> &'r [pb::RequestOp] {
-        if self.succeeded { &txn.success } else { &txn.failure }
+        if self.succeeded {
+            &txn.success
+        } else {
+            &txn.failure
+        }
     }
 }
 
@@ -107,7 +111,10 @@ fn choose<V: View>(
     values: &Values<'_, V>,
     txn: &pb::TxnRequest,
 ) -> Result<Path, Corrupt> {
-    let mut path = Path { succeeded: true, nested: Vec::new() };
+    let mut path = Path {
+        succeeded: true,
+        nested: Vec::new(),
+    };
     for compare in &txn.compare {
         if !holds(mvcc, values, compare)? {
             path.succeeded = false;
@@ -184,7 +191,10 @@ fn order_of<V: View>(
 
 /// The number compared with; 0 when the field set is not the target's own.
 fn wanted(compare: &pb::Compare) -> i64 {
-    match (CompareTarget::try_from(compare.target), &compare.target_union) {
+    match (
+        CompareTarget::try_from(compare.target),
+        &compare.target_union,
+    ) {
         (Ok(CompareTarget::Version), Some(TargetUnion::Version(number)))
         | (Ok(CompareTarget::Create), Some(TargetUnion::CreateRevision(number)))
         | (Ok(CompareTarget::Mod), Some(TargetUnion::ModRevision(number)))
@@ -279,7 +289,11 @@ fn run<V: View>(
             None => continue,
         });
     }
-    Ok(response(path, responses, Some(pb::ResponseHeader::default())))
+    Ok(response(
+        path,
+        responses,
+        Some(pb::ResponseHeader::default()),
+    ))
 }
 
 /// A nested txn's header is there but empty, as etcd sends it.
@@ -293,7 +307,9 @@ fn response(
         succeeded: path.succeeded,
         responses: responses
             .into_iter()
-            .map(|response| pb::ResponseOp { response: Some(response) })
+            .map(|response| pb::ResponseOp {
+                response: Some(response),
+            })
             .collect(),
     }
 }
@@ -302,7 +318,12 @@ fn response(
 pub(crate) fn cold_reads(mvcc: &Mvcc, txn: &pb::TxnRequest, max: usize, cold: &mut Vec<Revision>) {
     for compare in &txn.compare {
         if compare.target == CompareTarget::Value as i32 {
-            cold_in_span(mvcc, &Span::new(&compare.key, &compare.range_end), max, cold);
+            cold_in_span(
+                mvcc,
+                &Span::new(&compare.key, &compare.range_end),
+                max,
+                cold,
+            );
         }
     }
     for op in txn.success.iter().chain(&txn.failure) {

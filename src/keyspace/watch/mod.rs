@@ -43,3 +43,6 @@ pub use counters::WatchCounters;
 pub use history::History;
 pub use hub::{WatchHub, WatchOptions};
 pub use stream::{WatchError, WatchStream};
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -3,7 +3,7 @@
 //!
 //! | kind | bound | who puts it there | when full |
 //! |---|---|---|---|
-//! | events as they are published | 128 | the write path | the watcher lags and reads history |
+//! | events as they are published | 128, or 8 MiB | the write path | the watcher lags and reads history |
 //! | events caught up | 32 | the stream, for its lagging watchers | it reads no more history |
 //! | created, cancelled, progress | 16 | the stream, for the client | it reads no more requests |
 
@@ -19,6 +19,9 @@ use super::watcher::Watcher;
 
 /// Responses with fresh events that one stream holds (etcd `server/storage/mvcc/watchable_store.go`, `chanBufLen`).
 const FRESH_LIMIT: usize = 128;
+
+/// Bytes of keys and values in them, before the last.
+const FRESH_BYTES: usize = 8 << 20;
 
 /// Responses with events read back from history that one stream holds.
 pub(super) const CAUGHT_UP_LIMIT: usize = 32;
@@ -65,6 +68,7 @@ pub(super) struct StreamQueue {
 struct QueueState {
     waiting: VecDeque<Delivery>,
     fresh: usize,
+    fresh_bytes: usize,
     caught_up: usize,
     control: usize,
     /// Watchers that lag, in the order they get a slice of history; some may have been cancelled since.
@@ -81,14 +85,16 @@ impl StreamQueue {
         events: impl FnOnce() -> Vec<Arc<Event>>,
     ) -> bool {
         let mut state = self.state.lock();
-        if state.fresh >= FRESH_LIMIT {
+        if state.fresh >= FRESH_LIMIT || state.fresh_bytes >= FRESH_BYTES {
             return false;
         }
+        let events = events();
         state.fresh += 1;
+        state.fresh_bytes += size(&events);
         state.waiting.push_back(Delivery::Events {
             watcher: Arc::clone(watcher),
             revision,
-            events: events(),
+            events,
             caught_up: false,
         });
         drop(state);
@@ -156,7 +162,10 @@ impl StreamQueue {
         };
         match &delivery {
             Delivery::Events { caught_up: true, .. } => state.caught_up -= 1,
-            Delivery::Events { caught_up: false, .. } => state.fresh -= 1,
+            Delivery::Events { caught_up: false, events, .. } => {
+                state.fresh -= 1;
+                state.fresh_bytes -= size(events);
+            }
             Delivery::Control(_) => state.control -= 1,
         }
         Taken::Delivery(delivery)
@@ -192,4 +201,8 @@ impl StreamQueue {
         });
         events.sum()
     }
+}
+
+fn size(events: &[Arc<Event>]) -> usize {
+    events.iter().map(|event| event.size()).sum()
 }

@@ -16,6 +16,9 @@ use super::segment::FileName;
 use super::shared::{Group, OpenSegment};
 use super::writer::Writer;
 
+/// Room for one restated group state.
+const STATE_ROOM: usize = 1024;
+
 impl Writer {
     /// Raises the floor as far as the groups let it, durably, and frees what lies below.
     pub(crate) fn raise_floor(&mut self) -> Result<(), JournalError> {
@@ -60,7 +63,8 @@ impl Writer {
         let limit = self.shared.options.retained_bytes_max;
         let live: u64 =
             self.shared.segments.lock().range(floor..).map(|(_, segment)| segment.bytes).sum();
-        if live <= limit || floor >= self.active.number {
+        let moves = self.shared.options.keeps(Rule::MovesPinned);
+        if !moves || live <= limit || floor >= self.active.number {
             return None;
         }
         self.written.values().find_map(|written| {
@@ -72,6 +76,7 @@ impl Writer {
 
     /// Writes the group's state and its entries of the oldest segment anew, from this writer's own table.
     fn move_oldest_entries(&mut self, group: &Arc<Group>) -> Result<(), JournalError> {
+        self.reserve(STATE_ROOM)?;
         self.restate(group)?;
         let oldest = {
             let front = group.front.lock();

@@ -14,9 +14,9 @@ use super::record::{GroupState, InstallMark, Record, Vote};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) state: GroupState,
-    /// (first index, term) of each stretch of equal terms, ascending. May begin after `purged + 1` during a replay
-    /// whose first segments are freed: those entries are purged by a later record.
-    terms: VecDeque<(u64, u64)>,
+    /// (first index, term) of each stretch of equal terms, ascending. A term is `None` during a replay whose first
+    /// segments are freed: a later record purges or restates those entries.
+    terms: VecDeque<(u64, Option<u64>)>,
 }
 
 impl Ledger {
@@ -30,7 +30,7 @@ impl Ledger {
         }
         let after = self.terms.partition_point(|(first, _)| *first <= index);
         let (_, term) = self.terms.get(after.checked_sub(1)?)?;
-        Some(*term)
+        *term
     }
 
     /// The log holds `id` for certain.
@@ -70,7 +70,7 @@ impl Ledger {
             Record::Install { mark, keeps_log } => self.check_install(mark, *keeps_log),
             Record::GroupState(state) if *state == self.state => Ok(()),
             Record::GroupState(_) => Err(Violation::StateDiffers),
-            Record::GroupDropped | Record::Floor(_) | Record::Seal { .. } => Ok(()),
+            Record::GroupDropped | Record::Floor(_) | Record::Seal(_) => Ok(()),
         }
     }
 
@@ -171,16 +171,22 @@ impl Ledger {
                 self.state.base = Some(mark.base.clone());
                 self.purge(mark.snapshot);
             }
-            Record::GroupState(state) => self.state = state.clone(),
+            Record::GroupState(state) => {
+                if self.terms.is_empty() {
+                    self.begin_at(state);
+                }
+                self.state = state.clone();
+            }
             Record::GroupDropped => *self = Ledger::default(),
-            Record::Floor(_) | Record::Seal { .. } => {}
+            Record::Floor(_) | Record::Seal(_) => {}
         }
     }
 
     /// Takes one more entry at the end.
     pub(crate) fn append(&mut self, id: LogId) {
-        if self.terms.back().is_none_or(|(_, term)| *term != id.term.0) {
-            self.terms.push_back((id.index, id.term.0));
+        let term = Some(id.term.0);
+        if self.terms.back().is_none_or(|(_, held)| *held != term) {
+            self.terms.push_back((id.index, term));
         }
         self.state.last = Some(id);
     }
@@ -206,15 +212,42 @@ impl Ledger {
         }
     }
 
-    /// Notes the term of an entry below the first one known, told by a restated entry.
-    fn learn_term(&mut self, id: LogId) {
-        if self.term_at(id.index).is_some() {
+    /// Takes a state whose entries lie in segments that are not read.
+    fn begin_at(&mut self, state: &GroupState) {
+        let Some(last) = state.last.filter(|last| Some(*last) != state.purged) else {
             return;
+        };
+        let from = state.purged.map_or(0, |purged| purged.index + 1);
+        if from < last.index {
+            self.terms.push_back((from, None));
         }
-        let at = self.terms.partition_point(|(first, _)| *first < id.index);
-        let before = at.checked_sub(1).and_then(|at| self.terms.get(at));
-        if before.is_none_or(|(_, term)| *term != id.term.0) {
-            self.terms.insert(at, (id.index, id.term.0));
+        self.terms.push_back((last.index, Some(last.term.0)));
+    }
+
+    /// Notes the term of an entry where none was known, told by a restated entry.
+    fn learn_term(&mut self, id: LogId) {
+        let after = self.terms.partition_point(|(first, _)| *first <= id.index);
+        let Some(mut at) = after.checked_sub(1) else {
+            return;
+        };
+        let (first, None) = self.terms[at] else {
+            return;
+        };
+        let term = Some(id.term.0);
+        if self.terms.get(after).is_none_or(|(next, _)| *next != id.index + 1) {
+            self.terms.insert(after, (id.index + 1, None));
+        }
+        if first == id.index {
+            self.terms[at].1 = term;
+        } else {
+            at += 1;
+            self.terms.insert(at, (id.index, term));
+        }
+        if self.terms.get(at + 1).is_some_and(|(_, next)| *next == term) {
+            self.terms.remove(at + 1);
+        }
+        if at > 0 && self.terms[at - 1].1 == term {
+            self.terms.remove(at);
         }
     }
 }
@@ -227,9 +260,12 @@ fn check_vote(held: Option<Vote>, found: Vote) -> Result<(), Violation> {
         std::cmp::Ordering::Greater => true,
         std::cmp::Ordering::Equal => {
             let same = found.voted_for == held.voted_for;
-            let first = held.voted_for.is_none() || same;
-            (found.committed && (!held.committed || same))
-                || (!found.committed && !held.committed && first)
+            match (held.committed, found.committed) {
+                (true, true) => same,
+                (true, false) => false,
+                (false, true) => true,
+                (false, false) => same || held.voted_for.is_none(),
+            }
         }
     };
     if fits {

@@ -45,7 +45,17 @@ mod shared;
 mod writer;
 
 #[cfg(test)]
+mod crash_test;
+#[cfg(test)]
+mod damage_test;
+#[cfg(test)]
+mod format_test;
+#[cfg(test)]
 mod journal_test;
+#[cfg(test)]
+mod model_test;
+#[cfg(test)]
+mod rule_test;
 
 pub use error::{JournalError, JournalId, Violation};
 pub use group::GroupLog;

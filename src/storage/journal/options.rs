@@ -92,6 +92,8 @@ pub(crate) enum Rule {
     ReplayChecks,
     /// 9: a group's state is restated at the head of each segment, from the writer's table.
     Restates,
+    /// 9: entries that pin the oldest segment are moved when the journal is over its limit.
+    MovesPinned,
     /// 10: install drops a log that does not hold the snapshot's id.
     InstallDrops,
 }

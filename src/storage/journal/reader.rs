@@ -70,7 +70,7 @@ fn read_frame(
         | Record::GroupState(_)
         | Record::GroupDropped
         | Record::Floor(_)
-        | Record::Seal { .. } => None,
+        | Record::Seal(_) => None,
     });
     Ok(entries.collect())
 }

@@ -12,13 +12,19 @@ pub(crate) const RECORD_HEADER: usize = 24;
 /// Bytes before an entry's own payload within the record's: the term.
 pub(crate) const ENTRY_OVERHEAD: usize = RECORD_HEADER + 8;
 
-/// One entry of a group's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One entry of a group's log. Its `Debug` tells the payload's length only.
+#[derive(Clone, PartialEq, Eq)]
 pub struct LogRecord {
     /// Its place.
     pub id: LogId,
     /// The encoded log payload, opaque here.
     pub payload: Bytes,
+}
+
+impl std::fmt::Debug for LogRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LogRecord({}, {} bytes)", self.id, self.payload.len())
+    }
 }
 
 /// What a member promised in a term, or the leader it follows.
@@ -103,10 +109,19 @@ pub(crate) enum Record {
     GroupDropped,
     /// Segments before this one are not needed.
     Floor(u64),
-    /// Nothing follows for a while; `closing`: until the journal is opened anew.
-    Seal {
-        closing: bool,
-    },
+    /// Nothing follows for a while.
+    Seal(Seal),
+}
+
+/// What comes after a seal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seal {
+    /// More, later.
+    Idle,
+    /// Nothing until the journal is opened anew.
+    Closing,
+    /// A next segment, which exists: its name was synced before this was written.
+    Continued,
 }
 
 const ENTRY: u8 = 1;
@@ -145,7 +160,7 @@ impl Record {
                 Record::Base(mark) => base_bound(mark),
                 Record::Install { mark, .. } => 48 + base_bound(&mark.base) + mark.membership.len(),
                 Record::GroupState(state) => 128 + state.base.as_ref().map_or(0, base_bound),
-                Record::GroupDropped | Record::Floor(_) | Record::Seal { .. } => 0,
+                Record::GroupDropped | Record::Floor(_) | Record::Seal(_) => 0,
             }
     }
 
@@ -179,7 +194,7 @@ impl Record {
             Record::GroupState(_) => (GROUP_STATE, 0, 0),
             Record::GroupDropped => (GROUP_DROPPED, 0, 0),
             Record::Floor(first) => (FLOOR, 0, *first),
-            Record::Seal { closing } => (SEAL, u8::from(*closing), 0),
+            Record::Seal(seal) => (SEAL, *seal as u8, 0),
         }
     }
 
@@ -207,7 +222,7 @@ impl Record {
                 put_option(out, state.base.as_ref(), put_base);
                 out.put_u64_le(state.generation);
             }
-            Record::GroupDropped | Record::Floor(_) | Record::Seal { .. } => {}
+            Record::GroupDropped | Record::Floor(_) | Record::Seal(_) => {}
         }
     }
 
@@ -234,9 +249,11 @@ impl Record {
 }
 
 fn decode_payload(kind: u8, flags: u8, index: u64, payload: &mut Bytes) -> Option<Record> {
-    let flag = match flags {
-        0 => false,
-        1 => true,
+    let flag = match (kind, flags) {
+        (_, 0) => false,
+        (ENTRY | INSTALL, 1) => true,
+        (SEAL, 1) => return Some(Record::Seal(Seal::Closing)),
+        (SEAL, 2) => return Some(Record::Seal(Seal::Continued)),
         _unknown => return None,
     };
     Some(match kind {
@@ -270,7 +287,7 @@ fn decode_payload(kind: u8, flags: u8, index: u64, payload: &mut Bytes) -> Optio
         }),
         GROUP_DROPPED => Record::GroupDropped,
         FLOOR => Record::Floor(index),
-        SEAL => Record::Seal { closing: flag },
+        SEAL => Record::Seal(Seal::Idle),
         _unknown => return None,
     })
 }

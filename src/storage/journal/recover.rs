@@ -13,7 +13,7 @@ use super::record::Record;
 use super::replay::{Names, Replayed, replay};
 use super::segment::{FileName, SEGMENT_HEADER, SegmentHeader};
 use super::shared::{OpenSegment, Shared};
-use super::writer::{Active, Position, Writer, written_entry};
+use super::writer::{Active, Ended, Position, Writer, written_entry};
 
 /// What opening found and did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +201,7 @@ fn rewrite(writer: &mut Writer, unproven: Vec<(GroupId, Record)>) -> Result<(), 
         previous_frame: writer.sequence - 1,
         previous_crc: writer.chain,
     };
+    let ended = Ended::of(writer);
     writer.begin_segment(prepared, &header)?;
     writer.restate_all()?;
     writer.floor_due = false;
@@ -221,12 +222,13 @@ fn rewrite(writer: &mut Writer, unproven: Vec<(GroupId, Record)>) -> Result<(), 
             | Record::Install { .. }
             | Record::GroupState(_)
             | Record::GroupDropped
-            | Record::Seal { .. }) => writer.add_record(&group, &other)?,
+            | Record::Seal(_)) => writer.add_record(&group, &other)?,
         }
         writer.floor_due = false;
     }
     writer.flush()?;
     writer.name_segment()?;
+    ended.mark_continued()?;
     writer.floor_due = true;
     Ok(())
 }

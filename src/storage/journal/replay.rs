@@ -19,7 +19,7 @@ use super::error::{JournalError, JournalId};
 use super::frame::{self, ALIGN, FrameHeader};
 use super::ledger::Ledger;
 use super::options::{JournalOptions, Rule};
-use super::record::Record;
+use super::record::{Record, Seal};
 use super::runs::{Place, Run, Runs};
 use super::segment::{BadHeader, FORMAT, FileName, SEGMENT_HEADER, SegmentHeader};
 use crate::storage::device::LogDevice;
@@ -276,13 +276,27 @@ impl Replay<'_> {
             .ok_or_else(|| damaged(segment.header.segment, offset, "its records do not decode"))
     }
 
-    /// The highest floor that the last segment tells.
+    /// The highest floor that the last segment tells; refused if it tells of a segment after it.
     fn floor(&self, last: &Loaded, found: &[Found]) -> Result<u64, JournalError> {
         let mut floor = last.header.floor;
         for frame in found {
             for (_, record) in self.records_of(last, frame.offset, &frame.header)? {
-                if let Record::Floor(first) = record {
-                    floor = floor.max(first);
+                match record {
+                    Record::Floor(first) => floor = floor.max(first),
+                    Record::Seal(Seal::Continued) if self.checks(Rule::ChainChecked) => {
+                        let reason = "missing, though the segment before it says that it exists";
+                        return Err(damaged(last.header.segment + 1, 0, reason));
+                    }
+                    Record::Seal(_)
+                    | Record::Entry { .. }
+                    | Record::Vote(_)
+                    | Record::Committed(_)
+                    | Record::TruncateFrom { .. }
+                    | Record::PurgedTo(_)
+                    | Record::Base(_)
+                    | Record::Install { .. }
+                    | Record::GroupState(_)
+                    | Record::GroupDropped => {}
                 }
             }
         }
@@ -388,9 +402,9 @@ impl Replay<'_> {
                 ended.last_crc = header.crc;
                 continue;
             }
-            ended.closed = matches!(records[..], [(_, Record::Seal { closing: true })])
+            ended.closed = matches!(records[..], [(_, Record::Seal(Seal::Closing))])
                 && header.sequence == durable + 1;
-            let kept = |(_, record): &(GroupId, Record)| !matches!(record, Record::Seal { .. });
+            let kept = |(_, record): &(GroupId, Record)| !matches!(record, Record::Seal(_));
             ended.unproven.extend(records.into_iter().filter(kept));
         }
         Ok(ended)
@@ -406,7 +420,7 @@ impl Replay<'_> {
         let place = Place { segment, offset };
         let mut stretch = Stretch::default();
         for (id, record) in records {
-            if matches!(record, Record::Floor(_) | Record::Seal { .. }) {
+            if matches!(record, Record::Floor(_) | Record::Seal(_)) {
                 continue;
             }
             let group = self.groups.entry(id).or_default();
@@ -476,43 +490,22 @@ impl Stretch {
             self.open = Some((id, place, *restated, entry.id.index, 1, bytes));
             return;
         }
-        let Some(group) = groups.get_mut(&id) else {
+        self.finish(groups);
+        let Some(ReadGroup { runs, .. }) = groups.get_mut(&id) else {
             return;
         };
         match record {
-            Record::TruncateFrom { from, .. } => {
-                let from = *from;
-                self.finish(groups);
-                if let Some(group) = groups.get_mut(&id) {
-                    group.runs.truncate_from(from);
-                }
-            }
-            Record::PurgedTo(purged) => {
-                let to = purged.index;
-                self.finish(groups);
-                if let Some(group) = groups.get_mut(&id) {
-                    group.runs.purge_to(to);
-                }
-            }
-            Record::Install { mark, keeps_log } => {
-                let (to, keeps_log) = (mark.snapshot.index, *keeps_log);
-                self.finish(groups);
-                if let Some(group) = groups.get_mut(&id) {
-                    if keeps_log {
-                        group.runs.purge_to(to);
-                    } else {
-                        group.runs.clear();
-                    }
-                }
-            }
-            Record::GroupDropped => group.runs.clear(),
+            Record::TruncateFrom { from, .. } => runs.truncate_from(*from),
+            Record::PurgedTo(to) => runs.purge_to(to.index),
+            Record::Install { mark, keeps_log: true } => runs.purge_to(mark.snapshot.index),
+            Record::Install { keeps_log: false, .. } | Record::GroupDropped => runs.clear(),
             Record::Entry { .. }
             | Record::Vote(_)
             | Record::Committed(_)
             | Record::Base(_)
             | Record::GroupState(_)
             | Record::Floor(_)
-            | Record::Seal { .. } => {}
+            | Record::Seal(_) => {}
         }
     }
 

@@ -24,7 +24,7 @@ use super::frame::{self, FRAME_HEADER, FRAME_MAX};
 use super::ledger::Ledger;
 use super::options::{FrameFigures, Rule};
 use super::pool::{Pool, Prepared};
-use super::record::{ENTRY_OVERHEAD, LogRecord, RECORD_HEADER, Record};
+use super::record::{ENTRY_OVERHEAD, LogRecord, RECORD_HEADER, Record, Seal};
 use super::runs::{Place, Run};
 use super::segment::{FileName, SEGMENT_HEADER, SegmentHeader};
 use super::shared::{Change, Done, Group, OpenSegment, Shared, Submission};
@@ -252,7 +252,7 @@ impl Writer {
             | Record::Base(_)
             | Record::GroupState(_)
             | Record::Floor(_)
-            | Record::Seal { .. } => None,
+            | Record::Seal(_) => None,
         };
         if let Some(note) = note {
             self.floor_due |= !matches!(note, Note::TruncatedFrom(_));
@@ -478,7 +478,8 @@ impl Writer {
             self.sealed = true;
             return Ok(());
         }
-        self.push(GroupId::default(), &Record::Seal { closing });
+        let seal = if closing { Seal::Closing } else { Seal::Idle };
+        self.push(GroupId::default(), &Record::Seal(seal));
         self.write_frame(closing)?;
         self.publish();
         self.sealed = true;
@@ -514,8 +515,11 @@ impl Writer {
             previous_frame: self.sequence - 1,
             previous_crc: self.chain,
         };
+        let ended = Ended::of(self);
         self.begin_segment(prepared, &header)?;
         self.name_segment()?;
+        ended.mark_continued()?;
+        self.floor_due = true;
         self.restate_all()
     }
 
@@ -582,16 +586,55 @@ impl Writer {
 
     /// Adds one group's state to the frame, as the writer holds it at this moment.
     pub(crate) fn restate(&mut self, group: &Arc<Group>) -> Result<(), JournalError> {
-        let bound = 256;
-        let state = written_entry(&mut self.written, group).ledger.state.clone();
-        let record = Record::GroupState(state);
-        // Not through `reserve`: at the head of a segment there is room, and a rotation would call this again.
-        if self.frame.bytes.len() + record.size_bound().max(bound) > self.frame_limit() {
+        let ledger = &written_entry(&mut self.written, group).ledger;
+        let record = Record::GroupState(ledger.state.clone());
+        // Not through `reserve`, which may rotate, which calls this.
+        let used = self.frame.bytes.len().max(FRAME_HEADER);
+        if self.frame.records > 0 && used + record.size_bound() > self.frame_limit() {
             self.write_frame(true)?;
             self.publish();
         }
         self.push(group.id, &record);
         Ok(())
+    }
+}
+
+/// A segment that frames went to.
+pub(crate) struct Ended {
+    file: Arc<dyn LogFile>,
+    salt: u64,
+    offset: u64,
+    bytes: u64,
+    sequence: u64,
+    chain: u32,
+}
+
+impl Ended {
+    /// The active segment, about to be left.
+    pub(crate) fn of(writer: &Writer) -> Ended {
+        Ended {
+            file: Arc::clone(&writer.active.file),
+            salt: writer.active.salt,
+            offset: writer.active.offset,
+            bytes: writer.active.bytes,
+            sequence: writer.sequence,
+            chain: writer.chain,
+        }
+    }
+
+    /// Notes behind its end that a next segment exists, so that its loss is seen. Not synced: nothing needs it, and
+    /// the next segment's header ends this one before it.
+    pub(crate) fn mark_continued(&self) -> Result<(), JournalError> {
+        let mut bytes = vec![0; FRAME_HEADER];
+        Record::Seal(Seal::Continued).encode(GroupId::default(), &mut bytes);
+        let durable = self.sequence - 1;
+        let (salt, offset) = (self.salt, self.offset);
+        frame::finish(&mut bytes, salt, offset, self.chain, self.sequence, durable, 1);
+        if offset + bytes.len() as u64 > self.bytes {
+            return Ok(());
+        }
+        let marked = self.file.write_at(offset, &bytes);
+        marked.map_err(JournalError::io("marking a full segment"))
     }
 }
 

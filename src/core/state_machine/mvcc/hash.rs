@@ -12,7 +12,9 @@
 //!   If such a compaction would keep nothing at all, what a compaction at C has kept counts;
 //! - a tombstone exactly at C never counts, because older etcds drop it.
 //!
-//! So the hash at R is the same before and after a compaction at R.
+//! So the hash at R is the same before and after a compaction at R. One exception is etcd's own: the compaction
+//! itself counts a tombstone exactly at R as kept, so its hash and the one asked for before differ when such
+//! tombstones are all that a compaction at R keeps.
 
 use std::ops::ControlFlow;
 
@@ -49,6 +51,8 @@ pub struct HashScope {
     revision: i64,
     compact_revision: i64,
     next_key: Option<Bytes>,
+    /// A tombstone exactly at `revision` counts as kept.
+    keeps_tombstones: bool,
     /// Kept by a compaction at `revision`, of those at or below the compact revision.
     kept: Vec<Packed>,
     /// A compaction at `revision` keeps something, at whatever revision.
@@ -81,21 +85,31 @@ impl StateMachine {
         if revision > self.mvcc.revision {
             return Err(Refusal::FutureRevision);
         }
-        let revision = if revision <= 0 { self.mvcc.revision } else { revision };
-        Ok(self.hash_scope(self.mvcc.compact_revision, revision))
+        let revision = if revision <= 0 {
+            self.mvcc.revision
+        } else {
+            revision
+        };
+        Ok(self.hash_scope(self.mvcc.compact_revision, revision, false))
     }
 
     /// Starts the hash of a compaction from `previous` to `revision`, which members compare afterwards: with the
     /// compact revision before it. The caller pinned `previous` before it could be swept.
     pub fn hash_begin_compaction(&self, previous: i64, revision: i64) -> HashScope {
-        self.hash_scope(previous, revision)
+        self.hash_scope(previous, revision, true)
     }
 
-    fn hash_scope(&self, compact_revision: i64, revision: i64) -> HashScope {
+    fn hash_scope(
+        &self,
+        compact_revision: i64,
+        revision: i64,
+        keeps_tombstones: bool,
+    ) -> HashScope {
         HashScope {
             revision,
             compact_revision,
             next_key: Some(Bytes::new()),
+            keeps_tombstones,
             kept: Vec::new(),
             keeps_any: false,
             kept_before: Vec::new(),
@@ -109,39 +123,46 @@ impl StateMachine {
             return true;
         };
         let mut left = max_keys.max(1);
-        self.mvcc.index.visit(&Span::From(from, None), None, |key, index| {
-            if left == 0 {
-                scope.next_key = Some(Bytes::copy_from_slice(key));
-                return ControlFlow::Break(());
-            }
-            left -= 1;
-            scope.look_at(index);
-            ControlFlow::Continue(())
-        });
+        self.mvcc
+            .index
+            .visit(&Span::From(from, None), None, |key, index| {
+                if left == 0 {
+                    scope.next_key = Some(Bytes::copy_from_slice(key));
+                    return ControlFlow::Break(());
+                }
+                left -= 1;
+                scope.look_at(index);
+                ControlFlow::Continue(())
+            });
         scope.next_key.is_none()
     }
 }
 
 impl HashScope {
     fn look_at(&mut self, index: &KeyIndex) {
-        match index.alive_at(self.revision) {
-            Some(packed) => {
-                self.keeps_any = true;
-                self.kept_before = Vec::new();
-                if packed.main() <= self.compact_revision {
-                    self.kept.push(packed);
-                }
-            }
-            None if !self.keeps_any => {
-                self.kept_before.extend(index.alive_at(self.compact_revision));
-            }
-            None => {}
+        let kept = index.alive_at(self.revision);
+        if let Some(packed) = kept
+            && packed.main() <= self.compact_revision
+        {
+            self.kept.push(packed);
+        }
+        self.keeps_any |=
+            kept.is_some() || (self.keeps_tombstones && index.has_tombstone_at(self.revision));
+        if self.keeps_any {
+            self.kept_before = Vec::new();
+        } else {
+            let kept_before = index.alive_at(self.compact_revision);
+            self.kept_before.extend(kept_before);
         }
     }
 
     /// The accumulator, once every key was seen.
     pub fn into_hash(self) -> HashKv {
-        let mut counted = if self.keeps_any { self.kept } else { self.kept_before };
+        let mut counted = if self.keeps_any {
+            self.kept
+        } else {
+            self.kept_before
+        };
         counted.sort_unstable();
         HashKv {
             revision: self.revision,
@@ -173,7 +194,11 @@ impl HashKv {
 
     fn counts(&mut self, record: &RevisionRecord) -> bool {
         let packed = Packed::new(record.revision, record.tombstone);
-        while self.counted.get(self.place).is_some_and(|kept| *kept < packed) {
+        while self
+            .counted
+            .get(self.place)
+            .is_some_and(|kept| *kept < packed)
+        {
             self.place += 1;
         }
         self.counted.get(self.place) == Some(&packed)
@@ -181,7 +206,11 @@ impl HashKv {
 
     /// The hash of all that was fed.
     pub fn finish(self) -> KvHash {
-        KvHash { hash: self.hash, compact_revision: self.compact_revision, revision: self.revision }
+        KvHash {
+            hash: self.hash,
+            compact_revision: self.compact_revision,
+            revision: self.revision,
+        }
     }
 }
 
@@ -190,7 +219,10 @@ impl HashKv {
 fn encode(record: &RevisionRecord, buffer: &mut Vec<u8>) {
     encode_revision(record.revision, record.tombstone, buffer);
     let encoded = if record.tombstone {
-        let bare = KeyValue { key: record.kv.key.clone(), ..KeyValue::default() };
+        let bare = KeyValue {
+            key: record.kv.key.clone(),
+            ..KeyValue::default()
+        };
         bare.encode(buffer)
     } else {
         record.kv.encode(buffer)
@@ -219,7 +251,9 @@ impl HashCache {
     /// Keeps the hash of a finished compaction. Not for one that follows an interrupted one: its hash does not
     /// cover every revision since the last that finished.
     pub fn store(&mut self, hash: KvHash) {
-        let place = self.hashes.partition_point(|cached| cached.revision <= hash.revision);
+        let place = self
+            .hashes
+            .partition_point(|cached| cached.revision <= hash.revision);
         self.hashes.insert(place, hash);
         if self.hashes.len() > CACHED_MAX {
             self.hashes.remove(0);
@@ -228,7 +262,10 @@ impl HashCache {
 
     /// The hash of a compaction at exactly `revision`.
     pub fn get(&self, revision: i64) -> Option<KvHash> {
-        self.hashes.iter().find(|cached| cached.revision == revision).copied()
+        self.hashes
+            .iter()
+            .find(|cached| cached.revision == revision)
+            .copied()
     }
 
     /// All of them, by revision.

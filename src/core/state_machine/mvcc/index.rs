@@ -37,7 +37,12 @@ pub(crate) struct Live {
 
 impl Index {
     pub(crate) fn new(budget_bytes: usize) -> Index {
-        Index { keys: BTreeMap::new(), budget_bytes, hot_bytes: 0, hand: Box::default() }
+        Index {
+            keys: BTreeMap::new(),
+            budget_bytes,
+            hot_bytes: 0,
+            hand: Box::default(),
+        }
     }
 
     /// Keys known, dead ones that compaction has not dropped yet included.
@@ -58,7 +63,11 @@ impl Index {
     pub(crate) fn newest(&self, key: &[u8]) -> Option<Live> {
         let index = self.keys.get(key)?;
         let at = index.get_newest()?;
-        Some(Live { at, lease: index.lease(), hot: index.hot_at(at.revision).cloned() })
+        Some(Live {
+            at,
+            lease: index.lease(),
+            hot: index.hot_at(at.revision).cloned(),
+        })
     }
 
     /// What the key was at main revision `at`.
@@ -91,26 +100,25 @@ impl Index {
 
     /// Records a put; `kv` becomes hot if the budget has room.
     pub(crate) fn put(&mut self, revision: Revision, kv: &Arc<KeyValue>) {
+        let hot = self.admit(kv);
         let packed = Packed::new(revision, false);
         match self.keys.get_mut(kv.key.as_ref()) {
             Some(index) => {
                 self.hot_bytes -= index.cool().map_or(0, |old| hot_cost(&old));
-                index.push(packed, kv.lease);
+                index.push(packed, kv.lease, hot);
             }
             None => {
-                let mut index = KeyIndex::new(packed, kv.create_revision, kv.version);
-                index.set_lease(kv.lease);
+                let index = KeyIndex::new(packed, kv.create_revision, kv.version, kv.lease, hot);
                 self.keys.insert(kv.key.as_ref().into(), index);
             }
         }
-        self.warm(kv);
     }
 
     /// Records a delete of a live key.
     pub(crate) fn tombstone(&mut self, key: &[u8], revision: Revision) {
         let index = self.keys.get_mut(key).expect("only a live key is deleted");
         self.hot_bytes -= index.cool().map_or(0, |old| hot_cost(&old));
-        index.push(Packed::new(revision, true), 0);
+        index.push(Packed::new(revision, true), 0, None);
     }
 
     /// Takes over a stored revision while the index is rebuilt; they come in revision order.
@@ -123,32 +131,28 @@ impl Index {
         lease: i64,
     ) {
         match self.keys.get_mut(key) {
-            Some(index) => index.push(packed, lease),
+            Some(index) => index.push(packed, lease, None),
             None => {
-                let mut index = KeyIndex::new(packed, created, version);
-                index.set_lease(lease);
+                let index = KeyIndex::new(packed, created, version, lease, None);
                 self.keys.insert(key.into(), index);
             }
         }
     }
 
-    /// Keeps `kv`, the newest of its key, in memory if the budget allows.
-    pub(crate) fn warm(&mut self, kv: &Arc<KeyValue>) {
+    /// A share of `kv` to keep in memory, its cost booked, if the budget has room or room can be made.
+    fn admit(&mut self, kv: &Arc<KeyValue>) -> Option<Arc<KeyValue>> {
         let cost = hot_cost(kv);
         if cost > self.budget_bytes {
-            return;
+            return None;
         }
         if self.hot_bytes + cost > self.budget_bytes {
             self.make_room(cost);
         }
         if self.hot_bytes + cost > self.budget_bytes {
-            return;
+            return None;
         }
-        if let Some(index) = self.keys.get_mut(kv.key.as_ref()) {
-            self.hot_bytes -= index.cool().map_or(0, |old| hot_cost(&old));
-            index.warm(Arc::clone(kv));
-            self.hot_bytes += cost;
-        }
+        self.hot_bytes += cost;
+        Some(Arc::clone(kv))
     }
 
     /// Moves the hand on, cooling what it meets, until `cost` fits or it has looked at enough keys.

@@ -106,13 +106,19 @@ struct Many {
 impl KeyIndex {
     /// A key whose first known revision is `first`, written as version `version` of a generation created at
     /// `created`. A tombstone may come first: what it ended has been compacted.
-    pub(crate) fn new(first: Packed, created: i64, version: i64) -> KeyIndex {
+    pub(crate) fn new(
+        first: Packed,
+        created: i64,
+        version: i64,
+        lease: i64,
+        hot: Option<Arc<KeyValue>>,
+    ) -> KeyIndex {
         KeyIndex {
             chain: Chain::One(first),
             first_created: created,
             first_version: version,
-            lease: 0,
-            hot: None,
+            lease,
+            hot,
         }
     }
 
@@ -140,14 +146,11 @@ impl KeyIndex {
         self.lease
     }
 
-    /// Names the lease of the newest revision.
-    pub(crate) fn set_lease(&mut self, lease: i64) {
-        self.lease = lease;
-    }
-
     /// The newest key-value if it is in memory and is the one at `revision`.
     pub(crate) fn hot_at(&self, revision: Revision) -> Option<&Arc<KeyValue>> {
-        self.hot.as_ref().filter(|_| self.newest().revision() == revision)
+        self.hot
+            .as_ref()
+            .filter(|_| self.newest().revision() == revision)
     }
 
     /// Takes the value out of memory; says which it was.
@@ -155,21 +158,22 @@ impl KeyIndex {
         self.hot.take()
     }
 
-    /// Keeps the newest value in memory.
-    pub(crate) fn warm(&mut self, kv: Arc<KeyValue>) {
-        debug_assert_eq!(kv.mod_revision, self.newest().main());
-        self.hot = Some(kv);
-    }
-
-    /// Appends a revision, newer than all before it. What was hot is so no longer.
-    pub(crate) fn push(&mut self, packed: Packed, lease: i64) {
+    /// Appends a revision, newer than all before it, and its value if that is to stay in memory.
+    pub(crate) fn push(&mut self, packed: Packed, lease: i64, hot: Option<Arc<KeyValue>>) {
         debug_assert!(packed > self.newest(), "revisions only rise");
         self.lease = lease;
-        self.hot = None;
+        self.hot = hot;
         match &mut self.chain {
             Chain::One(one) => {
-                let tombstones = if one.is_tombstone() { vec![0] } else { Vec::new() };
-                let mut many = Many { revisions: vec![*one], tombstones };
+                let tombstones = if one.is_tombstone() {
+                    vec![0]
+                } else {
+                    Vec::new()
+                };
+                let mut many = Many {
+                    revisions: vec![*one],
+                    tombstones,
+                };
                 many.push(packed);
                 self.chain = Chain::Many(Box::new(many));
             }
@@ -197,7 +201,9 @@ impl KeyIndex {
         if self.newest().main() <= at {
             return Some(revisions.len() - 1);
         }
-        revisions.partition_point(|packed| packed.main() <= at).checked_sub(1)
+        revisions
+            .partition_point(|packed| packed.main() <= at)
+            .checked_sub(1)
     }
 
     fn describe(&self, place: usize, packed: Packed) -> At {
@@ -205,7 +211,11 @@ impl KeyIndex {
             None => (self.first_created, self.first_version + place as i64),
             Some(start) => (self.revisions()[start].main(), (place - start) as i64 + 1),
         };
-        At { revision: packed.revision(), create_revision, version }
+        At {
+            revision: packed.revision(),
+            create_revision,
+            version,
+        }
     }
 
     /// Where the generation of the revision at `place` starts; `None` if it is the first known one.
@@ -213,14 +223,26 @@ impl KeyIndex {
         let Chain::Many(many) = &self.chain else {
             return None;
         };
-        let before = many.tombstones.partition_point(|tombstone| (*tombstone as usize) < place);
-        before.checked_sub(1).map(|last| many.tombstones[last] as usize + 1)
+        let before = many
+            .tombstones
+            .partition_point(|tombstone| (*tombstone as usize) < place);
+        before
+            .checked_sub(1)
+            .map(|last| many.tombstones[last] as usize + 1)
     }
 
     /// The revision at which the key lives at main revision `at`, if it does.
     pub(crate) fn alive_at(&self, at: i64) -> Option<Packed> {
         let packed = self.revisions()[self.place_at(at)?];
         (!packed.is_tombstone()).then_some(packed)
+    }
+
+    /// The newest revision at or below main revision `at` is a tombstone exactly there.
+    pub(crate) fn has_tombstone_at(&self, at: i64) -> bool {
+        self.place_at(at).is_some_and(|place| {
+            let packed = self.revisions()[place];
+            packed.is_tombstone() && packed.main() == at
+        })
     }
 
     /// Drops what a compaction at `at` no longer needs, and adds it to `dead`, oldest first. `false`: nothing is
@@ -230,7 +252,11 @@ impl KeyIndex {
             return true;
         };
         let packed = self.revisions()[place];
-        let gone = if packed.is_tombstone() && packed.main() < at { place + 1 } else { place };
+        let gone = if packed.is_tombstone() && packed.main() < at {
+            place + 1
+        } else {
+            place
+        };
         if gone == 0 {
             return true;
         }

@@ -31,7 +31,10 @@ struct Leaf {
 
 impl Default for Leaf {
     fn default() -> Self {
-        Leaf { slots: std::array::from_fn(|_| AtomicI64::new(FREE)), more: OnceLock::new() }
+        Leaf {
+            slots: std::array::from_fn(|_| AtomicI64::new(FREE)),
+            more: OnceLock::new(),
+        }
     }
 }
 
@@ -47,7 +50,11 @@ impl PinBoard {
                         .compare_exchange(FREE, revision, Ordering::AcqRel, Ordering::Relaxed)
                         .is_ok()
                 {
-                    return Pin { leaf: Arc::clone(leaf), slot, revision };
+                    return Pin {
+                        leaf: Arc::clone(leaf),
+                        slot,
+                        revision,
+                    };
                 }
             }
             leaf = leaf.more.get_or_init(Arc::default);
