@@ -173,7 +173,7 @@ impl Store {
     }
 
     /// Writes what is durable to the state store and stops the background work. The journal is closed after it.
-    pub fn close(self) {
+    pub fn close(&self) {
         self.shared.orders.lock().closing = true;
         self.shared.wake.notify_all();
         match &self.upkeep {
