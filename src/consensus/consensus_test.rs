@@ -167,7 +167,7 @@ async fn what_is_asked_after_the_stop_is_answered_so() {
     assert_eq!(consensus.read_index().await, Err(ReadIndexError::Stopped));
     let refused = consensus.propose(entry(1)).await.err();
     assert!(matches!(refused, Some(ProposeError::Stopped(_))), "{refused:?}");
-    assert!(consensus.ended().borrow().is_some());
+    consensus.wait_ended().await;
     assert_eq!(consensus.leader_view().leader(), None);
 }
 
@@ -181,8 +181,7 @@ async fn a_sink_that_fails_ends_the_group_with_its_words() {
     let ticket = member.consensus.propose(entry(2)).await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(20), ticket).await.unwrap();
     assert!(matches!(ended, Err(ProposeError::Stopped(_))), "{ended:?}");
-    let mut cause = member.consensus.ended();
-    let cause = cause.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    let cause = member.consensus.wait_ended().await;
     assert!(cause.contains("cannot be applied"), "{cause}");
     assert_eq!(member.sink.seqs(), [1]);
     member.stop().await;

@@ -241,9 +241,16 @@ impl Consensus {
         self.0.leader.clone()
     }
 
-    /// Becomes `Some(cause)` when raft has ended, by a failure or by [`Consensus::shutdown`].
-    pub fn ended(&self) -> watch::Receiver<Option<String>> {
-        self.0.failed.clone()
+    /// Resolves with the cause when raft has ended, by a failure or by [`Consensus::shutdown`].
+    pub fn wait_ended(&self) -> impl Future<Output = String> + Send + use<> {
+        let mut failed = self.0.failed.clone();
+        async move {
+            let cause = failed.wait_for(Option::is_some).await;
+            match cause.map(|cause| cause.clone()) {
+                Ok(Some(cause)) => cause,
+                Ok(None) | Err(_) => "raft ended".to_owned(),
+            }
+        }
     }
 
     /// What raft knows of itself.

@@ -1,6 +1,5 @@
 //! What one keyspace is opened with: what all members must agree on, and what may differ.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,8 +24,6 @@ pub struct KeyspaceConfig {
     pub client_urls: Vec<String>,
     /// The first members: used on a first start only, afterwards the log knows them.
     pub initial_members: Vec<InitialMember>,
-    /// Where the group keeps its base files and sled.
-    pub directory: PathBuf,
     /// `--heartbeat-interval`; 100 ms in etcd.
     pub heartbeat: Duration,
     /// `--election-timeout`; 1 s in etcd.
@@ -39,17 +36,13 @@ pub struct KeyspaceConfig {
     pub quota_bytes: i64,
     /// `--auto-compaction-mode` and `--auto-compaction-retention`.
     pub auto_compaction: Option<AutoCompaction>,
-    /// Newest values kept in memory beside the index, in bytes.
-    pub value_budget_bytes: usize,
-    /// sled's page cache, in bytes.
-    pub sled_cache_bytes: u64,
-    /// Committed history that waits for sled in memory, in bytes; the proposer waits when it is full.
-    pub tail_bytes: usize,
+    /// `--watch-progress-notify-interval`; 10 min in etcd.
+    pub watch_progress_interval: Duration,
 }
 
 impl KeyspaceConfig {
-    /// etcd's defaults for a single member that keeps its files below `directory`.
-    pub fn single(cluster_id: ClusterId, member: InitialMember, directory: PathBuf) -> Self {
+    /// etcd's defaults for the first start of a member that is alone.
+    pub fn single(cluster_id: ClusterId, member: InitialMember) -> Self {
         KeyspaceConfig {
             group: GroupId(0),
             cluster_id,
@@ -57,16 +50,13 @@ impl KeyspaceConfig {
             name: "default".to_owned(),
             client_urls: Vec::new(),
             initial_members: vec![member],
-            directory,
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
             request_bytes_max: 3 * 512 * 1024,
             txn_ops_max: 128,
             quota_bytes: 0,
             auto_compaction: None,
-            value_budget_bytes: 512 << 20,
-            sled_cache_bytes: 64 << 20,
-            tail_bytes: 64 << 20,
+            watch_progress_interval: Duration::from_secs(600),
         }
     }
 
@@ -82,12 +72,6 @@ impl KeyspaceConfig {
             below if below < 0 => None,
             bytes => Some(bytes.unsigned_abs()),
         }
-    }
-
-    /// The smallest TTL a lease is granted, in seconds: ceil(1.5 x election timeout) (etcd's `minTTL`).
-    pub fn lease_ttl_min(&self) -> i64 {
-        let ms = self.election_timeout.as_millis() * 3 / 2;
-        i64::try_from(ms.div_ceil(1000)).unwrap_or(i64::MAX).max(1)
     }
 }
 
