@@ -84,29 +84,4 @@ impl fmt::Debug for Keyspace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Keyspace({})", self.0.config.group)
     }
-
-    /// Who answers, at which revision, in which term.
-    pub fn header(&self) -> pb::ResponseHeader {
-        pb::ResponseHeader::default()
-    }
-
-    /// What Maintenance.Status, health and metrics tell of this member.
-    pub fn status(&self) -> StatusFacts {
-        StatusFacts {
-            db_size: 0,
-            db_size_in_use: 0,
-            db_size_quota: 0,
-            leader: None,
-            committed_index: 0,
-            applied_index: 0,
-            applied_term: 0,
-            alarms: Vec::new(),
-            learner: false,
-        }
-    }
-
-    /// Watches.
-    pub fn watch(&self) -> watch::WatchHub {
-        unreachable!()
-    }
 }

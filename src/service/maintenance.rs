@@ -33,18 +33,22 @@ fn told(facts: StatusFacts) -> pb::StatusResponse {
     pb::StatusResponse {
         header: None,
         version: ETCD_VERSION.to_owned(),
-        db_size: facts.db_size,
+        db_size: signed(facts.db_size),
         leader: facts.leader.map_or(0, |leader| leader.0),
         raft_index: facts.committed_index,
         raft_term: facts.applied_term,
         raft_applied_index: facts.applied_index,
         errors,
-        db_size_in_use: facts.db_size_in_use,
+        db_size_in_use: signed(facts.db_size_in_use),
         is_learner: facts.learner,
         storage_version: cluster_version(),
-        db_size_quota: facts.db_size_quota,
+        db_size_quota: signed(facts.db_size_quota),
         downgrade_info: Some(pb::DowngradeInfo::default()),
     }
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// An alarm as Go prints the message, fields at their default left out.

@@ -242,9 +242,9 @@ impl FactGauges {
         self.is_learner.set(facts.learner.into());
         self.committed.set(signed(facts.committed_index));
         self.applied.set(signed(facts.applied_index));
-        self.quota.set(facts.db_size_quota);
-        self.size.set(facts.db_size);
-        self.size_in_use.set(facts.db_size_in_use);
+        self.quota.set(signed(facts.db_size_quota));
+        self.size.set(signed(facts.db_size));
+        self.size_in_use.set(signed(facts.db_size_in_use));
         self.revision.set(revision);
         let mut last = self.last_leader.lock();
         if facts.leader.is_some() && *last != facts.leader {
