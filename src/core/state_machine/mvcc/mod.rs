@@ -17,6 +17,7 @@ pub(crate) mod key_index;
 pub mod pins;
 pub mod range;
 pub(crate) mod span;
+pub mod stream;
 pub(crate) mod values;
 pub(crate) mod write;
 
@@ -31,7 +32,7 @@ pub(crate) struct Mvcc {
     pub(crate) revision: i64,
     /// Below it nothing may be read; -1 before the first compaction.
     pub(crate) compact_revision: i64,
-    /// The index has been swept up to here, wholly or in part.
+    /// The whole index has been swept up to here.
     pub(crate) swept_revision: i64,
     pub(crate) pins: PinBoard,
 }

@@ -3,4 +3,5 @@
 mod hash_kv;
 mod member;
 mod properties;
+mod scenario;
 mod strategies;
