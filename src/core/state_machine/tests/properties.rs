@@ -11,6 +11,8 @@ use crate::api::ids::LeaseId;
 use crate::api::pb::etcdserverpb::AlarmType;
 
 use crate::api::pb::internal::log_payload::Payload;
+use crate::api::refusal::Refusal;
+use crate::api::reply::{Applied, Reply};
 use crate::state_machine::testing::{MemoryView, Model};
 use crate::state_machine::{Restorer, RevisionHeader, StateMachine, txn};
 
@@ -185,17 +187,15 @@ fn kept(whole: &MemoryView, at: i64) -> Vec<RevisionRecord> {
 /// What the outside hears, entry boundaries left out.
 #[derive(Debug, Default, PartialEq)]
 struct Told {
-    replies: Vec<String>,
+    replies: Vec<Result<Reply, Refusal>>,
     events: Vec<RevisionRecord>,
     leases: Vec<LeaseChange>,
     compacted_to: Option<i64>,
 }
 
 impl Told {
-    fn add(&mut self, applied: crate::api::reply::Applied) {
-        let replies = applied.replies.iter();
-        self.replies
-            .extend(replies.map(|reply| format!("{reply:?}")));
+    fn add(&mut self, applied: Applied) {
+        self.replies.extend(applied.replies);
         self.events.extend(applied.batch.revisions);
         self.leases.extend(applied.leases);
         self.compacted_to = applied.batch.compacted_to.or(self.compacted_to);

@@ -80,6 +80,25 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) {
 
 /// The file with every answer replaced by what was answered now.
 fn replay(text: &str) -> String {
+    replay_with(text, |runner, command| runner.run(command))
+}
+
+/// Requests as a client sends them, against what a real etcd answered.
+#[test]
+fn requests_are_answered_as_etcd_3_7_1_answered_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/etcd_3_7_1");
+    for file in ["requests.txt", "events.txt"] {
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        let answered = replay_with(&text, |runner, command| runner.ask(command));
+        assert!(
+            text == answered,
+            "{file}: {}",
+            first_difference(&text, &answered)
+        );
+    }
+}
+
+fn replay_with(text: &str, mut run: impl FnMut(&mut Runner, &[&str]) -> String) -> String {
     let mut runner = Runner::new();
     let mut out = String::new();
     let mut command: Vec<&str> = Vec::new();
@@ -92,7 +111,7 @@ fn replay(text: &str) -> String {
             }
         } else if line == "----" {
             writeln!(out, "----").unwrap();
-            out.push_str(&runner.run(&command));
+            out.push_str(&run(&mut runner, &command));
             command.clear();
             in_answer = true;
         } else {

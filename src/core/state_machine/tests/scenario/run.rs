@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use crate::api::batch::RevisionRecord;
 use crate::api::ids::{LeaseId, MemberId};
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::internal;
 use crate::api::pb::internal::command::Request;
 use crate::api::pb::internal::log_payload::Payload;
-use crate::state_machine::{Limits, Pin, StreamWork, check, quota, show_rows};
+use crate::api::refusal::Refusal;
+use crate::api::view::View;
+use crate::state_machine::{Limits, Pin, StreamWork, check, quota, show_rows, txn};
 
 use super::super::member::{Member, entry};
 use super::parse::{self, Line};
@@ -17,6 +20,8 @@ use super::print;
 pub(super) struct Runner {
     member: Member,
     pins: BTreeMap<String, Pin>,
+    /// Events of requests that were asked.
+    told: Vec<RevisionRecord>,
 }
 
 impl Runner {
@@ -24,6 +29,7 @@ impl Runner {
         Runner {
             member: Member::new(1 << 20),
             pins: BTreeMap::new(),
+            told: Vec::new(),
         }
     }
 
@@ -67,6 +73,58 @@ impl Runner {
             }
             other => panic!("no such command: {other}"),
         }
+    }
+
+    /// Does what the floors above do with a client's request: check it, read what is read-only, log the rest. Only
+    /// the answer is told.
+    pub(super) fn ask(&mut self, lines: &[&str]) -> String {
+        let line = Line::new(lines[0]);
+        match line.verb() {
+            "events" => return self.events(),
+            "range" => {
+                let request = parse::range(&line);
+                return match check::check_range(&request) {
+                    Ok(()) => self.range(&line),
+                    Err(refusal) => print::refused(&refusal),
+                };
+            }
+            _ => {}
+        }
+        let request = parse::request(lines).expect("a client's request");
+        if let Err(refusal) = check_shape(&request) {
+            return print::refused(&refusal);
+        }
+        match &request {
+            Request::Txn(txn) if txn::is_read_only(txn) => self.read(&lines[1..]),
+            _ => {
+                let mut applied = self.member.pack(vec![request]);
+                self.member.sweep(3);
+                self.told.append(&mut applied.batch.revisions);
+                applied.leases.clear();
+                print::applied(&applied)
+            }
+        }
+    }
+
+    /// Every event so far, with the previous key-value read where its record says.
+    fn events(&self) -> String {
+        let mut out = String::new();
+        for record in &self.told {
+            let main = record.revision.main;
+            let event = if record.tombstone {
+                format!("{main} delete {}", record.kv.key.escape_ascii())
+            } else {
+                format!("{main} put {}", print::key_value(&record.kv))
+            };
+            let prev = record
+                .prev
+                .map(|prev| self.member.view.key_value(prev).unwrap());
+            let prev = prev.map_or_else(String::new, |prev| {
+                format!(", prev {}", print::key_value(&prev))
+            });
+            writeln!(out, "{event}{prev}").unwrap();
+        }
+        out
     }
 
     fn log(&mut self, requests: Vec<Request>) -> String {
@@ -141,17 +199,7 @@ impl Runner {
     }
 
     fn check(&self, lines: &[&str]) -> String {
-        let checked = match parse::request(
-            &parse::parts(lines)[0]
-                .iter()
-                .map(|line| &line[2..])
-                .collect::<Vec<_>>(),
-        ) {
-            Some(Request::Txn(txn)) => check::check_txn(&txn, Limits::default()),
-            Some(Request::Put(put)) => check::check_put(&put),
-            Some(Request::DeleteRange(delete)) => check::check_delete_range(&delete),
-            other => panic!("nothing to check: {other:?}"),
-        };
+        let checked = requests(lines).iter().try_for_each(check_shape);
         checked.map_or_else(|refusal| print::refused(&refusal), |()| "fine\n".to_owned())
     }
 
@@ -269,6 +317,15 @@ impl Runner {
             writeln!(out, "{:x}: {name}", node.member_id).unwrap();
         }
         out
+    }
+}
+
+fn check_shape(request: &Request) -> Result<(), Refusal> {
+    match request {
+        Request::Put(put) => check::check_put(put),
+        Request::DeleteRange(delete) => check::check_delete_range(delete),
+        Request::Txn(txn) => check::check_txn(txn, Limits::default()),
+        _ => Ok(()),
     }
 }
 
