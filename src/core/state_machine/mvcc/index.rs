@@ -206,3 +206,55 @@ impl Index {
 fn hot_cost(kv: &KeyValue) -> usize {
     HOT_OVERHEAD + kv.key.len() + kv.value.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn put(index: &mut Index, key: &str, main: i64, bytes: usize) {
+        let kv = Arc::new(KeyValue {
+            key: key.to_owned().into(),
+            create_revision: main,
+            mod_revision: main,
+            version: 1,
+            value: Bytes::from(vec![0; bytes]),
+            lease: 0,
+        });
+        index.put(Revision::new(main, 0), &kv);
+    }
+
+    fn hot_keys(index: &Index) -> Vec<String> {
+        let hot = index
+            .iter()
+            .filter(|(key, _)| index.newest(key).is_some_and(|live| live.hot.is_some()));
+        hot.map(|(key, _)| key.escape_ascii().to_string()).collect()
+    }
+
+    #[test]
+    fn values_leave_memory_in_key_order_going_round() {
+        let mut index = Index::new(3 * (HOT_OVERHEAD + 11));
+        for (main, key) in ["a", "b", "c"].into_iter().enumerate() {
+            put(&mut index, key, main as i64 + 2, 10);
+        }
+        assert_eq!(hot_keys(&index), ["a", "b", "c"]);
+        put(&mut index, "d", 5, 10);
+        assert_eq!(hot_keys(&index), ["b", "c", "d"]);
+        put(&mut index, "a", 6, 10);
+        assert_eq!(hot_keys(&index), ["a", "c", "d"]);
+        put(&mut index, "b", 7, 10);
+        assert_eq!(hot_keys(&index), ["a", "b", "d"]);
+        assert_eq!(index.hot_bytes(), 3 * (HOT_OVERHEAD + 11));
+    }
+
+    #[test]
+    fn a_value_larger_than_the_budget_stays_cold_and_cools_nothing() {
+        let mut index = Index::new(2 * (HOT_OVERHEAD + 11));
+        put(&mut index, "a", 2, 10);
+        put(&mut index, "b", 3, 10_000);
+        assert_eq!(hot_keys(&index), ["a"]);
+        index.tombstone(b"a", Revision::new(4, 0));
+        assert_eq!(index.hot_bytes(), 0);
+    }
+}

@@ -303,3 +303,36 @@ impl Many {
         self.revisions.push(packed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_revisions_compare_as_revisions() {
+        let ascending = [
+            (Revision::new(0, 0), false),
+            (Revision::new(1, 0), true),
+            (Revision::new(1, 1), false),
+            (Revision::new(1, 2), true),
+            (Revision::new(1 << 32, 0), false),
+            (Revision::new(1 << 32, (1 << 31) - 1), false),
+            (Revision::new(i64::MAX, 0), false),
+        ];
+        let packed = ascending.map(|(revision, tombstone)| Packed::new(revision, tombstone));
+        assert!(packed.is_sorted());
+        for (packed, (revision, tombstone)) in packed.iter().zip(ascending) {
+            assert_eq!(
+                (packed.revision(), packed.is_tombstone()),
+                (revision, tombstone)
+            );
+        }
+    }
+
+    /// A million keys are held in memory; what each costs is a promise.
+    #[test]
+    fn a_key_of_one_revision_takes_48_bytes() {
+        assert_eq!(size_of::<Packed>(), 12);
+        assert_eq!(size_of::<KeyIndex>(), 48);
+    }
+}

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
+use proptest::test_runner::{RngAlgorithm, RngSeed};
 
 use crate::api::batch::{LeaseChange, RecordChange, RevisionRecord, Space};
 use crate::api::ids::LeaseId;
@@ -27,6 +27,8 @@ fn config(cases: u32) -> ProptestConfig {
     let mut config = ProptestConfig {
         cases,
         failure_persistence: None,
+        // The default costs as much as all the rest, unoptimised.
+        rng_algorithm: RngAlgorithm::XorShift,
         ..ProptestConfig::default()
     };
     let seed = match config.rng_seed {
