@@ -8,13 +8,15 @@ use proptest::test_runner::{RngAlgorithm, RngSeed};
 
 use crate::api::batch::{LeaseChange, RecordChange, RevisionRecord, Space};
 use crate::api::ids::LeaseId;
+use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::AlarmType;
 
 use crate::api::pb::internal::log_payload::Payload;
 use crate::api::refusal::Refusal;
 use crate::api::reply::{Applied, Reply};
+use crate::state_machine::check::check_range_stream;
 use crate::state_machine::testing::{MemoryView, Model};
-use crate::state_machine::{Restorer, RevisionHeader, StateMachine, txn};
+use crate::state_machine::{Restorer, RevisionHeader, StateMachine, StreamWork, show_rows, txn};
 
 use super::member::{Member, entry};
 use super::strategies;
@@ -53,11 +55,15 @@ proptest! {
             let expected = model.apply(member.term, &request);
             prop_assert_eq!(member.one(request), expected);
             prop_assert_eq!(member.machine.revision(), model.revision());
+            prop_assert_eq!(member.machine.live_key_count(), model.live_key_count());
             prop_assert_eq!(member.machine.compact_revision(), model.compact_revision());
             if slice == 1 {
                 member.sweep(slice);
             }
             prop_assert_eq!(member.range(&range, slice), model.range(&range));
+            if check_range_stream(&range).is_ok() && range.sort_target == 0 {
+                prop_assert_eq!(streamed(&member, &range, slice), model.range(&range));
+            }
             if txn::is_read_only(&read) {
                 let answer = member.machine.read_only(&member.view, &read).unwrap();
                 prop_assert_eq!(answer, model.txn(&read));
@@ -168,6 +174,34 @@ proptest! {
     }
 }
 
+/// A stream's chunks put together again.
+fn streamed(
+    member: &Member,
+    request: &pb::RangeRequest,
+    rows: usize,
+) -> Result<pb::RangeResponse, Refusal> {
+    let mut work = StreamWork::new(request.clone());
+    let mut whole = pb::RangeResponse::default();
+    loop {
+        let Some(chunk) = work.step(&member.machine, rows)? else {
+            continue;
+        };
+        whole
+            .kvs
+            .extend(show_rows(request, &chunk.rows, &member.view).unwrap());
+        if let Some(end) = chunk.end {
+            whole.header = Some(pb::ResponseHeader {
+                revision: end.revision,
+                ..pb::ResponseHeader::default()
+            });
+            whole.more = end.more;
+            whole.count = end.count;
+            return Ok(whole);
+        }
+        assert!(!chunk.rows.is_empty(), "only the last chunk may be empty");
+    }
+}
+
 /// What a compaction at `at` leaves of a history: all that is newer, and of each key the newest that is not, unless
 /// it is a tombstone of an earlier revision.
 fn kept(whole: &MemoryView, at: i64) -> Vec<RevisionRecord> {
@@ -212,6 +246,7 @@ struct Facts {
     rolling_hash: u64,
     cluster_level: u32,
     leases: Vec<LeaseFacts>,
+    live_keys: usize,
     alarms: usize,
     records: Vec<RecordChange>,
 }
@@ -235,6 +270,7 @@ fn facts(machine: &StateMachine) -> Facts {
                 (id, ttl, machine.lease_keys(id))
             })
             .collect(),
+        live_keys: machine.live_key_count(),
         alarms: machine.alarms(AlarmType::None).len(),
         records,
     }
