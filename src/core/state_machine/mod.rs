@@ -48,8 +48,7 @@ pub use self::lease::LeaseView;
 pub use self::mvcc::compaction::{CompactionCursor, CompactionStep};
 pub use self::mvcc::hash::{HashCache, HashKv, HashScope, KvHash};
 pub use self::mvcc::pins::Pin;
-pub use self::mvcc::range::{Cursor, RangeWork, Row, Slice};
-pub use self::mvcc::stream::{StreamChunk, StreamEnd, StreamWork, next_chunk_rows, show_rows};
+pub use self::mvcc::range::{Cursor, RangeWork, Row, Slice, show_rows};
 pub use self::snapshot::{FrozenMachine, Restorer, RevisionHeader};
 
 use self::alarm::AlarmBook;

@@ -17,7 +17,6 @@ pub(crate) mod key_index;
 pub mod pins;
 pub mod range;
 pub(crate) mod span;
-pub mod stream;
 pub(crate) mod values;
 pub(crate) mod write;
 

@@ -111,17 +111,6 @@ impl StateMachine {
         resume: Option<&Cursor>,
         max_rows: usize,
     ) -> Result<Slice, Refusal> {
-        self.slice(request, resume, max_rows, fetch_limit(request))
-    }
-
-    /// [`StateMachine::select`] with `fetch_limit` rows at most over all slices.
-    pub(crate) fn slice(
-        &self,
-        request: &pb::RangeRequest,
-        resume: Option<&Cursor>,
-        max_rows: usize,
-        fetch_limit: i64,
-    ) -> Result<Slice, Refusal> {
         let (at, current, pin, taken) = match resume {
             Some(cursor) => {
                 if !self.mvcc.pins.owns(&cursor.pin) {
@@ -141,7 +130,6 @@ impl StateMachine {
             }
         };
         let mut walk = Walk::new(request, at, taken);
-        walk.fetch_limit = fetch_limit;
         walk.rows_max = max_rows.max(1);
         walk.visits_left = VISITS_MIN.max(max_rows.saturating_mul(VISITS_PER_ROW));
         let next_key = walk.run(&self.mvcc, resume.map(|cursor| cursor.next_key.as_ref()));
@@ -387,6 +375,17 @@ impl RangeWork {
     }
 }
 
+/// The key-values of rows as `request` wants them shown, in the rows' order: for streams, which neither sort nor
+/// filter.
+pub fn show_rows(
+    request: &pb::RangeRequest,
+    rows: &[Row],
+    view: &impl View,
+) -> Result<Vec<KeyValue>, Corrupt> {
+    let values = Values::committed(view);
+    rows.iter().map(|row| show(request, row, &values)).collect()
+}
+
 fn assemble<V: View>(
     request: &pb::RangeRequest,
     mut rows: Vec<Row>,
@@ -417,7 +416,7 @@ fn assemble<V: View>(
     })
 }
 
-pub(crate) fn show<V: View>(
+fn show<V: View>(
     request: &pb::RangeRequest,
     row: &Row,
     values: &Values<'_, V>,

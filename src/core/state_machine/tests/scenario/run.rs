@@ -11,7 +11,7 @@ use crate::api::pb::internal::command::Request;
 use crate::api::pb::internal::log_payload::Payload;
 use crate::api::refusal::Refusal;
 use crate::api::view::View;
-use crate::state_machine::{Limits, Pin, StreamWork, check, quota, show_rows, txn};
+use crate::state_machine::{Cursor, Limits, Pin, check, quota, show_rows, txn};
 
 use super::super::member::{Member, entry};
 use super::parse::{self, Line};
@@ -43,7 +43,7 @@ impl Runner {
             "pack" => self.log(requests(&lines[1..])),
             "entry" => self.entry(&line, &lines[1..]),
             "range" => self.range(&line),
-            "stream" => self.stream(&line),
+            "slices" => self.slices(&line),
             "read" => self.read(&lines[1..]),
             "check" => self.check(&lines[1..]),
             "cost" => requests(&lines[1..])
@@ -160,28 +160,33 @@ impl Runner {
         }
     }
 
-    fn stream(&self, line: &Line<'_>) -> String {
+    fn slices(&self, line: &Line<'_>) -> String {
         let request = parse::range(line);
-        if let Err(refusal) = check::check_range_stream(&request) {
-            return print::refused(&refusal);
-        }
         let rows = line.number("rows") as usize;
-        let mut work = StreamWork::new(request);
         let mut out = String::new();
+        let mut cursor: Option<Cursor> = None;
         loop {
-            let chunk = match work.step(&self.member.machine, rows) {
-                Ok(Some(chunk)) => chunk,
-                Ok(None) => continue,
+            let slice = match self.member.machine.select(&request, cursor.as_ref(), rows) {
+                Ok(slice) => slice,
                 Err(refusal) => return print::refused(&refusal),
             };
-            out.push_str("chunk\n");
-            for kv in show_rows(work.request(), &chunk.rows, &self.member.view).unwrap() {
+            let done = if slice.rows_done {
+                ", no more rows"
+            } else {
+                ""
+            };
+            writeln!(
+                out,
+                "counted {}{done}, revision {}",
+                slice.count, slice.revision
+            )
+            .unwrap();
+            for kv in show_rows(&request, &slice.rows, &self.member.view).unwrap() {
                 writeln!(out, "  {}", print::key_value(&kv)).unwrap();
             }
-            if let Some(end) = chunk.end {
-                let more = if end.more { ", more" } else { "" };
-                writeln!(out, "count {}{more}, revision {}", end.count, end.revision).unwrap();
-                return out;
+            match slice.next {
+                Some(next) => cursor = Some(next),
+                None => return out,
             }
         }
     }
