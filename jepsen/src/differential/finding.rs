@@ -26,12 +26,26 @@ impl fmt::Display for Finding {
 }
 
 impl Finding {
-    pub(super) fn answers(index: usize, call: &Call, ours: &Answer, theirs: &Answer) -> Self {
+    /// A call with its answer in a line or two.
+    pub(super) fn brief(index: usize, call: &Call, answer: &Answer) -> String {
+        let (call, answer) = (format!("{call:?}"), format!("{answer:?}"));
+        format!("    {index}: {} -> {}", abridged(&call, 2500), abridged(&answer, 400))
+    }
+
+    pub(super) fn answers(
+        index: usize,
+        call: &Call,
+        ours: &Answer,
+        theirs: &Answer,
+        recent: Option<String>,
+    ) -> Self {
         let difference = difference(&format!("{ours:#?}"), &format!("{theirs:#?}"));
-        Self {
-            index,
-            what: format!("{}\n{difference}", abridged(&format!("{call:?}"), 1500)),
+        let mut what = format!("{}\n{difference}", abridged(&format!("{call:?}"), 1500));
+        if let Some(recent) = recent {
+            what += "\n  before it:\n";
+            what += &recent;
         }
+        Self { index, what }
     }
 
     pub(super) fn streams(index: usize, stream: usize, ours: &Heard, theirs: &Heard) -> Self {

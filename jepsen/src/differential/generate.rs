@@ -36,15 +36,15 @@ const LEASES: [i64; 7] = [1, 2, 3, 4, 5, 77, -5];
 /// What an oracle of another release must not be asked.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dialect {
-    /// etcd 3.5.1 ends in a panic on an unknown sort target.
-    pub(super) unknown_sort_targets: bool,
+    /// etcd 3.5.1 ends in a panic on an unknown sort target, and takes any sort order.
+    pub(super) unknown_sorts: bool,
     /// RangeStream came with 3.7.
     pub(super) range_stream: bool,
     /// The hash of a compacted store changed with 3.5.16 (tombstones at the compacted revision).
     pub(super) hash_after_compaction: bool,
     /// Until 3.5.8 progress was told of watchers that had not caught up.
     pub(super) manual_progress: bool,
-    /// Watching from below zero is refused at once since 3.6.6.
+    /// Watching from below zero is refused at once since 3.6.6; the watcher id -1 was lost on the way before.
     pub(super) negative_starts: bool,
 }
 
@@ -172,12 +172,12 @@ impl Draw {
         let sort_order = match self.rng.random_range(0..100) {
             0..60 => 0,
             60..78 => 1,
-            78..98 => 2,
-            _ => self.pick(&[3, -1]),
+            98.. if self.dialect.unknown_sorts => self.pick(&[3, -1]),
+            _ => 2,
         };
         let sort_target = match self.rng.random_range(0..100) {
             0..50 => 0,
-            98.. if self.dialect.unknown_sort_targets => self.pick(&[5, -1]),
+            98.. if self.dialect.unknown_sorts => self.pick(&[5, -1]),
             _ => self.rng.random_range(0..5),
         };
         RangeRequest {
@@ -380,9 +380,6 @@ impl Draw {
     }
 
     fn hash_kv(&mut self) -> Call {
-        if !self.dialect.hash_after_compaction {
-            return Call::Status;
-        }
         let revision = match self.rng.random_range(0..100) {
             0..40 => 0,
             40..90 => relative(-self.rng.random_range(0..60)),
@@ -397,7 +394,10 @@ impl Draw {
     }
 
     fn watch_id(&mut self) -> i64 {
-        self.rng.random_range(-2..12)
+        match self.rng.random_range(-2..12) {
+            -1 if !self.dialect.negative_starts => 3,
+            id => id,
+        }
     }
 
     fn watch_create(&mut self) -> WatchCreateRequest {
@@ -448,7 +448,7 @@ mod tests {
     use super::*;
 
     const ALL: Dialect = Dialect {
-        unknown_sort_targets: true,
+        unknown_sorts: true,
         range_stream: true,
         hash_after_compaction: true,
         negative_starts: true,
