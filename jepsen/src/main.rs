@@ -5,6 +5,7 @@
 
 mod client;
 mod differential;
+mod kill;
 mod member;
 mod pb;
 mod verdict;
@@ -27,11 +28,14 @@ struct Cli {
 enum Command {
     /// The same random calls at a real etcd and at us, every answer compared.
     Differential(differential::Options),
+    /// SIGKILL every few seconds under load: nothing acknowledged may be lost or happen twice.
+    Kill(kill::Options),
 }
 
 async fn run(command: Command) -> Result<Verdict> {
     match command {
         Command::Differential(options) => differential::differential(options).await,
+        Command::Kill(options) => kill::kill(options).await,
     }
 }
 
