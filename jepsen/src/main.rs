@@ -8,6 +8,7 @@ mod differential;
 mod kill;
 mod member;
 mod pb;
+mod transcripts;
 mod verdict;
 
 use std::process::ExitCode;
@@ -30,12 +31,15 @@ enum Command {
     Differential(differential::Options),
     /// SIGKILL every few seconds under load: nothing acknowledged may be lost or happen twice.
     Kill(kill::Options),
+    /// Sessions of etcdctl, as text.
+    Transcripts(transcripts::Options),
 }
 
 async fn run(command: Command) -> Result<Verdict> {
     match command {
         Command::Differential(options) => differential::differential(options).await,
         Command::Kill(options) => kill::kill(options).await,
+        Command::Transcripts(options) => tokio::task::spawn_blocking(move || transcripts::transcripts(&options)).await?,
     }
 }
 
