@@ -3,6 +3,7 @@
 //! Exit codes: 0 valid, 1 invalid, 2 unknown.
 #![expect(clippy::print_stdout, reason = "a command line tool reports on its standard output")]
 
+mod bench;
 mod client;
 mod differential;
 mod kill;
@@ -33,6 +34,10 @@ enum Command {
     Kill(kill::Options),
     /// Sessions of etcdctl, as text.
     Transcripts(transcripts::Options),
+    /// Throughput, latency and CPU beside etcd's.
+    Bench(bench::Options),
+    /// Memory, disk and restart with many keys, beside etcd's.
+    BenchStore(bench::StoreOptions),
 }
 
 async fn run(command: Command) -> Result<Verdict> {
@@ -40,6 +45,8 @@ async fn run(command: Command) -> Result<Verdict> {
         Command::Differential(options) => differential::differential(options).await,
         Command::Kill(options) => kill::kill(options).await,
         Command::Transcripts(options) => tokio::task::spawn_blocking(move || transcripts::transcripts(&options)).await?,
+        Command::Bench(options) => tokio::task::spawn_blocking(move || bench::side_by_side(&options)).await?,
+        Command::BenchStore(options) => tokio::task::spawn_blocking(move || bench::store(&options)).await?,
     }
 }
 
