@@ -1,5 +1,53 @@
 //! Starts real members, hurts them, and judges what clients saw.
+//!
+//! Exit codes: 0 valid, 1 invalid, 2 unknown.
+#![expect(clippy::print_stdout, reason = "a command line tool reports on its standard output")]
 
+mod client;
+mod differential;
+mod kill;
+mod member;
 mod pb;
+mod verdict;
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::verdict::Verdict;
+
+#[derive(Debug, Parser)]
+#[command(name = "quorate-jepsen", about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The same random calls at a real etcd and at us, every answer compared.
+    Differential(differential::Options),
+    /// SIGKILL every few seconds under load: nothing acknowledged may be lost or happen twice.
+    Kill(kill::Options),
+}
+
+async fn run(command: Command) -> Result<Verdict> {
+    match command {
+        Command::Differential(options) => differential::differential(options).await,
+        Command::Kill(options) => kill::kill(options).await,
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let verdict = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(cli.command)));
+    verdict
+        .unwrap_or_else(|error| Verdict::Unknown(format!("{error:#}")))
+        .report()
+}
