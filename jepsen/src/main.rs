@@ -5,9 +5,10 @@
 
 mod client;
 mod differential;
-mod kill;
 mod member;
 mod pb;
+mod powercut;
+mod powerfs;
 mod verdict;
 
 use std::process::ExitCode;
@@ -28,14 +29,14 @@ struct Cli {
 enum Command {
     /// The same random calls at a real etcd and at us, every answer compared.
     Differential(differential::Options),
-    /// SIGKILL every few seconds under load: nothing acknowledged may be lost or happen twice.
-    Kill(kill::Options),
+    /// Cuts the power of a real process under load, on a disk that keeps a random part of what was not synced.
+    Powercut(powercut::Options),
 }
 
 async fn run(command: Command) -> Result<Verdict> {
     match command {
         Command::Differential(options) => differential::differential(options).await,
-        Command::Kill(options) => kill::kill(options).await,
+        Command::Powercut(options) => powercut::powercut(options).await,
     }
 }
 
@@ -47,7 +48,5 @@ fn main() -> ExitCode {
         .build()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(run(cli.command)));
-    verdict
-        .unwrap_or_else(|error| Verdict::Unknown(format!("{error:#}")))
-        .report()
+    verdict.unwrap_or_else(|error| Verdict::Unknown(format!("{error:#}"))).report()
 }

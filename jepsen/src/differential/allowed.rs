@@ -21,11 +21,7 @@ impl Release {
         let line = text.lines().find_map(|l| l.strip_prefix("etcd Version: "))?;
         let mut parts = line.trim().splitn(3, '.');
         let mut next = || parts.next()?.split('-').next()?.parse().ok();
-        Some(Self {
-            major: next()?,
-            minor: next()?,
-            patch: next()?,
-        })
+        Some(Self { major: next()?, minor: next()?, patch: next()? })
     }
 
     fn before(self, major: u32, minor: u32, patch: u32) -> bool {
@@ -136,7 +132,5 @@ pub(super) fn explain(
     ours: &Answer,
     theirs: &Answer,
 ) -> Option<&'static Allowed> {
-    ALLOWED
-        .iter()
-        .find(|row| (row.applies)(release, call, ours, theirs))
+    ALLOWED.iter().find(|row| (row.applies)(release, call, ours, theirs))
 }

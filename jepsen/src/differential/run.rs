@@ -43,12 +43,7 @@ struct Pair<'a> {
 
 impl Run {
     pub(super) fn new(ours: &Path, etcd: &Path, release: Release, max_findings: usize) -> Self {
-        Self {
-            ours: ours.to_owned(),
-            etcd: etcd.to_owned(),
-            release,
-            max_findings,
-        }
+        Self { ours: ours.to_owned(), etcd: etcd.to_owned(), release, max_findings }
     }
 
     /// Starts both servers on empty directories, plays the script, stops them.
@@ -169,9 +164,7 @@ impl Pair<'_> {
         }
         if ours != theirs {
             self.diverged = true;
-            self.outcome
-                .findings
-                .push(Finding::streams(index, stream, &ours, &theirs));
+            self.outcome.findings.push(Finding::streams(index, stream, &ours, &theirs));
         }
     }
 
