@@ -127,7 +127,8 @@ pub(crate) async fn powercut(options: Options) -> Result<Verdict> {
         let findings = Box::pin(run.life(life, life == cuts)).await;
         let findings = findings.with_context(|| format!("life {life}, {}", run.tally))?;
         if !findings.is_empty() {
-            return Ok(Verdict::Invalid(run.report_failure(life, findings)?));
+            run.report_failure(life)?;
+            return Ok(Verdict::of(findings));
         }
         if life % 10 == 9 || life == cuts {
             println!("life {life}: {}", run.tally);

@@ -26,14 +26,35 @@ impl fmt::Display for Finding {
 }
 
 impl Finding {
-    pub(super) fn answers(index: usize, call: &Call, ours: &Answer, theirs: &Answer) -> Self {
+    /// A call with its answer in a line or two.
+    pub(super) fn brief(index: usize, call: &Call, answer: &Answer) -> String {
+        let (call, answer) = (format!("{call:?}"), format!("{answer:?}"));
+        format!("    {index}: {} -> {}", abridged(&call, 2500), abridged(&answer, 400))
+    }
+
+    pub(super) fn answers(
+        index: usize,
+        call: &Call,
+        ours: &Answer,
+        theirs: &Answer,
+        recent: Option<String>,
+    ) -> Self {
         let difference = difference(&format!("{ours:#?}"), &format!("{theirs:#?}"));
-        Self { index, what: format!("{}\n{difference}", abridged(&format!("{call:?}"), 1500)) }
+        let mut what = format!("{}\n{difference}", abridged(&format!("{call:?}"), 1500));
+        if let Some(recent) = recent {
+            what += "\n  before it:\n";
+            what += &recent;
+        }
+        Self { index, what }
     }
 
     pub(super) fn streams(index: usize, stream: usize, ours: &Heard, theirs: &Heard) -> Self {
         let mut what = format!("watch stream {stream}");
-        let common = ours.created.iter().zip(&theirs.created).position(|(a, b)| a != b);
+        let common = ours
+            .created
+            .iter()
+            .zip(&theirs.created)
+            .position(|(a, b)| a != b);
         if let Some(nth) = common {
             let (a, b) = (&ours.created[nth], &theirs.created[nth]);
             what += &format!("\n create {nth}: ours {a:?}\n   etcd {b:?}");
@@ -75,7 +96,13 @@ fn difference(ours: &str, theirs: &str) -> String {
     let (a, b): (Vec<_>, Vec<_>) = (ours.lines().collect(), theirs.lines().collect());
     let head = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
     let most = a.len().min(b.len()) - head;
-    let tail = a.iter().rev().zip(b.iter().rev()).take(most).take_while(|(a, b)| a == b).count();
+    let tail = a
+        .iter()
+        .rev()
+        .zip(b.iter().rev())
+        .take(most)
+        .take_while(|(a, b)| a == b)
+        .count();
     let from = head.saturating_sub(3);
     let show = |lines: &[&str]| abridged(&lines[from..lines.len() - tail].join("\n    "), 2500);
     format!("  ours:\n    {}\n  etcd:\n    {}", show(&a), show(&b))

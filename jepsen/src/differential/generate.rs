@@ -18,28 +18,41 @@ use crate::pb::etcdserverpb::{
 /// Streams a run multiplexes its watchers on.
 pub(super) const STREAMS: usize = 3;
 
-const KEYS: [&[u8]; 10] =
-    [b"a", b"a0", b"a1", b"ab", b"b", b"b\0", b"c", b"k", b"\xff", b"\xff\xff"];
+const KEYS: [&[u8]; 10] = [
+    b"a",
+    b"a0",
+    b"a1",
+    b"ab",
+    b"b",
+    b"b\0",
+    b"c",
+    b"k",
+    b"\xff",
+    b"\xff\xff",
+];
 
 const LEASES: [i64; 7] = [1, 2, 3, 4, 5, 77, -5];
 
 /// What an oracle of another release must not be asked.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dialect {
-    /// etcd 3.5.1 ends in a panic on an unknown sort target.
-    pub(super) unknown_sort_targets: bool,
+    /// etcd 3.5.1 ends in a panic on an unknown sort target, and takes any sort order.
+    pub(super) unknown_sorts: bool,
     /// RangeStream came with 3.7.
     pub(super) range_stream: bool,
     /// The hash of a compacted store changed with 3.5.16 (tombstones at the compacted revision).
     pub(super) hash_after_compaction: bool,
     /// Until 3.5.8 progress was told of watchers that had not caught up.
     pub(super) manual_progress: bool,
-    /// Watching from below zero is refused at once since 3.6.6.
+    /// Watching from below zero is refused at once since 3.6.6; the watcher id -1 was lost on the way before.
     pub(super) negative_starts: bool,
 }
 
 pub(super) fn script(seed: u64, calls: usize, dialect: Dialect) -> Vec<Call> {
-    let mut draw = Draw { rng: StdRng::seed_from_u64(seed), dialect };
+    let mut draw = Draw {
+        rng: StdRng::seed_from_u64(seed),
+        dialect,
+    };
     (0..calls).map(|_| draw.call()).collect()
 }
 
@@ -124,7 +137,11 @@ impl Draw {
 
     fn huge_put(&mut self) -> PutRequest {
         let length = self.pick(&[1_572_300, 1_573_000, 1_700_000, 2_100_000]);
-        PutRequest { key: self.key(), value: vec![b'h'; length].into(), ..PutRequest::default() }
+        PutRequest {
+            key: self.key(),
+            value: vec![b'h'; length].into(),
+            ..PutRequest::default()
+        }
     }
 
     /// Mostly now, often the recent past, sometimes nonsense.
@@ -155,12 +172,12 @@ impl Draw {
         let sort_order = match self.rng.random_range(0..100) {
             0..60 => 0,
             60..78 => 1,
-            78..98 => 2,
-            _ => self.pick(&[3, -1]),
+            98.. if self.dialect.unknown_sorts => self.pick(&[3, -1]),
+            _ => 2,
         };
         let sort_target = match self.rng.random_range(0..100) {
             0..50 => 0,
-            98.. if self.dialect.unknown_sort_targets => self.pick(&[5, -1]),
+            98.. if self.dialect.unknown_sorts => self.pick(&[5, -1]),
             _ => self.rng.random_range(0..5),
         };
         RangeRequest {
@@ -209,9 +226,16 @@ impl Draw {
     }
 
     fn delete_range(&mut self) -> DeleteRangeRequest {
-        let (key, range_end) =
-            if self.chance(700) { (self.key(), Bytes::new()) } else { self.key_and_end() };
-        DeleteRangeRequest { key, range_end, prev_kv: self.chance(400) }
+        let (key, range_end) = if self.chance(700) {
+            (self.key(), Bytes::new())
+        } else {
+            self.key_and_end()
+        };
+        DeleteRangeRequest {
+            key,
+            range_end,
+            prev_kv: self.chance(400),
+        }
     }
 
     fn txn_call(&mut self) -> Call {
@@ -257,18 +281,31 @@ impl Draw {
         };
         let count = self.pick(&[127, 128, 129]);
         if self.chance(500) {
-            return TxnRequest { success: vec![read; count], ..TxnRequest::default() };
+            return TxnRequest {
+                success: vec![read; count],
+                ..TxnRequest::default()
+            };
         }
-        let inner = TxnRequest { failure: vec![read.clone(); count - 2], ..TxnRequest::default() };
-        let nested = RequestOp { request: Some(Request::RequestTxn(inner)) };
-        TxnRequest { success: vec![nested, read], ..TxnRequest::default() }
+        let inner = TxnRequest {
+            failure: vec![read.clone(); count - 2],
+            ..TxnRequest::default()
+        };
+        let nested = RequestOp {
+            request: Some(Request::RequestTxn(inner)),
+        };
+        TxnRequest {
+            success: vec![nested, read],
+            ..TxnRequest::default()
+        }
     }
 
     fn compare(&mut self) -> Compare {
-        let (key, range_end) =
-            if self.chance(750) { (self.key(), Bytes::new()) } else { self.key_and_end() };
-        let target =
-            if self.chance(15) { self.pick(&[5, -1]) } else { self.rng.random_range(0..5) };
+        let (key, range_end) = if self.chance(750) {
+            (self.key(), Bytes::new())
+        } else {
+            self.key_and_end()
+        };
+        let target = if self.chance(15) { self.pick(&[5, -1]) } else { self.rng.random_range(0..5) };
         let asked = if self.chance(100) { self.rng.random_range(0..5) } else { target };
         let target_union = match asked {
             0 => Some(TargetUnion::Version(self.rng.random_range(0..4))),
@@ -304,7 +341,10 @@ impl Draw {
             95..98 => 0,
             _ => -1,
         };
-        CompactionRequest { revision, physical: self.chance(600) }
+        CompactionRequest {
+            revision,
+            physical: self.chance(600),
+        }
     }
 
     fn lease(&mut self) -> i64 {
@@ -317,7 +357,10 @@ impl Draw {
             94..97 => 9_000_000_000,
             _ => self.pick(&[9_000_000_001, i64::MAX]),
         };
-        LeaseGrantRequest { ttl, id: self.pick(&LEASES) }
+        LeaseGrantRequest {
+            ttl,
+            id: self.pick(&LEASES),
+        }
     }
 
     fn short_grant(&mut self) -> LeaseGrantRequest {
@@ -337,9 +380,6 @@ impl Draw {
     }
 
     fn hash_kv(&mut self) -> Call {
-        if !self.dialect.hash_after_compaction {
-            return Call::Status;
-        }
         let revision = match self.rng.random_range(0..100) {
             0..40 => 0,
             40..90 => relative(-self.rng.random_range(0..60)),
@@ -354,7 +394,10 @@ impl Draw {
     }
 
     fn watch_id(&mut self) -> i64 {
-        self.rng.random_range(-2..12)
+        match self.rng.random_range(-2..12) {
+            -1 if !self.dialect.negative_starts => 3,
+            id => id,
+        }
     }
 
     fn watch_create(&mut self) -> WatchCreateRequest {
@@ -405,7 +448,7 @@ mod tests {
     use super::*;
 
     const ALL: Dialect = Dialect {
-        unknown_sort_targets: true,
+        unknown_sorts: true,
         range_stream: true,
         hash_after_compaction: true,
         negative_starts: true,

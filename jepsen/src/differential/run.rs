@@ -1,6 +1,6 @@
 //! Plays one script against both servers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use crate::member::{Workspace, panics_in};
 /// etcd looks for watchers to catch up every 100 ms.
 const CATCH_UP: Duration = Duration::from_millis(250);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(6);
+/// Calls shown before one that told of another revision.
+const RECENT: usize = 3;
 const PROGRESS_DEADLINE: Duration = Duration::from_millis(120);
 
 /// What a script is played against.
@@ -38,12 +40,20 @@ struct Pair<'a> {
     /// A watcher was made that has a past to catch up with.
     catching_up: bool,
     diverged: bool,
+    compacted: bool,
+    /// The latest calls with the oracle's answers, for a finding that only shows later.
+    recent: VecDeque<String>,
     outcome: Outcome,
 }
 
 impl Run {
     pub(super) fn new(ours: &Path, etcd: &Path, release: Release, max_findings: usize) -> Self {
-        Self { ours: ours.to_owned(), etcd: etcd.to_owned(), release, max_findings }
+        Self {
+            ours: ours.to_owned(),
+            etcd: etcd.to_owned(),
+            release,
+            max_findings,
+        }
     }
 
     /// Starts both servers on empty directories, plays the script, stops them.
@@ -60,6 +70,8 @@ impl Run {
             current: 1,
             catching_up: false,
             diverged: false,
+            compacted: false,
+            recent: VecDeque::new(),
             outcome: Outcome::default(),
         };
         for (index, call) in script.iter().enumerate() {
@@ -71,9 +83,7 @@ impl Run {
         if !pair.diverged {
             let end = script.len();
             pair.step(end, Call::WatchSettle).await;
-            if self.release.dialect().hash_after_compaction {
-                pair.step(end, Call::HashKv(0)).await;
-            }
+            pair.step(end, Call::HashKv(0)).await;
         }
         let mut outcome = pair.outcome;
         let log = pair.ours.member.spec().log.clone();
@@ -106,6 +116,11 @@ impl Pair<'_> {
                 let start = request.start_revision;
                 self.catching_up |= start > 0 && start <= self.current;
             }
+            Call::HashKv(_)
+                if self.compacted && !self.run.release.dialect().hash_after_compaction =>
+            {
+                return;
+            }
             _ => {}
         }
         if self.diverged {
@@ -120,8 +135,13 @@ impl Pair<'_> {
         let (ours_at, theirs_at) = (ours.revision(), theirs.revision());
         self.current = self.current.max(theirs_at.unwrap_or(0));
         let (ours, theirs) = (ours.masked(), theirs.masked());
+        self.compacted |= matches!(theirs, Answer::Compact(_));
         *self.outcome.kinds.entry(kind_of(&theirs)).or_default() += 1;
         if ours.agrees_with(&theirs) {
+            self.recent.push_back(Finding::brief(index, call, &theirs));
+            if self.recent.len() > RECENT {
+                self.recent.pop_front();
+            }
             return;
         }
         if let Some(row) = explain(self.run.release, call, &ours, &theirs) {
@@ -133,7 +153,8 @@ impl Pair<'_> {
             (None, None) => false,
             (Some(_), None) | (None, Some(_)) => !call.only_reads(),
         };
-        let finding = Finding::answers(index, call, &ours, &theirs);
+        let recent = self.diverged.then(|| self.recent.make_contiguous().join("\n"));
+        let finding = Finding::answers(index, call, &ours, &theirs, recent);
         self.outcome.findings.push(finding);
     }
 
@@ -164,7 +185,9 @@ impl Pair<'_> {
         }
         if ours != theirs {
             self.diverged = true;
-            self.outcome.findings.push(Finding::streams(index, stream, &ours, &theirs));
+            self.outcome
+                .findings
+                .push(Finding::streams(index, stream, &ours, &theirs));
         }
     }
 

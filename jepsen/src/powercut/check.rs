@@ -29,24 +29,33 @@ pub(crate) struct Checked {
     pub(crate) hashes: u64,
 }
 
-/// Asks the member for everything and returns what differs from what was acknowledged.
-///
-/// # Errors
-/// A request that fails: the member serves, so it has to answer.
-pub(crate) async fn check(
+/// Asks the member for everything and returns what differs from what was acknowledged. A request that fails is
+/// such a difference: the member said that it serves.
+pub(crate) async fn check(client: &Client, ledger: &Mutex<Ledger>) -> (Vec<String>, Checked) {
+    let mut checked = Checked::default();
+    let parts = [
+        contents(client, ledger, &mut checked).await,
+        hashes(client, ledger, &mut checked).await,
+        status(client, ledger).await,
+    ];
+    let finding = |part: Result<Vec<String>>| {
+        part.unwrap_or_else(|error| vec![format!("ready, but does not answer: {error:#}")])
+    };
+    (parts.into_iter().flat_map(finding).collect(), checked)
+}
+
+async fn contents(
     client: &Client,
     ledger: &Mutex<Ledger>,
-) -> Result<(Vec<String>, Checked)> {
+    checked: &mut Checked,
+) -> Result<Vec<String>> {
     let (found, revision) = everything(client).await?;
     let leases = leases(client).await?;
-    let mut checked = Checked {
-        keys: ledger.lock().held_keys(),
-        leases: leases.len() as u64,
-        ..Checked::default()
-    };
+    checked.leases = leases.len() as u64;
     let mut findings = Vec::new();
     {
         let mut ledger = ledger.lock();
+        checked.keys = ledger.held_keys();
         if revision < ledger.revision {
             let told = ledger.revision;
             findings.push(format!("revision {revision}, {told} was answered before"));
@@ -55,9 +64,7 @@ pub(crate) async fn check(
         ledger.revision = ledger.revision.max(revision);
     }
     findings.extend(remaining_times(client, &leases).await?);
-    findings.extend(hashes(client, ledger, &mut checked).await?);
-    findings.extend(status(client, ledger).await?);
-    Ok((findings, checked))
+    Ok(findings)
 }
 
 async fn everything(client: &Client) -> Result<(Vec<KeyValue>, i64)> {

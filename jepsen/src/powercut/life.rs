@@ -131,11 +131,10 @@ impl Run {
         let client = Client::connect(&self.spec.endpoint()).await?;
         let checked = timeout(check::PATIENCE, check(&client, &self.ledger)).await;
         let mut findings = match checked {
-            Ok(Ok((findings, checked))) => {
+            Ok((findings, checked)) => {
                 self.tally.checked(checked);
                 findings
             }
-            Ok(Err(error)) => vec![format!("ready, but does not answer: {error:#}")],
             Err(_) => vec![format!("ready, but no answer in {:?}", check::PATIENCE)],
         };
         findings.extend(self.check_rebuilds(&member)?);
@@ -205,34 +204,29 @@ impl Run {
         Ok(())
     }
 
-    /// Keeps what a failure needs to be looked into, and says where it is and how to see it again.
+    /// Keeps what a failure needs to be looked into, and prints where it is and how to see it again.
     ///
     /// # Errors
     /// The kept disk cannot be written.
-    pub(crate) fn report_failure(&self, life: u32, findings: Vec<String>) -> Result<Vec<String>> {
+    pub(crate) fn report_failure(&self, life: u32) -> Result<()> {
         let root = self.workspace.path();
         let (left, before) = (root.join("left-by-cut"), root.join("before-cut"));
         self.disk.export(&left)?;
         if let Some(image) = &self.before_cut {
             image.export(&before)?;
         }
-        let mut report = vec![format!("cut {life} of seed {}: {}", self.options.seed, self.tally)];
+        println!("life {life} of seed {} went wrong: {}", self.options.seed, self.tally);
         if let Some(damage) = self.damage {
-            report.push(format!("the folder was {damage:?}"));
+            println!("the folder was {damage:?}");
         }
-        report.extend(findings);
         let server = self.options.server.display();
-        let data = left.join(DATA);
-        report.push(format!("the disk that the cut left: {}", left.display()));
-        report.push(format!("the disk at the cut, all of it: {}", before.display()));
-        report.push(format!("the server's log: {}", self.spec.log.display()));
-        report.push(format!(
-            "start on a copy of it: {server} --data-dir {} {}",
-            data.display(),
-            self.spec.extra.join(" ")
-        ));
-        report.push(format!("replay: {}", self.options.replay(life)));
-        Ok(report)
+        let (data, args) = (left.join(DATA), self.spec.extra.join(" "));
+        println!("the disk that the cut left: {}", left.display());
+        println!("the disk at the cut, all of it: {}", before.display());
+        println!("the server's log: {}", self.spec.log.display());
+        println!("start on a copy of it: {server} --data-dir {} {args}", data.display());
+        println!("replay: {}", self.options.replay(life));
+        Ok(())
     }
 
     /// Removes what the run left on the real disk.

@@ -204,10 +204,9 @@ impl Names {
             if !covered[later] {
                 continue;
             }
-            for earlier in 0..later {
-                if self.pending[later].change.needs(&self.pending[earlier].change) {
-                    covered[earlier] = true;
-                }
+            let change = &self.pending[later].change;
+            for (covered, earlier) in covered.iter_mut().zip(&self.pending[..later]) {
+                *covered |= change.needs(&earlier.change);
             }
         }
         let mut covered = covered.into_iter();
