@@ -5,6 +5,7 @@
 
 mod client;
 mod differential;
+mod kill;
 mod member;
 mod pb;
 mod powercut;
@@ -31,12 +32,15 @@ enum Command {
     Differential(differential::Options),
     /// Cuts the power of a real process under load, on a disk that keeps a random part of what was not synced.
     Powercut(powercut::Options),
+    /// SIGKILL every few seconds under load: nothing acknowledged may be lost or happen twice.
+    Kill(kill::Options),
 }
 
 async fn run(command: Command) -> Result<Verdict> {
     match command {
         Command::Differential(options) => differential::differential(options).await,
         Command::Powercut(options) => powercut::powercut(options).await,
+        Command::Kill(options) => kill::kill(options).await,
     }
 }
 
