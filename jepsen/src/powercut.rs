@@ -73,6 +73,12 @@ pub(crate) struct Options {
     /// What syncing a file does for names.
     #[arg(long, value_enum, default_value = "strict")]
     pub(crate) name_sync: NameSync,
+    /// Breaks the disk on purpose: syncs of files with this in their path do nothing; empty is every file.
+    #[arg(long)]
+    pub(crate) ignore_sync: Vec<String>,
+    /// Breaks the disk on purpose: syncs of directories do nothing.
+    #[arg(long)]
+    pub(crate) ignore_directory_syncs: bool,
     /// Pages survive whole or not at all.
     #[arg(long)]
     pub(crate) no_torn: bool,

@@ -195,10 +195,10 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::powerfs::image::NameSync;
+    use crate::powerfs::image::{Lies, NameSync};
 
     fn disk(content: &[u8]) -> Image {
-        let mut image = Image::new(NameSync::Strict);
+        let mut image = Image::new(NameSync::Strict, Lies::default());
         let group = image.create(ROOT, OsStr::new("g1"), true, 0o700).unwrap().ino;
         let state = image.create(group, OsStr::new("state-1"), true, 0o700).unwrap().ino;
         let db = image.create(state, OsStr::new("db"), false, 0o600).unwrap().ino;

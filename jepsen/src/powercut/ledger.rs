@@ -18,8 +18,8 @@ use crate::pb::mvccpb::KeyValue;
 
 /// Seconds: no lease of these tests runs out.
 pub(crate) const LEASE_TTL: i64 = 86_400;
-/// How many findings of one restart are spelled out.
-const FINDINGS_MAX: usize = 12;
+/// How many findings of one kind and restart are spelled out.
+const FINDINGS_MAX: usize = 8;
 /// Hashes remembered at most, the newest.
 const HASHES_MAX: usize = 6;
 
@@ -173,7 +173,7 @@ impl Ledger {
 impl Ledger {
     /// Compares everything that the member holds with what it must; settles the open ones.
     pub(crate) fn reconcile(&mut self, found: &[KeyValue], leases: &[i64]) -> Vec<String> {
-        let mut findings = self.reconcile_leases(leases);
+        let mut findings = Vec::new();
         let present: BTreeMap<&Bytes, &KeyValue> = found.iter().map(|kv| (&kv.key, kv)).collect();
         for kv in found {
             match self.keys.get(&kv.key) {
@@ -197,7 +197,9 @@ impl Ledger {
             }
         }
         self.settle(&present);
-        shorten(findings)
+        let mut findings = shorten(findings);
+        findings.extend(shorten(self.reconcile_leases(leases)));
+        findings
     }
 
     fn reconcile_leases(&mut self, leases: &[i64]) -> Vec<String> {

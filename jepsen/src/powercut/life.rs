@@ -19,7 +19,7 @@ use super::plan::{Plan, When};
 use super::tally::Tally;
 use crate::client::Client;
 use crate::member::{Member, MemberSpec, Workspace};
-use crate::powerfs::image::Image;
+use crate::powerfs::image::{Image, Lies};
 use crate::powerfs::mount::PowerFs;
 use crate::powerfs::odds::Odds;
 
@@ -59,8 +59,12 @@ impl Run {
         spec.data_dir = mount.join(DATA);
         let words = options.args.iter().flat_map(|args| args.split_whitespace());
         spec.extra = words.map(str::to_owned).collect();
+        let lies = Lies {
+            files: options.ignore_sync.clone(),
+            directories: options.ignore_directory_syncs,
+        };
         Ok(Self {
-            disk: Image::new(options.name_sync),
+            disk: Image::new(options.name_sync, lies),
             options,
             workspace,
             spec,

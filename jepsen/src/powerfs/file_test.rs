@@ -70,7 +70,7 @@ fn what_is_read_is_what_was_written_last() {
 
 #[test]
 fn a_cut_leaves_only_bytes_that_were_there_since_the_last_sync() {
-    for_seeds("a_cut_leaves_only_bytes_that_were_there_since_the_last_sync", 2000, |rng| {
+    for_seeds("a_cut_leaves_only_bytes_that_were_there_since_the_last_sync", 400, |rng| {
         let (mut file, mut history) = (FileData::default(), History(vec![Vec::new()]));
         let mut in_flight = None;
         for seq in 1..40 {
@@ -99,7 +99,7 @@ fn a_cut_leaves_only_bytes_that_were_there_since_the_last_sync() {
 
 #[test]
 fn a_finished_sync_survives_whatever_the_odds() {
-    for_seeds("a_finished_sync_survives_whatever_the_odds", 500, |rng| {
+    for_seeds("a_finished_sync_survives_whatever_the_odds", 200, |rng| {
         let (mut file, mut history) = (FileData::default(), History(vec![Vec::new()]));
         for seq in 1..20 {
             change(rng, seq, &mut file, &mut history);

@@ -24,6 +24,16 @@ pub(crate) enum NameSync {
     Journalled,
 }
 
+/// Syncs that answer well and make nothing durable: what a server that forgets them looks like. For proving that
+/// cuts find it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lies {
+    /// Parts of paths of files; an empty part is every file.
+    pub(crate) files: Vec<String>,
+    /// All directories.
+    pub(crate) directories: bool,
+}
+
 /// Why a call was not carried out; `mount` maps it to an error number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refused {
@@ -54,8 +64,18 @@ pub(crate) struct Stat {
 /// A sync between its call and its answer.
 #[derive(Debug)]
 pub(crate) enum Sync {
-    File { ino: Ino, seq: u64, point: SyncPoint, names: bool },
-    Directory { ino: Ino, seq: u64 },
+    File {
+        ino: Ino,
+        seq: u64,
+        point: SyncPoint,
+        names: bool,
+    },
+    Directory {
+        ino: Ino,
+        seq: u64,
+    },
+    /// See [`Lies`].
+    Ignored,
 }
 
 #[derive(Debug, Clone)]
@@ -73,6 +93,7 @@ pub(crate) struct Image {
     nodes: HashMap<Ino, Node>,
     names: Names,
     name_sync: NameSync,
+    lies: Lies,
     trap: Trap,
     frozen: bool,
     seq: u64,
@@ -85,13 +106,14 @@ type Answer<T> = Result<T, Refused>;
 
 impl Image {
     /// An empty disk.
-    pub(crate) fn new(name_sync: NameSync) -> Self {
+    pub(crate) fn new(name_sync: NameSync, lies: Lies) -> Self {
         let place = Slot::new(ROOT, OsStr::new(""));
         let root = Node { permissions: 0o755, place, data: None };
         Self {
             nodes: HashMap::from([(ROOT, root)]),
             names: Names::default(),
             name_sync,
+            lies,
             trap: Trap::default(),
             frozen: false,
             seq: 0,
@@ -225,6 +247,9 @@ impl Image {
     /// A sync is called. It covers what was written until now, once it has ended.
     pub(crate) fn begin_sync(&mut self, ino: Ino, data_only: bool) -> Answer<Sync> {
         let seq = self.changing_file(ino)?;
+        if self.lies_about(ino)? {
+            return Ok(Sync::Ignored);
+        }
         let Some(file) = &self.node(ino)?.data else {
             return Ok(Sync::Directory { ino, seq });
         };
@@ -248,8 +273,19 @@ impl Image {
                 self.names.sync_all(seq);
             }
             Sync::Directory { ino, seq } => self.names.sync_dir(ino, seq),
+            Sync::Ignored => {}
         }
         Ok(())
+    }
+
+    fn lies_about(&self, ino: Ino) -> Answer<bool> {
+        let node = self.node(ino)?;
+        if node.data.is_none() || self.lies.files.is_empty() {
+            return Ok(node.data.is_none() && self.lies.directories);
+        }
+        let path = self.path(&node.place);
+        let path = path.to_string_lossy();
+        Ok(self.lies.files.iter().any(|part| path.contains(part)))
     }
 
     /// Pages in use, for `statfs`.
@@ -378,6 +414,7 @@ impl Image {
             nodes,
             names,
             name_sync: self.name_sync,
+            lies: self.lies.clone(),
             trap: Trap::default(),
             frozen: false,
             seq: 0,

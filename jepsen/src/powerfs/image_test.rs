@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 
 use super::file::PAGE;
-use super::image::{Image, NameSync, Refused};
+use super::image::{Image, Lies, NameSync, Refused};
 use super::names::{Ino, ROOT, Slot};
 use super::odds::{NameSurvival, Odds};
 
@@ -36,7 +36,7 @@ fn content(image: &Image, name: &str) -> Result<Vec<u8>, Refused> {
 #[test]
 fn a_synced_file_without_a_synced_name_is_lost_when_strict_and_kept_when_journalled() {
     for (rule, kept) in [(NameSync::Strict, false), (NameSync::Journalled, true)] {
-        let mut image = Image::new(rule);
+        let mut image = Image::new(rule, Lies::default());
         let file = create(&mut image, ROOT, "a");
         image.write(file, 0, b"x").unwrap();
         sync(&mut image, file);
@@ -46,7 +46,7 @@ fn a_synced_file_without_a_synced_name_is_lost_when_strict_and_kept_when_journal
 
 #[test]
 fn a_synced_name_without_synced_bytes_leaves_an_empty_file() {
-    let mut image = Image::new(NameSync::Strict);
+    let mut image = Image::new(NameSync::Strict, Lies::default());
     let file = create(&mut image, ROOT, "a");
     image.write(file, 0, b"x").unwrap();
     sync(&mut image, ROOT);
@@ -55,7 +55,7 @@ fn a_synced_name_without_synced_bytes_leaves_an_empty_file() {
 
 #[test]
 fn a_rename_over_a_file_without_syncing_the_new_one_shows_an_empty_file() {
-    let mut image = Image::new(NameSync::Strict);
+    let mut image = Image::new(NameSync::Strict, Lies::default());
     let old = create(&mut image, ROOT, "a");
     image.write(old, 0, b"old").unwrap();
     sync(&mut image, old);
@@ -71,7 +71,7 @@ fn a_rename_over_a_file_without_syncing_the_new_one_shows_an_empty_file() {
 
 #[test]
 fn a_file_below_a_directory_whose_name_is_lost_is_lost() {
-    let mut image = Image::new(NameSync::Strict);
+    let mut image = Image::new(NameSync::Strict, Lies::default());
     let dir = image.create(ROOT, os("d"), true, 0o700).unwrap().ino;
     let file = create(&mut image, dir, "f");
     image.write(file, 0, b"x").unwrap();
@@ -85,7 +85,7 @@ fn a_file_below_a_directory_whose_name_is_lost_is_lost() {
 
 #[test]
 fn after_the_freeze_everything_is_refused_also_a_sync_in_flight() {
-    let mut image = Image::new(NameSync::Strict);
+    let mut image = Image::new(NameSync::Strict, Lies::default());
     let file = create(&mut image, ROOT, "a");
     sync(&mut image, ROOT);
     image.write(file, 0, &[1; PAGE]).unwrap();
@@ -101,7 +101,7 @@ fn after_the_freeze_everything_is_refused_also_a_sync_in_flight() {
 
 #[test]
 fn a_trap_springs_at_the_nth_call_on_a_path_with_its_pattern() {
-    let mut image = Image::new(NameSync::Strict);
+    let mut image = Image::new(NameSync::Strict, Lies::default());
     let dir = image.create(ROOT, os("base"), true, 0o700).unwrap().ino;
     let (inside, outside) = (create(&mut image, dir, "f"), create(&mut image, ROOT, "g"));
     image.arm(vec!["base/f".to_owned()], 2);
@@ -115,7 +115,7 @@ fn a_trap_springs_at_the_nth_call_on_a_path_with_its_pattern() {
 
 #[test]
 fn the_same_seed_leaves_the_same_disk() {
-    let mut image = Image::new(NameSync::Strict);
+    let mut image = Image::new(NameSync::Strict, Lies::default());
     for index in 0..20u8 {
         let file = create(&mut image, ROOT, &format!("f{index}"));
         image.write(file, 0, &[index; 3 * PAGE]).unwrap();
@@ -131,4 +131,28 @@ fn the_same_seed_leaves_the_same_disk() {
     };
     assert_eq!(disk(3), disk(3));
     assert_ne!(disk(3), disk(4));
+}
+
+#[test]
+fn an_ignored_sync_answers_and_keeps_nothing() {
+    for (lies, a, b) in [
+        (Lies::default(), "x", "x"),
+        (Lies { files: vec!["a".to_owned()], directories: false }, "", "x"),
+        (Lies { files: vec![String::new()], directories: false }, "", ""),
+    ] {
+        let mut image = Image::new(NameSync::Strict, lies);
+        for name in ["a", "b"] {
+            let file = create(&mut image, ROOT, name);
+            image.write(file, 0, b"x").unwrap();
+            sync(&mut image, file);
+        }
+        sync(&mut image, ROOT);
+        let left = cut(&image, &ALL_LOST);
+        assert_eq!(content(&left, "a").unwrap(), a.as_bytes());
+        assert_eq!(content(&left, "b").unwrap(), b.as_bytes());
+    }
+    let mut image = Image::new(NameSync::Strict, Lies { files: vec![], directories: true });
+    create(&mut image, ROOT, "a");
+    sync(&mut image, ROOT);
+    assert_eq!(content(&cut(&image, &ALL_LOST), "a").unwrap_err(), Refused::NotFound);
 }
