@@ -24,6 +24,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::powerfs::image::NameSync;
 use crate::powerfs::odds::NameSurvival;
@@ -40,6 +42,9 @@ pub(crate) struct Options {
     /// Further flags of the server, separated by spaces; may be repeated.
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
+    /// A variable of the server's environment, as NAME=VALUE; may be repeated.
+    #[arg(long, value_parser = variable)]
+    pub(crate) env: Vec<(String, String)>,
     /// Power cuts to make.
     #[arg(long, default_value_t = 200)]
     pub(crate) cuts: u32,
@@ -92,8 +97,8 @@ pub(crate) struct Options {
     #[arg(long)]
     pub(crate) state_glob: Option<String>,
     /// What the log line says with which the server tells that it rebuilt that folder.
-    #[arg(long, requires = "state_glob")]
-    pub(crate) rebuild_line: Option<String>,
+    #[arg(long, default_value = "state store rebuilt")]
+    pub(crate) rebuild_line: String,
 }
 
 impl Options {
@@ -121,6 +126,20 @@ impl Options {
     }
 }
 
+fn variable(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("not of the form NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// SIGINT or SIGTERM came: the server must not outlive the run, nor the mount.
+async fn interrupted() -> std::io::Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupt = ctrl_c() => interrupt,
+        _ = terminated.recv() => Ok(()),
+    }
+}
+
 /// Runs the cuts and judges.
 ///
 /// # Errors
@@ -130,7 +149,13 @@ pub(crate) async fn powercut(options: Options) -> Result<Verdict> {
     let cuts = options.cuts;
     let mut run = Run::new(options.clone())?;
     for life in 0..=cuts {
-        let findings = Box::pin(run.life(life, life == cuts)).await;
+        let findings = tokio::select! {
+            findings = Box::pin(run.life(life, life == cuts)) => findings,
+            signal = interrupted() => {
+                signal?;
+                return Ok(Verdict::Unknown(format!("interrupted, {}", run.tally)));
+            }
+        };
         let findings = findings.with_context(|| format!("life {life}, {}", run.tally))?;
         if !findings.is_empty() {
             run.report_failure(life)?;

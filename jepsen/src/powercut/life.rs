@@ -59,6 +59,7 @@ impl Run {
         spec.data_dir = mount.join(DATA);
         let words = options.args.iter().flat_map(|args| args.split_whitespace());
         spec.extra = words.map(str::to_owned).collect();
+        spec.environment = options.env.clone();
         let lies = Lies {
             files: options.ignore_sync.clone(),
             directories: options.ignore_directory_syncs,
@@ -111,13 +112,9 @@ impl Run {
         fs.with(|image| image.arm(Vec::new(), calls));
         // A server that cannot start without power is right; what it left is for the next life to show.
         let started = block_in_place(|| self.spec.start(STARTUP_CUT_DEADLINE));
-        let sprung = fs.with(|image| {
-            let sprung = image.is_frozen();
-            image.freeze();
-            sprung
-        });
+        fs.with(Image::freeze);
         drop(started);
-        self.tally.cut(plan.when, sprung);
+        self.tally.cut(plan.when, true);
     }
 
     async fn serve_and_cut(
@@ -171,11 +168,11 @@ impl Run {
     }
 
     fn check_rebuilds(&mut self, member: &Member) -> Result<Vec<String>> {
-        let (Some(damage), Some(line)) = (self.damage.take(), &self.options.rebuild_line) else {
+        let Some(damage) = self.damage.take() else {
             return Ok(Vec::new());
         };
         let log = member.log_text()?;
-        let rebuilds = log.lines().filter(|text| text.contains(line)).count();
+        let rebuilds = log.lines().filter(|text| text.contains(&self.options.rebuild_line)).count();
         self.tally.rebuilds += rebuilds;
         if damage.rebuilds().contains(&rebuilds) {
             return Ok(Vec::new());

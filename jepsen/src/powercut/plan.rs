@@ -54,18 +54,22 @@ impl Plan {
 
 fn when(options: &Options, rng: &mut StdRng, life_ms: u64) -> When {
     if rng.random_range(0..100) < options.startup_percent {
-        // Recoveries differ in length by orders of magnitude.
-        let magnitude = rng.random_range(0..8);
-        return When::Startup { calls: rng.random_range(1..=1 << magnitude) };
+        return When::Startup { calls: calls(rng, 8) };
     }
     if !options.aim.is_empty() && rng.random_range(0..100) < options.aim_percent {
         let after = Duration::from_millis(rng.random_range(0..=life_ms / 2));
         return When::Aimed { after, calls: rng.random_range(1..=options.aim_calls_max) };
     }
     if rng.random_bool(0.5) {
-        return When::Calls { calls: rng.random_range(1..2000) };
+        return When::Calls { calls: calls(rng, 11) };
     }
     When::Time
+}
+
+/// A number of calls whose magnitude, below 2 to the `bits`, is drawn first: what servers do differs that much.
+fn calls(rng: &mut StdRng, bits: u32) -> u64 {
+    let magnitude = rng.random_range(0..bits);
+    rng.random_range(1..=1 << magnitude)
 }
 
 /// A seed for each life that has nothing to do with its neighbours' (splitmix64's finaliser).

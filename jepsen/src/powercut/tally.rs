@@ -31,12 +31,10 @@ impl Tally {
     pub(crate) fn cut(&mut self, when: When, sprung: bool) {
         self.cuts += 1;
         match when {
-            When::Startup { .. } if sprung => self.at_startup += 1,
+            When::Startup { .. } => self.at_startup += 1,
             When::Calls { .. } if sprung => self.by_calls += 1,
             When::Aimed { .. } if sprung => self.aimed += 1,
-            When::Startup { .. } | When::Calls { .. } | When::Aimed { .. } | When::Time => {
-                self.by_time += 1;
-            }
+            When::Calls { .. } | When::Aimed { .. } | When::Time => self.by_time += 1,
         }
     }
 

@@ -28,6 +28,8 @@ mod file_test;
 #[cfg(test)]
 mod image_test;
 #[cfg(test)]
+mod mount_test;
+#[cfg(test)]
 mod names_test;
 #[cfg(test)]
 mod seeds;
