@@ -89,11 +89,7 @@ impl StateMachine {
 }
 
 fn change(space: Space, key: Bytes, value: Bytes) -> RecordChange {
-    RecordChange {
-        space,
-        key,
-        value: Some(value),
-    }
+    RecordChange { space, key, value: Some(value) }
 }
 
 /// Rebuilds a state machine.
@@ -107,11 +103,7 @@ pub struct Restorer {
 impl Restorer {
     /// Starts from nothing; values stay cold up to `value_budget_bytes` until they are written anew.
     pub fn new(value_budget_bytes: usize) -> Restorer {
-        Restorer {
-            machine: StateMachine::new(value_budget_bytes),
-            stored: None,
-            newest: None,
-        }
+        Restorer { machine: StateMachine::new(value_budget_bytes), stored: None, newest: None }
     }
 
     /// Takes a record. Their order does not matter.

@@ -145,9 +145,7 @@ impl KeyIndex {
 
     /// The newest key-value if it is in memory and is the one at `revision`.
     pub(crate) fn hot_at(&self, revision: Revision) -> Option<&Arc<KeyValue>> {
-        self.hot
-            .as_ref()
-            .filter(|_| self.newest().revision() == revision)
+        self.hot.as_ref().filter(|_| self.newest().revision() == revision)
     }
 
     /// Takes the value out of memory; says which it was.
@@ -172,15 +170,8 @@ impl KeyIndex {
         self.hot = hot;
         match &mut self.chain {
             Chain::One(one) => {
-                let tombstones = if one.is_tombstone() {
-                    vec![0]
-                } else {
-                    Vec::new()
-                };
-                let mut many = Many {
-                    revisions: vec![*one],
-                    tombstones,
-                };
+                let tombstones = if one.is_tombstone() { vec![0] } else { Vec::new() };
+                let mut many = Many { revisions: vec![*one], tombstones };
                 many.push(packed);
                 self.chain = Chain::Many(Box::new(many));
             }
@@ -208,9 +199,7 @@ impl KeyIndex {
         if self.newest().main() <= at {
             return Some(revisions.len() - 1);
         }
-        revisions
-            .partition_point(|packed| packed.main() <= at)
-            .checked_sub(1)
+        revisions.partition_point(|packed| packed.main() <= at).checked_sub(1)
     }
 
     fn describe(&self, place: usize, packed: Packed) -> At {
@@ -218,11 +207,7 @@ impl KeyIndex {
             None => (self.first_created, self.first_version + place as i64),
             Some(start) => (self.revisions()[start].main(), (place - start) as i64 + 1),
         };
-        At {
-            revision: packed.revision(),
-            create_revision,
-            version,
-        }
+        At { revision: packed.revision(), create_revision, version }
     }
 
     /// Where the generation of the revision at `place` starts; `None` if it is the first known one.
@@ -230,12 +215,8 @@ impl KeyIndex {
         let Chain::Many(many) = &self.chain else {
             return None;
         };
-        let before = many
-            .tombstones
-            .partition_point(|tombstone| (*tombstone as usize) < place);
-        before
-            .checked_sub(1)
-            .map(|last| many.tombstones[last] as usize + 1)
+        let before = many.tombstones.partition_point(|tombstone| (*tombstone as usize) < place);
+        before.checked_sub(1).map(|last| many.tombstones[last] as usize + 1)
     }
 
     /// The revision at which the key lives at main revision `at`, if it does.
@@ -259,11 +240,7 @@ impl KeyIndex {
             return true;
         };
         let packed = self.revisions()[place];
-        let gone = if packed.is_tombstone() && packed.main() < at {
-            place + 1
-        } else {
-            place
-        };
+        let gone = if packed.is_tombstone() && packed.main() < at { place + 1 } else { place };
         if gone == 0 {
             return true;
         }
@@ -329,10 +306,7 @@ mod tests {
         let packed = ascending.map(|(revision, tombstone)| Packed::new(revision, tombstone));
         assert!(packed.is_sorted());
         for (packed, (revision, tombstone)) in packed.iter().zip(ascending) {
-            assert_eq!(
-                (packed.revision(), packed.is_tombstone()),
-                (revision, tombstone)
-            );
+            assert_eq!((packed.revision(), packed.is_tombstone()), (revision, tombstone));
         }
     }
 
