@@ -17,10 +17,12 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Packs `revision`. Main is never negative here; sub counts the changes of one transaction and stays far
-    /// below 2^31, the number of keys that would have to be in memory.
+    /// Subs end here: far above the keys that memory could hold, and with them the changes of one transaction.
+    pub(crate) const SUB_END: i64 = 1 << 31;
+
+    /// Packs `revision`, whose main is not negative and whose sub is below [`Packed::SUB_END`].
     pub(crate) fn new(revision: Revision, tombstone: bool) -> Packed {
-        debug_assert!(revision.main >= 0 && revision.sub >= 0 && revision.sub < 1 << 31);
+        debug_assert!(revision.main >= 0 && revision.sub >= 0 && revision.sub < Packed::SUB_END);
         let main = revision.main as u64;
         Packed {
             main_high: (main >> 32) as u32,
