@@ -77,7 +77,8 @@ pub struct HashKv {
 }
 
 impl StateMachine {
-    /// Starts a hash at `revision`, 0 or less for the newest, with the compact revision of now.
+    /// Starts a hash at `revision`, 0 for the newest, with the compact revision of now. A negative revision is the
+    /// hash of nothing, in etcd too.
     pub fn hash_begin(&self, revision: i64) -> Result<HashScope, Refusal> {
         if revision > 0 && revision < self.mvcc.compact_revision {
             return Err(Refusal::Compacted);
@@ -85,7 +86,7 @@ impl StateMachine {
         if revision > self.mvcc.revision {
             return Err(Refusal::FutureRevision);
         }
-        let revision = if revision <= 0 { self.mvcc.revision } else { revision };
+        let revision = if revision == 0 { self.mvcc.revision } else { revision };
         Ok(self.hash_scope(self.mvcc.compact_revision, revision, false))
     }
 

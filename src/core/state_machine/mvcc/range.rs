@@ -112,12 +112,7 @@ impl StateMachine {
         max_rows: usize,
     ) -> Result<Slice, Refusal> {
         let (at, current, pin, taken) = match resume {
-            Some(cursor) => {
-                if !self.mvcc.pins.owns(&cursor.pin) {
-                    self.mvcc.read_revision(cursor.at)?;
-                }
-                (cursor.at, cursor.current, Arc::clone(&cursor.pin), cursor.taken)
-            }
+            Some(cursor) => (cursor.at, cursor.current, self.keep_pin(cursor)?, cursor.taken),
             None => {
                 let at = self.mvcc.read_revision(request.revision)?;
                 let pin = Arc::new(self.mvcc.pins.pin(at));
@@ -143,6 +138,17 @@ impl StateMachine {
             pin,
             rows: walk.rows,
         })
+    }
+}
+
+impl StateMachine {
+    /// The cursor's pin, or one of this machine's own if another has taken the place of the one it began on.
+    fn keep_pin(&self, cursor: &Cursor) -> Result<Arc<Pin>, Refusal> {
+        if self.mvcc.pins.owns(&cursor.pin) {
+            return Ok(Arc::clone(&cursor.pin));
+        }
+        let at = self.mvcc.read_revision(cursor.at)?;
+        Ok(Arc::new(self.mvcc.pins.pin(at)))
     }
 }
 
