@@ -226,8 +226,9 @@ impl History {
                     Err(JournalError::Io { .. }) => return Ok(None),
                     Err(error) => return Err(format!("after a close: {error}")),
                 };
-                if self.states(&journal) != states {
-                    return Err("a close and an opening changed a state".to_owned());
+                let found = self.states(&journal);
+                if found != states {
+                    return Err(format!("a close and an opening made {found:?} of {states:?}"));
                 }
                 return Ok(Some(journal));
             }

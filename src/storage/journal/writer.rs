@@ -464,7 +464,12 @@ impl Writer {
     pub(crate) fn seal(&mut self, closing: bool) -> Result<(), JournalError> {
         self.shared.refuse_if_poisoned()?;
         if closing {
+            let due = self.shared.stamps_due.lock().len();
+            if due > 0 {
+                self.reserve(due * STAMP_BYTES)?;
+            }
             self.flush()?;
+            self.sync_idle_seal()?;
         } else {
             self.stamp();
         }
@@ -495,14 +500,20 @@ impl Writer {
         sealed
     }
 
-    /// Goes on to a new segment, whose first frame begins with every group's state.
-    fn rotate(&mut self) -> Result<(), JournalError> {
+    /// Makes the last frame durable if it is a seal written without a sync.
+    fn sync_idle_seal(&mut self) -> Result<(), JournalError> {
         if self.durable + 1 < self.sequence {
-            // The header below says that all of this segment is durable; a seal at its end may not be.
             let synced = self.active.file.sync_data();
-            synced.map_err(JournalError::io("syncing a full segment"))?;
+            synced.map_err(JournalError::io("syncing a seal"))?;
             self.durable = self.sequence - 1;
         }
+        Ok(())
+    }
+
+    /// Goes on to a new segment, whose first frame begins with every group's state.
+    fn rotate(&mut self) -> Result<(), JournalError> {
+        // The header below says that all of this segment is durable.
+        self.sync_idle_seal()?;
         let prepared = self.pool.take()?.ok_or(JournalError::Closed)?;
         let header = SegmentHeader {
             journal: self.journal,
