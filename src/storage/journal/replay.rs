@@ -197,7 +197,12 @@ impl Replay<'_> {
             let reason = format!("the header is that of segment {}", header.segment);
             return Err(damaged(number, 0, reason));
         }
-        if size != header.bytes {
+        // A segment that a crash ended is cut off behind its end; that none of it is missing, `load` checks.
+        let whole = match next {
+            Some(_) => size <= header.bytes,
+            None => size == header.bytes,
+        };
+        if !whole {
             let reason = format!("{size} bytes long, {} by its header", header.bytes);
             return Err(damaged(number, 0, reason));
         }

@@ -425,8 +425,22 @@ impl Writer {
         for done in self.frame.done.drain(..) {
             done(Ok(()));
         }
+        self.evict_anywhere();
         self.frame.notes = notes;
         self.frame.notes.clear();
+    }
+
+    /// Keeps the tail within its budget when the groups just written have nothing more to give.
+    fn evict_anywhere(&self) {
+        let tail = &self.shared.figures.tail_bytes;
+        for written in self.written.values() {
+            let over = tail.load(Ordering::Relaxed).saturating_sub(self.shared.options.tail_bytes);
+            if over == 0 {
+                return;
+            }
+            let freed = written.group.front.lock().evict(over);
+            tail.fetch_sub(freed, Ordering::Relaxed);
+        }
     }
 
     fn publish_note(&self, group: &Arc<Group>, note: &Note, place: Place) {
@@ -631,6 +645,17 @@ impl Ended {
             sequence: writer.sequence,
             chain: writer.chain,
         }
+    }
+
+    /// Gives back what lies behind its end, but for the note that it goes on.
+    pub(crate) fn shrink(&self) -> Result<(), JournalError> {
+        let page = SEGMENT_HEADER as u64;
+        let kept = (self.offset + SEAL_ROOM).next_multiple_of(page);
+        if kept >= self.bytes {
+            return Ok(());
+        }
+        let shrunk = self.file.shrink(kept);
+        shrunk.map_err(JournalError::io("shortening a segment that a crash ended"))
     }
 
     /// Notes behind its end that a next segment exists, so that its loss is seen. Not synced: nothing needs it, and
