@@ -8,7 +8,8 @@
 //!
 //! **Assumed of the device** (journal rule 11): a 4 KiB page that was synced is kept whole or reported bad; a page
 //! written and not synced is kept, lost or left as it was before, each by itself; names change only as
-//! [`LogDevice::sync_dir`] orders them, and one that failed to sync may still become durable by a later one. A device that answers a sync before the bytes are safe is out of scope.
+//! [`LogDevice::sync_dir`] orders them, and a change that failed to sync may still become durable by a later one.
+//! A device that answers a sync before the bytes are safe is out of scope.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
