@@ -30,6 +30,14 @@ pub trait LogFile: Send + Sync + Debug {
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts the file off after `size` bytes. When that is durable is left open.
     fn shrink(&self, size: u64) -> io::Result<()>;
+    /// Asks for `len` bytes from `offset` on to be written to the disk, and does not wait; a hint.
+    fn push_out(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+    /// Asks that what was synced be read from the disk again, not from memory; a hint.
+    fn forget_cached(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// The file's length in bytes.
     fn size(&self) -> io::Result<u64>;
 }
@@ -100,6 +108,18 @@ impl LogFile for File {
 
     fn shrink(&self, size: u64) -> io::Result<()> {
         self.set_len(size)
+    }
+
+    fn push_out(&self, offset: u64, len: u64) -> io::Result<()> {
+        // Linux begins to write back the dirty pages of a range that is not needed any more.
+        let len = std::num::NonZeroU64::new(len);
+        rustix::fs::fadvise(self, offset, len, rustix::fs::Advice::DontNeed)?;
+        Ok(())
+    }
+
+    fn forget_cached(&self) -> io::Result<()> {
+        rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed)?;
+        Ok(())
     }
 
     fn size(&self) -> io::Result<u64> {

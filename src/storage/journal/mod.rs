@@ -39,6 +39,7 @@ mod reader;
 mod record;
 mod recover;
 mod replay;
+mod rotation;
 mod runs;
 mod segment;
 mod shared;

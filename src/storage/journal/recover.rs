@@ -11,9 +11,10 @@ use super::options::Rule;
 use super::pool::Pool;
 use super::record::Record;
 use super::replay::{Names, Replayed, replay};
+use super::rotation::Ended;
 use super::segment::{FileName, SEGMENT_HEADER, SegmentHeader};
 use super::shared::{OpenSegment, Shared};
-use super::writer::{Active, Ended, Position, Writer, written_entry};
+use super::writer::{Active, Position, Writer, written_entry};
 
 /// What opening found and did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
