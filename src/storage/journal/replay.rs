@@ -24,6 +24,8 @@ use super::runs::{Place, Run, Runs};
 use super::segment::{BadHeader, FORMAT, FileName, SEGMENT_HEADER, SegmentHeader};
 use crate::storage::device::LogDevice;
 
+const ZEROES: [u8; 4096] = [0; 4096];
+
 /// What a journal's folder holds.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
@@ -253,6 +255,11 @@ impl Replay<'_> {
         let salt = self.salt(&last.header);
         let mut at = offset + ALIGN;
         while at + frame::FRAME_HEADER <= last.bytes.len() {
+            let page = at..at + ZEROES.len();
+            if at.is_multiple_of(ZEROES.len()) && last.bytes.get(page) == Some(&ZEROES) {
+                at += ZEROES.len(); // no frame begins here; this is most of a segment
+                continue;
+            }
             let rest = &last.bytes[at..];
             let proof = frame::peek(rest)
                 .filter(|header| header.sequence > expected && header.durable >= expected)

@@ -31,6 +31,8 @@ use crate::storage::device::LogFile;
 
 /// Kept free at a segment's end: a seal frame, and the padding of the frame before it.
 pub(crate) const SEAL_ROOM: u64 = (FRAME_HEADER + RECORD_HEADER + 16) as u64;
+/// Memory kept for composing the next frame, after one that needed more.
+const DRAFT_KEPT: usize = 4 << 20;
 const STAMP_BYTES: usize = RECORD_HEADER + 8;
 
 /// The segment that frames go to.
@@ -416,6 +418,7 @@ impl Writer {
             offset: self.active.offset.saturating_sub(length),
         };
         self.frame.bytes.clear();
+        self.frame.bytes.shrink_to(DRAFT_KEPT);
         self.frame.records = 0;
         let notes = std::mem::take(&mut self.frame.notes);
         for (group, note) in &notes {
