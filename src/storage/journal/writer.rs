@@ -312,6 +312,10 @@ impl Writer {
                 continue;
             };
             let Some(written) = self.written.get_mut(&group.id) else {
+                // Its first entries are still in the queue.
+                front.stamp_due = true;
+                drop(front);
+                later.push(group);
                 continue;
             };
             let stamped = written.ledger.state.committed;
