@@ -185,6 +185,7 @@ impl GroupLog {
                 let Some(last) = front.ledger.state.last else {
                     return Ok(out);
                 };
+                next = next.max(front.ledger.first_index());
                 let end = to_exclusive.min(last.index.saturating_add(1));
                 let first_in_tail = front.tail.front().map(|entry| entry.record.id.index);
                 if let Some(first) = first_in_tail.filter(|first| next >= *first) {
