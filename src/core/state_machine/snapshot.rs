@@ -50,7 +50,7 @@ pub struct FrozenMachine {
     pub rolling_hash: u64,
     /// Every record of it, by space and key, [`Space::Machine`] first.
     pub records: Vec<RecordChange>,
-    /// Keeps compaction off its history until dropped.
+    /// Keeps its history whole, from its compact revision on, until dropped.
     pub pin: Pin,
 }
 
@@ -83,7 +83,7 @@ impl StateMachine {
             compact_revision: self.mvcc.compact_revision,
             rolling_hash: self.rolling_hash,
             records,
-            pin: self.pin(self.mvcc.revision),
+            pin: self.pin(self.mvcc.compact_revision),
         }
     }
 }

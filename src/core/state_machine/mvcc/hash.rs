@@ -273,3 +273,36 @@ impl HashCache {
         &self.hashes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(revision: i64, hash: u32) -> KvHash {
+        KvHash {
+            hash,
+            compact_revision: -1,
+            revision,
+        }
+    }
+
+    #[test]
+    fn the_ten_newest_compactions_keep_their_hash() {
+        let mut cache = HashCache::default();
+        for revision in 1..=12 {
+            cache.store(hash(revision, revision as u32));
+        }
+        assert_eq!(cache.get(2), None);
+        assert_eq!(cache.get(3), Some(hash(3, 3)));
+        assert_eq!(cache.get(12), Some(hash(12, 12)));
+        assert_eq!(cache.all().len(), 10);
+        assert_eq!(cache.all()[0], hash(3, 3));
+    }
+
+    #[test]
+    fn a_tombstone_is_marked_in_its_revision_bytes() {
+        let mut bytes = Vec::new();
+        encode_revision(Revision::new(258, 3), true, &mut bytes);
+        assert_eq!(bytes, b"\0\0\0\0\0\0\x01\x02_\0\0\0\0\0\0\0\x03t");
+    }
+}

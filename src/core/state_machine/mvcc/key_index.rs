@@ -76,7 +76,6 @@ pub(crate) struct At {
 ///
 ///   had 7 never come, compact 6 would leave nothing, and the key would leave the index.
 /// ```
-#[derive(Debug)]
 pub(crate) struct KeyIndex {
     chain: Chain,
     /// The create revision of the generation that the first revision belongs to.
@@ -90,13 +89,11 @@ pub(crate) struct KeyIndex {
 }
 
 /// Most keys have one revision, and pay for one.
-#[derive(Debug)]
 enum Chain {
     One(Packed),
     Many(Box<Many>),
 }
 
-#[derive(Debug)]
 struct Many {
     revisions: Vec<Packed>,
     /// The places of the tombstones, ascending, so that a generation is found without walking it.
@@ -156,6 +153,16 @@ impl KeyIndex {
     /// Takes the value out of memory; says which it was.
     pub(crate) fn cool(&mut self) -> Option<Arc<KeyValue>> {
         self.hot.take()
+    }
+
+    /// Keeps `kv`, the value of `revision`, in memory if it is the newest and not there yet.
+    pub(crate) fn warm(&mut self, revision: Revision, kv: &Arc<KeyValue>) -> bool {
+        let newest = self.newest();
+        if self.hot.is_some() || newest.is_tombstone() || newest.revision() != revision {
+            return false;
+        }
+        self.hot = Some(Arc::clone(kv));
+        true
     }
 
     /// Appends a revision, newer than all before it, and its value if that is to stay in memory.
@@ -301,5 +308,38 @@ impl Many {
             self.tombstones.push(self.revisions.len() as u32);
         }
         self.revisions.push(packed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_revisions_compare_as_revisions() {
+        let ascending = [
+            (Revision::new(0, 0), false),
+            (Revision::new(1, 0), true),
+            (Revision::new(1, 1), false),
+            (Revision::new(1, 2), true),
+            (Revision::new(1 << 32, 0), false),
+            (Revision::new(1 << 32, (1 << 31) - 1), false),
+            (Revision::new(i64::MAX, 0), false),
+        ];
+        let packed = ascending.map(|(revision, tombstone)| Packed::new(revision, tombstone));
+        assert!(packed.is_sorted());
+        for (packed, (revision, tombstone)) in packed.iter().zip(ascending) {
+            assert_eq!(
+                (packed.revision(), packed.is_tombstone()),
+                (revision, tombstone)
+            );
+        }
+    }
+
+    /// A million keys are held in memory; what each costs is a promise.
+    #[test]
+    fn a_key_of_one_revision_takes_48_bytes() {
+        assert_eq!(size_of::<Packed>(), 12);
+        assert_eq!(size_of::<KeyIndex>(), 48);
     }
 }

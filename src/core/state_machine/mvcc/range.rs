@@ -13,6 +13,7 @@
 //! but the one by value need only what the index knows, so only what is answered is fetched.
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -37,8 +38,8 @@ const VISITS_PER_ROW: usize = 16;
 /// And at this many at least.
 const VISITS_MIN: usize = 4096;
 
-/// One key that a range found.
-#[derive(Clone, Debug)]
+/// One key that a range found. `Debug` tells no value.
+#[derive(Clone)]
 pub struct Row {
     /// The key.
     pub key: Bytes,
@@ -50,6 +51,16 @@ pub struct Row {
     pub version: i64,
     /// The key-value, when it is in memory; else [`View::key_value`] has it at `revision`.
     pub hot: Option<Arc<KeyValue>>,
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row")
+            .field("key", &self.key)
+            .field("revision", &self.revision)
+            .field("hot", &self.hot.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where a range goes on. Its pin keeps what it reads from being compacted away.
@@ -101,12 +112,17 @@ impl StateMachine {
         max_rows: usize,
     ) -> Result<Slice, Refusal> {
         let (at, current, pin, taken) = match resume {
-            Some(cursor) => (
-                cursor.at,
-                cursor.current,
-                Arc::clone(&cursor.pin),
-                cursor.taken,
-            ),
+            Some(cursor) => {
+                if !self.mvcc.pins.owns(&cursor.pin) {
+                    self.mvcc.read_revision(cursor.at)?;
+                }
+                (
+                    cursor.at,
+                    cursor.current,
+                    Arc::clone(&cursor.pin),
+                    cursor.taken,
+                )
+            }
             None => {
                 let at = self.mvcc.read_revision(request.revision)?;
                 let pin = Arc::new(self.mvcc.pins.pin(at));

@@ -114,7 +114,13 @@ impl<'a, V: View> WriteTxn<'a, V> {
             lease,
         });
         let old_lease = prior.as_ref().map_or(0, |live| live.lease);
-        let prev = self.before(&kv.key, prior);
+        // Created in this transaction, if again: etcd's create events have no prev_kv.
+        let is_create = create_revision == revision.main;
+        let prev = if is_create {
+            None
+        } else {
+            self.before(&kv.key, prior)
+        };
         self.mvcc.index.put(revision, &kv);
         if old_lease != lease {
             self.leases.detach(LeaseId(old_lease), &kv.key);
@@ -123,7 +129,8 @@ impl<'a, V: View> WriteTxn<'a, V> {
         self.record(revision, false, kv, prev);
     }
 
-    /// Where the key stood before this transaction: what etcd reads as `prev_kv` of an event.
+    /// Where the key stood before this transaction: what etcd reads as `prev_kv` of an event
+    /// (`server/etcdserver/api/v3rpc/watch.go`).
     fn before(&self, key: &[u8], prior: Option<Live>) -> Option<Revision> {
         if self.sub == 0 {
             return prior.map(|live| live.at.revision);

@@ -52,6 +52,11 @@ impl Model {
         self.revision
     }
 
+    /// Keys that are there now.
+    pub fn live_key_count(&self) -> usize {
+        self.keys_now().len()
+    }
+
     /// The compact revision.
     pub fn compact_revision(&self) -> i64 {
         self.compact_revision

@@ -14,7 +14,7 @@ fn hash_kv_is_what_etcd_3_7_1_answers() {
     for sweep_every in [1, 7, usize::MAX] {
         let (mut member, mut cache) = (Member::new(4096), HashCache::default());
         let mut compactions = 0;
-        for (number, line) in include_str!("../../testdata/hashkv_etcd_3_7_1.txt")
+        for (number, line) in include_str!("../../testdata/etcd_3_7_1/hashkv.txt")
             .lines()
             .enumerate()
         {
