@@ -76,15 +76,8 @@ fn rust_files(dir: &Path) -> BTreeMap<String, String> {
         .map(|entry| entry.expect("the folder can be listed").path())
         .filter(|path| path.extension().is_some_and(|e| e == "rs") && !path.ends_with("mod.rs"))
         .map(|path| {
-            let name = path
-                .file_name()
-                .expect("a file has a name")
-                .to_string_lossy()
-                .into_owned();
-            (
-                name,
-                fs::read_to_string(&path).expect("generated code is text"),
-            )
+            let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
+            (name, fs::read_to_string(&path).expect("generated code is text"))
         })
         .filter(|(_, text)| text.lines().count() > 1)
         .collect()
@@ -99,11 +92,7 @@ fn check(generate: fn(&Path), checked_in: &Path) {
             fs::write(checked_in.join(name), text).expect("generated code is written");
         }
     }
-    assert!(
-        !fresh.is_empty(),
-        "nothing was generated for {}",
-        checked_in.display()
-    );
+    assert!(!fresh.is_empty(), "nothing was generated for {}", checked_in.display());
     assert_eq!(
         rust_files(checked_in),
         fresh,

@@ -9,6 +9,8 @@ mod differential;
 mod kill;
 mod member;
 mod pb;
+mod powercut;
+mod powerfs;
 mod transcripts;
 mod verdict;
 
@@ -30,6 +32,8 @@ struct Cli {
 enum Command {
     /// The same random calls at a real etcd and at us, every answer compared.
     Differential(differential::Options),
+    /// Cuts the power of a real process under load, on a disk that keeps a random part of what was not synced.
+    Powercut(powercut::Options),
     /// SIGKILL every few seconds under load: nothing acknowledged may be lost or happen twice.
     Kill(kill::Options),
     /// Sessions of etcdctl, as text.
@@ -43,6 +47,7 @@ enum Command {
 async fn run(command: Command) -> Result<Verdict> {
     match command {
         Command::Differential(options) => differential::differential(options).await,
+        Command::Powercut(options) => powercut::powercut(options).await,
         Command::Kill(options) => kill::kill(options).await,
         Command::Transcripts(options) => tokio::task::spawn_blocking(move || transcripts::transcripts(&options)).await?,
         Command::Bench(options) => tokio::task::spawn_blocking(move || bench::side_by_side(&options)).await?,
@@ -58,7 +63,5 @@ fn main() -> ExitCode {
         .build()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(run(cli.command)));
-    verdict
-        .unwrap_or_else(|error| Verdict::Unknown(format!("{error:#}")))
-        .report()
+    verdict.unwrap_or_else(|error| Verdict::Unknown(format!("{error:#}"))).report()
 }

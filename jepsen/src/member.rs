@@ -36,6 +36,8 @@ pub(crate) struct MemberSpec {
     pub(crate) client_port: u16,
     pub(crate) peer_port: u16,
     pub(crate) extra: Vec<String>,
+    /// Variables besides PATH; nothing else is inherited.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl MemberSpec {
@@ -49,6 +51,7 @@ impl MemberSpec {
             client_port: free_port()?,
             peer_port: free_port()?,
             extra: Vec::new(),
+            environment: Vec::new(),
         })
     }
 
@@ -69,7 +72,8 @@ impl MemberSpec {
             .args(["--listen-peer-urls", &peer])
             .args(["--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &format!("default={peer}")])
-            .args(&self.extra);
+            .args(&self.extra)
+            .envs(self.environment.iter().cloned());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }

@@ -19,9 +19,7 @@ pub struct Blocking {
 impl Blocking {
     /// A pool of `permits` concurrent slices on tokio's blocking threads.
     pub fn bounded(permits: usize) -> Self {
-        Blocking {
-            permits: Some(Semaphore::new(permits)),
-        }
+        Blocking { permits: Some(Semaphore::new(permits)) }
     }
 
     /// Work runs in place on the caller's thread: for simulation, and nothing else.
@@ -35,10 +33,7 @@ impl Blocking {
         let Some(permits) = &self.permits else {
             return work();
         };
-        let _permit = permits
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let _permit = permits.acquire().await.expect("the semaphore is never closed");
         match tokio::task::spawn_blocking(work).await {
             Ok(value) => value,
             Err(failure) => match failure.try_into_panic() {

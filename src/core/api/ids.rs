@@ -98,10 +98,7 @@ pub struct LogId {
 impl LogId {
     /// The position `index` written in `term`.
     pub const fn new(term: u64, index: u64) -> Self {
-        LogId {
-            term: Term(term),
-            index,
-        }
+        LogId { term: Term(term), index }
     }
 }
 

@@ -1,8 +1,5 @@
 //! Messages generated from `proto/` (see `tests/generated.rs`), one module a package.
-#![expect(
-    missing_docs,
-    reason = "generated: the meaning is documented in proto/"
-)]
+#![expect(missing_docs, reason = "generated: the meaning is documented in proto/")]
 
 /// etcd's requests and responses.
 #[rustfmt::skip]
