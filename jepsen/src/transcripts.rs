@@ -262,6 +262,8 @@ impl<'a> Session<'a> {
         let mut stdin = child.stdin.take().context("a piped input")?;
         for line in input {
             writeln!(stdin, "{line}")?;
+            // A watcher is caught up every 100 ms, and tells no progress before.
+            std::thread::sleep(Duration::from_millis(400));
         }
         let printed = Arc::new(Mutex::new(String::new()));
         let streams: [Box<dyn std::io::Read + Send>; 2] = [
