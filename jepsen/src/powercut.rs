@@ -73,6 +73,9 @@ pub(crate) struct Options {
     /// An aimed cut falls within so many changes of such files.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) aim_calls_max: u64,
+    /// An aimed cut waits so long for such a change.
+    #[arg(long, default_value_t = 3000)]
+    pub(crate) aim_ms_max: u64,
     /// How many in 100 cuts fall while the server starts.
     #[arg(long, default_value_t = 10)]
     pub(crate) startup_percent: u32,
