@@ -3,6 +3,7 @@
 //! Exit codes: 0 valid, 1 invalid, 2 unknown.
 #![expect(clippy::print_stdout, reason = "a command line tool reports on its standard output")]
 
+mod bench;
 mod client;
 mod differential;
 mod kill;
@@ -10,6 +11,7 @@ mod member;
 mod pb;
 mod powercut;
 mod powerfs;
+mod transcripts;
 mod verdict;
 
 use std::process::ExitCode;
@@ -34,6 +36,12 @@ enum Command {
     Powercut(powercut::Options),
     /// SIGKILL every few seconds under load: nothing acknowledged may be lost or happen twice.
     Kill(kill::Options),
+    /// Sessions of etcdctl, as text.
+    Transcripts(transcripts::Options),
+    /// Throughput, latency and CPU beside etcd's.
+    Bench(bench::Options),
+    /// Memory, disk and restart with many keys, beside etcd's.
+    BenchStore(bench::StoreOptions),
 }
 
 async fn run(command: Command) -> Result<Verdict> {
@@ -41,6 +49,9 @@ async fn run(command: Command) -> Result<Verdict> {
         Command::Differential(options) => differential::differential(options).await,
         Command::Powercut(options) => powercut::powercut(options).await,
         Command::Kill(options) => kill::kill(options).await,
+        Command::Transcripts(options) => tokio::task::spawn_blocking(move || transcripts::transcripts(&options)).await?,
+        Command::Bench(options) => tokio::task::spawn_blocking(move || bench::side_by_side(&options)).await?,
+        Command::BenchStore(options) => tokio::task::spawn_blocking(move || bench::store(&options)).await?,
     }
 }
 

@@ -1,1 +1,330 @@
-//! Floor 3, agree.
+//! Floor 3, agree: one raft group, from a proposal to the applied entry.
+//!
+//! ```text
+//!   propose(bytes) ----> openraft core ----> log_adapter ----> journal
+//!   read_index() --> rounds --^   |                               |
+//!                                 +--- committed entries <--------+ synced here and on a quorum
+//!                                 v
+//!                        machine_adapter: decode, gather ----> AppliedSink (the keyspace)
+//!
+//!   network: frames over a Transport, to and from the same three on the other members
+//! ```
+//!
+//! openraft is named only on this floor, and etcd's meaning of things is unknown here: a proposal is bytes.
+//!
+//! **Invariant:** every proposal's ticket resolves: applied, rejected, in doubt, or stopped.
+
+#[cfg(test)]
+mod consensus_test;
+mod convert;
+mod error;
+mod leader;
+mod log_adapter;
+mod machine_adapter;
+mod network;
+mod read_index;
+mod runtime;
+mod snapshot_adapter;
+#[cfg(test)]
+mod suite_test;
+mod types;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{
+    ClientWriteError, Fatal as RaftFatal, InitializeError, LinearizableReadError, RaftError,
+};
+use openraft::impls::OneshotResponder;
+use parking_lot::Mutex;
+use quorate_core::api::ids::{GroupId, LogId, MemberId};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use self::leader::Heard;
+use self::log_adapter::LogAdapter;
+use self::machine_adapter::MachineAdapter;
+use self::network::{Answer, Ask, Network};
+use self::read_index::ReadRounds;
+use self::types::{PeerNode, Proposal, TypeConfig};
+use crate::storage::journal::GroupLog;
+
+pub use self::convert::ENTRY_TAG;
+pub use self::error::{ProposeError, ReadIndexError, StartError};
+pub use self::leader::LeaderView;
+pub use self::network::{BadFrame, Lane, NoPeers, Purpose, Transport, TransportError};
+pub use self::runtime::Timing;
+pub use self::types::{AppliedSink, Fatal};
+
+type Raft = openraft::Raft<TypeConfig, MachineAdapter>;
+
+/// Which member of which group this is, and how it keeps time.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The raft group.
+    pub group: GroupId,
+    /// This member.
+    pub member: MemberId,
+    /// Its timing.
+    pub timing: Timing,
+}
+
+/// What raft knows of itself, for status and metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RaftFacts {
+    /// The present vote's term.
+    pub term: u64,
+    /// Index of the last entry in this member's log.
+    pub last_index: Option<u64>,
+    /// The last committed entry this member knows of.
+    pub committed: Option<LogId>,
+    /// The last applied entry.
+    pub applied: Option<LogId>,
+    /// Members with a vote.
+    pub voters: Vec<MemberId>,
+    /// Members without.
+    pub learners: Vec<MemberId>,
+}
+
+/// One running raft group of this member. Cheap to clone; [`Consensus::shutdown`] ends it for all.
+#[derive(Clone)]
+pub struct Consensus(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    raft: Raft,
+    rounds: Arc<ReadRounds>,
+    heard: Arc<Heard>,
+    leader: watch::Receiver<LeaderView>,
+    failed: watch::Receiver<Option<String>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Consensus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Consensus({:?})", self.0.settings)
+    }
+}
+
+impl Consensus {
+    /// Starts a group over a log and a sink that already stand at the commit index. A group of this member alone
+    /// elects it at once.
+    pub async fn start(
+        settings: Settings,
+        log: GroupLog,
+        sink: Arc<dyn AppliedSink>,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Consensus, StartError> {
+        let config = runtime::config(format!("group {}", settings.group), settings.timing)?;
+        let network = Network::new(settings.group, settings.member, transport);
+        let raft = Raft::new(
+            settings.member.0,
+            config,
+            network,
+            LogAdapter::new(log),
+            MachineAdapter::new(sink),
+        )
+        .await
+        .map_err(|error| StartError::Raft(error.to_string()))?;
+        let consensus = Consensus::attend(settings, raft);
+        consensus.elect_if_alone().await?;
+        Ok(consensus)
+    }
+
+    /// Starts the two tasks that stand beside openraft's own: read rounds and the leader view.
+    fn attend(settings: Settings, raft: Raft) -> Consensus {
+        let rounds = Arc::new(ReadRounds::default());
+        let heard = Arc::new(Heard::default());
+        let (publish, leader) = watch::channel(LeaderView {
+            leader: None,
+            term: quorate_core::api::ids::Term(0),
+            fresh: false,
+            since: None,
+        });
+        let (fail, failed) = watch::channel(None);
+
+        let run_rounds = tokio::spawn({
+            let (raft, rounds) = (raft.clone(), Arc::clone(&rounds));
+            async move { rounds.run(|| read_round(&raft)).await }
+        });
+        let watch_leader = tokio::spawn({
+            let (raft, heard) = (raft.clone(), Arc::clone(&heard));
+            async move {
+                let limit = settings.timing.election_timeout;
+                let cause = leader::watch_leader(&raft, &heard, limit, &publish).await;
+                fail.send_replace(Some(cause));
+            }
+        });
+        Consensus(Arc::new(Inner {
+            settings,
+            raft,
+            rounds,
+            heard,
+            leader,
+            failed,
+            tasks: Mutex::new(vec![run_rounds, watch_leader]),
+        }))
+    }
+
+    async fn elect_if_alone(&self) -> Result<(), StartError> {
+        let facts = self.facts();
+        if facts.voters != [self.0.settings.member] {
+            return Ok(());
+        }
+        let elected = self.0.raft.trigger().elect(false).await;
+        elected.map_err(|error| StartError::Raft(error.to_string()))
+    }
+
+    /// Gives a group that has no log yet its first members. Every one of them is called with the same.
+    pub async fn initialize(&self, members: &[(MemberId, Vec<String>)]) -> Result<(), StartError> {
+        let nodes: BTreeMap<u64, PeerNode> = members
+            .iter()
+            .map(|(id, peer_urls)| {
+                let node = PeerNode { peer_urls: peer_urls.clone(), voter_when_caught_up: false };
+                (id.0, node)
+            })
+            .collect();
+        match self.0.raft.initialize(nodes).await {
+            Ok(()) => Ok(()),
+            // A log or a vote exists: another start came before this one, and its members stand.
+            Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(StartError::Raft(error.to_string())),
+        }
+    }
+
+    /// Hands an encoded `internal.LogPayload` (arm `entry`) to raft, in order with other calls of one task.
+    ///
+    /// The ticket resolves when the entry has been applied on this member, or with why it was not.
+    pub async fn propose(
+        &self,
+        payload: Bytes,
+    ) -> Result<impl Future<Output = Result<(), ProposeError>> + Send + use<>, ProposeError> {
+        debug_assert!(payload.first() == Some(&ENTRY_TAG), "a proposal is a packed entry");
+        // With a responder, because without one openraft drops a rejected proposal without a word.
+        let (responder, told) = OneshotResponder::new_pair();
+        let raft = &self.0.raft;
+        raft.client_write_ff(Proposal(payload), Some(responder)).await.map_err(stopped)?;
+        Ok(async move {
+            match told.await {
+                Ok(Ok(_applied)) => Ok(()),
+                Ok(Err(ClientWriteError::ForwardToLeader(to))) => {
+                    Err(ProposeError::NotLeader { leader: to.leader_id.map(MemberId) })
+                }
+                Ok(Err(ClientWriteError::LogEntryDiscarded(_))) => Err(ProposeError::Discarded),
+                // Neither can come of a plain write.
+                Ok(Err(
+                    error @ (ClientWriteError::ChangeMembershipError(_)
+                    | ClientWriteError::PreconditionFailed(_)),
+                )) => Err(ProposeError::Stopped(error.to_string())),
+                Err(_dropped) => Err(ProposeError::Stopped("raft ended".to_owned())),
+            }
+        })
+    }
+
+    /// The log index that a linearizable read has to wait for, from a round that began after this call.
+    pub async fn read_index(&self) -> Result<u64, ReadIndexError> {
+        self.0.rounds.read_index().await
+    }
+
+    /// Who leads now.
+    pub fn leader_view(&self) -> LeaderView {
+        *self.0.leader.borrow()
+    }
+
+    /// The same, to be told of changes.
+    pub fn leader_changes(&self) -> watch::Receiver<LeaderView> {
+        self.0.leader.clone()
+    }
+
+    /// Resolves with the cause when raft has ended, by a failure or by [`Consensus::shutdown`].
+    pub fn wait_ended(&self) -> impl Future<Output = String> + Send + use<> {
+        let mut failed = self.0.failed.clone();
+        async move {
+            let cause = failed.wait_for(Option::is_some).await;
+            match cause.map(|cause| cause.clone()) {
+                Ok(Some(cause)) => cause,
+                Ok(None) | Err(_) => "raft ended".to_owned(),
+            }
+        }
+    }
+
+    /// What raft knows of itself.
+    pub fn facts(&self) -> RaftFacts {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        RaftFacts {
+            term: metrics.current_term,
+            last_index: metrics.last_log_index,
+            committed: metrics.local_committed.as_ref().map(convert::log_id),
+            applied: metrics.last_applied.as_ref().map(convert::log_id),
+            voters: membership.voter_ids().map(MemberId).collect(),
+            learners: membership.learner_ids().map(MemberId).collect(),
+        }
+    }
+
+    /// Answers one frame of another member, which the transport has identified.
+    pub async fn serve_peer(&self, frame: Bytes) -> Result<Bytes, PeerError> {
+        let raft = &self.0.raft;
+        let failed = |error: &dyn fmt::Display| PeerError::Raft(error.to_string());
+        let answer = match Ask::decode(frame)? {
+            Ask::Append(request) => {
+                let response = raft.append_entries(request).await.map_err(|e| failed(&e))?;
+                if response.is_success() {
+                    self.0.heard.now();
+                }
+                Answer::Append(response)
+            }
+            Ask::Vote(request) => Answer::Vote(raft.vote(request).await.map_err(|e| failed(&e))?),
+            Ask::PreVote(request) => {
+                Answer::Vote(raft.pre_vote(request).await.map_err(|e| failed(&e))?)
+            }
+        };
+        Ok(answer.encode())
+    }
+
+    /// Stops raft and joins its tasks. Tickets that are open resolve as stopped, waiting reads too.
+    pub async fn shutdown(&self) {
+        // The error is a panic of raft's task, which the view of its end has told already.
+        drop(self.0.raft.shutdown().await);
+        let tasks = std::mem::take(&mut *self.0.tasks.lock());
+        for task in tasks {
+            task.abort();
+            drop(task.await);
+        }
+        self.0.rounds.close();
+    }
+}
+
+/// A peer's frame had no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// It does not decode.
+    #[error(transparent)]
+    BadFrame(#[from] BadFrame),
+    /// Raft refused or stopped.
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+fn stopped(fatal: RaftFatal<TypeConfig>) -> ProposeError {
+    ProposeError::Stopped(fatal.to_string())
+}
+
+async fn read_round(raft: &Raft) -> Result<u64, ReadIndexError> {
+    match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+        Ok(linearizer) => Ok(linearizer.read_log_id().index()),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+            Err(ReadIndexError::NotLeader { leader: to.leader_id.map(MemberId) })
+        }
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+            Err(ReadIndexError::NoQuorum)
+        }
+        Err(RaftError::Fatal(_)) => Err(ReadIndexError::Stopped),
+    }
+}

@@ -78,8 +78,8 @@ pub(super) const ALLOWED: [Allowed; 8] = [
         applies: not_asked,
     },
     Allowed {
-        name: "watch edges: start below zero, id -1, progress on request (not asked)",
-        explained_by: "3.6.6 refuses the start at once; 3.5.8 stopped telling progress to watchers behind (#15220)",
+        name: "watch edges: start below zero or at the compaction, id -1, progress on request (not asked)",
+        explained_by: "3.6.6 refuses a negative start at once; 3.5.16 keeps tombstones there (#19179); 3.5.8 tells no progress to watchers behind (#15220)",
         applies: not_asked,
     },
     Allowed {

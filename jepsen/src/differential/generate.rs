@@ -242,7 +242,11 @@ impl Draw {
         if self.chance(15) {
             return Call::Txn(self.crowded_txn());
         }
-        Call::Txn(self.txn(0))
+        let mut txn = self.txn(0);
+        if deletes(&txn) {
+            keep_nothing(&mut txn);
+        }
+        Call::Txn(txn)
     }
 
     fn txn(&mut self, depth: usize) -> TxnRequest {
@@ -427,6 +431,35 @@ impl Draw {
             prev_kv: self.chance(400),
             watch_id: if self.chance(750) { 0 } else { self.watch_id() },
             fragment: self.chance(200),
+        }
+    }
+}
+
+fn ops_of(txn: &TxnRequest) -> impl Iterator<Item = &Request> {
+    let ops = txn.success.iter().chain(&txn.failure);
+    ops.filter_map(|op| op.request.as_ref())
+}
+
+fn deletes(txn: &TxnRequest) -> bool {
+    ops_of(txn).any(|request| match request {
+        Request::RequestDeleteRange(_) => true,
+        Request::RequestTxn(txn) => deletes(txn),
+        Request::RequestRange(_) | Request::RequestPut(_) => false,
+    })
+}
+
+/// Takes `ignore_value` and `ignore_lease` out of a txn that deletes: when a put is to keep the value of a key that the
+/// same txn has deleted, every etcd up to 3.7.1 ends in a panic while applying (server/etcdserver/txn/put.go), and again
+/// at every start. Nothing is to be compared with that.
+fn keep_nothing(txn: &mut TxnRequest) {
+    for op in txn.success.iter_mut().chain(&mut txn.failure) {
+        match &mut op.request {
+            Some(Request::RequestPut(put)) => {
+                put.ignore_value = false;
+                put.ignore_lease = false;
+            }
+            Some(Request::RequestTxn(txn)) => keep_nothing(txn),
+            Some(Request::RequestRange(_) | Request::RequestDeleteRange(_)) | None => {}
         }
     }
 }

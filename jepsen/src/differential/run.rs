@@ -40,7 +40,8 @@ struct Pair<'a> {
     /// A watcher was made that has a past to catch up with.
     catching_up: bool,
     diverged: bool,
-    compacted: bool,
+    /// The revision of the last compaction.
+    compacted: Option<i64>,
     /// The latest calls with the oracle's answers, for a finding that only shows later.
     recent: VecDeque<String>,
     outcome: Outcome,
@@ -70,7 +71,7 @@ impl Run {
             current: 1,
             catching_up: false,
             diverged: false,
-            compacted: false,
+            compacted: None,
             recent: VecDeque::new(),
             outcome: Outcome::default(),
         };
@@ -100,7 +101,13 @@ impl Run {
 
 impl Pair<'_> {
     async fn step(&mut self, index: usize, call: Call) {
-        let call = call.at(self.current);
+        let mut call = call.at(self.current);
+        if let Call::WatchCreate(_, request) = &mut call
+            && !self.run.release.dialect().hash_after_compaction
+            && self.compacted == Some(request.start_revision)
+        {
+            request.start_revision += 1;
+        }
         self.outcome.calls += 1;
         match &call {
             Call::WatchSettle => return self.settle(index).await,
@@ -117,7 +124,7 @@ impl Pair<'_> {
                 self.catching_up |= start > 0 && start <= self.current;
             }
             Call::HashKv(_)
-                if self.compacted && !self.run.release.dialect().hash_after_compaction =>
+                if self.compacted.is_some() && !self.run.release.dialect().hash_after_compaction =>
             {
                 return;
             }
@@ -135,7 +142,9 @@ impl Pair<'_> {
         let (ours_at, theirs_at) = (ours.revision(), theirs.revision());
         self.current = self.current.max(theirs_at.unwrap_or(0));
         let (ours, theirs) = (ours.masked(), theirs.masked());
-        self.compacted |= matches!(theirs, Answer::Compact(_));
+        if let (Call::Compact(request), Answer::Compact(_)) = (call, &theirs) {
+            self.compacted = Some(request.revision);
+        }
         *self.outcome.kinds.entry(kind_of(&theirs)).or_default() += 1;
         if ours.agrees_with(&theirs) {
             self.recent.push_back(Finding::brief(index, call, &theirs));

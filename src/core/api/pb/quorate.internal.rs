@@ -169,3 +169,104 @@ pub struct MachineRecord {
     #[prost(int64, tag = "6")]
     pub last_time_ms: i64,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerRequest {
+    #[prost(oneof = "peer_request::Ask", tags = "1, 2, 3")]
+    pub ask: ::core::option::Option<peer_request::Ask>,
+}
+/// Nested message and enum types in `PeerRequest`.
+pub mod peer_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Ask {
+        #[prost(message, tag = "1")]
+        Append(super::PeerAppend),
+        #[prost(message, tag = "2")]
+        Vote(super::PeerVote),
+        #[prost(message, tag = "3")]
+        PreVote(super::PeerVote),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerResponse {
+    #[prost(oneof = "peer_response::Answer", tags = "1, 2")]
+    pub answer: ::core::option::Option<peer_response::Answer>,
+}
+/// Nested message and enum types in `PeerResponse`.
+pub mod peer_response {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Answer {
+        #[prost(message, tag = "1")]
+        Append(super::PeerAppended),
+        #[prost(message, tag = "2")]
+        Vote(super::PeerVoted),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerBallot {
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    #[prost(uint64, tag = "2")]
+    pub member_id: u64,
+    #[prost(bool, tag = "3")]
+    pub committed: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerAppend {
+    #[prost(message, optional, tag = "1")]
+    pub vote: ::core::option::Option<PeerBallot>,
+    #[prost(message, optional, tag = "2")]
+    pub prev: ::core::option::Option<LogPosition>,
+    #[prost(message, repeated, tag = "3")]
+    pub entries: ::prost::alloc::vec::Vec<PeerEntry>,
+    #[prost(message, optional, tag = "4")]
+    pub commit: ::core::option::Option<LogPosition>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerEntry {
+    #[prost(message, optional, tag = "1")]
+    pub log_id: ::core::option::Option<LogPosition>,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub payload: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerAppended {
+    #[prost(oneof = "peer_appended::Outcome", tags = "1, 2, 3, 4")]
+    pub outcome: ::core::option::Option<peer_appended::Outcome>,
+}
+/// Nested message and enum types in `PeerAppended`.
+pub mod peer_appended {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Outcome {
+        #[prost(message, tag = "1")]
+        Success(super::Blank),
+        #[prost(message, tag = "2")]
+        Partial(super::PeerUpTo),
+        #[prost(message, tag = "3")]
+        Conflict(super::Blank),
+        #[prost(message, tag = "4")]
+        HigherVote(super::PeerBallot),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerUpTo {
+    #[prost(message, optional, tag = "1")]
+    pub log_id: ::core::option::Option<LogPosition>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerVote {
+    #[prost(message, optional, tag = "1")]
+    pub vote: ::core::option::Option<PeerBallot>,
+    #[prost(message, optional, tag = "2")]
+    pub last: ::core::option::Option<LogPosition>,
+    #[prost(bool, tag = "3")]
+    pub leadership_transfer: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerVoted {
+    #[prost(message, optional, tag = "1")]
+    pub vote: ::core::option::Option<PeerBallot>,
+    #[prost(bool, tag = "2")]
+    pub granted: bool,
+    #[prost(message, optional, tag = "3")]
+    pub last: ::core::option::Option<LogPosition>,
+}

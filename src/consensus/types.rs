@@ -1,0 +1,102 @@
+//! The types openraft is run with, and the sink that committed entries go to.
+//!
+//! **Invariant:** an openraft type never leaves this floor, upward, to disk or to the wire: `convert.rs` stands at
+//! each of these edges.
+
+use std::fmt;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use openraft::OptionalSend;
+use openraft::impls::{BoxedErrorSource, InlineBatch, OneshotResponder};
+use quorate_core::api::ids::LogId;
+use quorate_core::api::pb::internal::{LogPayload, StoredMembership};
+
+/// Binds openraft's type parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TypeConfig;
+
+// By hand: `declare_raft_types!` cannot override the generic `Responder` and `Batch`.
+impl openraft::RaftTypeConfig for TypeConfig {
+    type D = Proposal;
+    type R = ();
+    type NodeId = u64;
+    type Node = PeerNode;
+    type Term = u64;
+    // One leader a term, as etcd's raft_term wants; openraft's default allows several.
+    type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>;
+    type Vote = openraft::Vote<Self::LeaderId>;
+    type Payload = openraft::EntryPayload<Proposal, u64, PeerNode>;
+    type Entry = openraft::Entry<CommittedLeader, Self::Payload>;
+    type AsyncRuntime = openraft_rt_tokio::TokioRuntime;
+    type Responder<T>
+        = OneshotResponder<Self, T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = BoxedErrorSource;
+}
+
+pub(crate) type CommittedLeader = openraft::vote::leader_id_std::CommittedLeaderId<u64>;
+pub(crate) type RaftLogId = openraft::LogId<CommittedLeader>;
+pub(crate) type RaftVote = openraft::Vote<openraft::impls::leader_id_std::LeaderId<u64, u64>>;
+pub(crate) type RaftEntry = openraft::Entry<CommittedLeader, RaftPayload>;
+pub(crate) type RaftPayload = openraft::EntryPayload<Proposal, u64, PeerNode>;
+pub(crate) type RaftMembership = openraft::Membership<u64, PeerNode>;
+pub(crate) type RaftStoredMembership = openraft::StoredMembership<CommittedLeader, u64, PeerNode>;
+
+/// An encoded `internal.LogPayload` whose arm is `entry`: the bytes that the proposer packed, unchanged until apply.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Proposal(pub(crate) Bytes);
+
+// Never the content: it holds users' values.
+impl fmt::Debug for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Proposal({} bytes)", self.0.len())
+    }
+}
+
+impl fmt::Display for Proposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// What the membership says of one member beside its id.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PeerNode {
+    pub(crate) peer_urls: Vec<String>,
+    pub(crate) voter_when_caught_up: bool,
+}
+
+/// The sink failed: the member must stop. The text is the cause, for its last log line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Fatal(pub String);
+
+/// Where committed entries go. Implemented by the keyspace.
+///
+/// Called by one task, in log order, never twice for an entry, and never again after a [`Fatal`]. `apply` may
+/// await (cold reads run off the runtime's thread), but no lock is held by the caller meanwhile.
+pub trait AppliedSink: Send + Sync + 'static {
+    /// Applies committed entries, all of them or none that follow the failed one.
+    fn apply(&self, entries: Vec<(LogId, LogPayload)>) -> BoxFuture<'_, Result<(), Fatal>>;
+
+    /// The last applied entry and the membership in force there.
+    fn applied(&self) -> (Option<LogId>, StoredMembership);
+
+    /// Replaces the whole state by that of a prepared snapshot. The default refuses: a group of one voter never
+    /// receives one.
+    fn install(&self, at: LogId, membership: StoredMembership) -> BoxFuture<'_, Result<(), Fatal>> {
+        let _ = (at, membership);
+        Box::pin(async {
+            Err(Fatal(
+                "installing a snapshot is not implemented: this member cannot be brought up by one"
+                    .to_owned(),
+            ))
+        })
+    }
+}

@@ -1,0 +1,90 @@
+//! Who is a member, and what members told about themselves.
+//!
+//! **Invariant:** raft's membership entry is the only truth for voters and peer URLs; names and client URLs are
+//! told by each member through the log, and go when the membership drops it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::api::batch::Space;
+use crate::api::ids::{LogId, MemberId};
+use crate::api::pb::internal::{MemberAttributes, Membership, StoredMembership};
+use crate::api::refusal::Corrupt;
+
+use super::changes::Changes;
+use super::records::{decode, member_key, position};
+
+/// The membership in force and the members' attributes.
+#[derive(Debug, Default)]
+pub(crate) struct MemberBook {
+    stored: StoredMembership,
+    attributes: BTreeMap<MemberId, MemberAttributes>,
+}
+
+impl MemberBook {
+    /// Puts a membership in force.
+    pub(crate) fn change(&mut self, at: LogId, membership: &Membership, changes: &mut Changes) {
+        self.stored = StoredMembership {
+            log_id: Some(position(at)),
+            membership: Some(membership.clone()),
+        };
+        let value = self.stored.encode_to_vec().into();
+        changes.record_unhashed(Space::Membership, Bytes::new(), Some(value));
+        let hash = crc32c::crc32c(&membership.encode_to_vec());
+        changes.roll_fact(Space::Membership as u64, u64::from(hash));
+        let gone = self.attributes.keys().copied();
+        let gone: Vec<MemberId> = gone.filter(|id| !self.admits(*id)).collect();
+        for id in gone {
+            self.attributes.remove(&id);
+            changes.record(Space::MemberAttributes, member_key(id.0), None);
+        }
+    }
+
+    /// Notes what a member told; not of one that is no member (any more).
+    pub(crate) fn tell(&mut self, attributes: &MemberAttributes, changes: &mut Changes) {
+        let id = MemberId(attributes.member_id);
+        if !self.admits(id) || self.attributes.get(&id) == Some(attributes) {
+            return;
+        }
+        let value = attributes.encode_to_vec().into();
+        changes.record(Space::MemberAttributes, member_key(id.0), Some(value));
+        self.attributes.insert(id, attributes.clone());
+    }
+
+    /// The member is in the membership, or no membership is known yet.
+    fn admits(&self, id: MemberId) -> bool {
+        self.stored.membership.as_ref().is_none_or(|membership| {
+            membership.nodes.iter().any(|node| node.member_id == id.0)
+                || membership
+                    .configs
+                    .iter()
+                    .any(|config| config.member_ids.contains(&id.0))
+        })
+    }
+
+    pub(crate) fn stored(&self) -> &StoredMembership {
+        &self.stored
+    }
+
+    pub(crate) fn attributes(&self, id: MemberId) -> Option<&MemberAttributes> {
+        self.attributes.get(&id)
+    }
+
+    pub(crate) fn all_attributes(&self) -> impl Iterator<Item = &MemberAttributes> {
+        self.attributes.values()
+    }
+
+    pub(crate) fn restore_membership(&mut self, value: &[u8]) -> Result<(), Corrupt> {
+        self.stored = decode("membership record", value)?;
+        Ok(())
+    }
+
+    pub(crate) fn restore_attributes(&mut self, value: &[u8]) -> Result<(), Corrupt> {
+        let attributes = decode::<MemberAttributes>("member attributes", value)?;
+        self.attributes
+            .insert(MemberId(attributes.member_id), attributes);
+        Ok(())
+    }
+}

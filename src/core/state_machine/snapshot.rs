@@ -1,0 +1,200 @@
+//! The whole state as records and headers: taken out for a base, taken in at a restart.
+//!
+//! ```text
+//!   freeze() ──> records of a log position + a pin: history is then read through the view, at leisure
+//!   Restorer ──> record(..) for each, header(..) in revision order, finish(applied) ──> StateMachine
+//! ```
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::api::batch::{RecordChange, Space};
+use crate::api::ids::{LeaseId, LogId, Revision};
+use crate::api::pb::internal::MachineRecord;
+use crate::api::refusal::Corrupt;
+
+use super::StateMachine;
+use super::mvcc::key_index::Packed;
+use super::mvcc::pins::Pin;
+use super::records::{decode, log_id, member_key};
+
+/// One stored revision without its value: what the index is rebuilt from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevisionHeader {
+    /// Where it stands in history.
+    pub revision: Revision,
+    /// The key was deleted; then the numbers below are 0.
+    pub tombstone: bool,
+    /// The key.
+    pub key: Bytes,
+    /// The main revision that created the key.
+    pub create_revision: i64,
+    /// Puts since then, from 1.
+    pub version: i64,
+    /// The lease, or 0.
+    pub lease: i64,
+    /// Bytes of its value.
+    pub value_len: u32,
+}
+
+/// The state at a log position, but for history, which the view has.
+#[derive(Debug)]
+pub struct FrozenMachine {
+    /// The last entry in it.
+    pub applied: Option<LogId>,
+    /// Its newest revision: history up to here belongs to it.
+    pub revision: i64,
+    /// Its compact revision.
+    pub compact_revision: i64,
+    /// Its rolling hash.
+    pub rolling_hash: u64,
+    /// Every record of it, by space and key, [`Space::Machine`] first.
+    pub records: Vec<RecordChange>,
+    /// Keeps its history whole, from its compact revision on, until dropped.
+    pub pin: Pin,
+}
+
+impl StateMachine {
+    /// Takes the state as it is now; its size is that of the records, not of history.
+    pub fn freeze(&self) -> FrozenMachine {
+        let mut records = vec![change(Space::Machine, Bytes::new(), self.machine_record())];
+        for (key, value) in self.leases.records() {
+            records.push(change(Space::Lease, key, value));
+        }
+        for (key, value) in self.alarms.records() {
+            records.push(change(Space::Alarm, key, value));
+        }
+        for (key, value) in self.proposers.records() {
+            records.push(change(Space::Proposer, key, value));
+        }
+        let stored = self.members.stored();
+        if stored.membership.is_some() {
+            let value = stored.encode_to_vec().into();
+            records.push(change(Space::Membership, Bytes::new(), value));
+        }
+        for attributes in self.members.all_attributes() {
+            let key = member_key(attributes.member_id);
+            let value = attributes.encode_to_vec().into();
+            records.push(change(Space::MemberAttributes, key, value));
+        }
+        FrozenMachine {
+            applied: self.applied,
+            revision: self.mvcc.revision,
+            compact_revision: self.mvcc.compact_revision,
+            rolling_hash: self.rolling_hash,
+            records,
+            pin: self.pin(self.mvcc.compact_revision),
+        }
+    }
+}
+
+fn change(space: Space, key: Bytes, value: Bytes) -> RecordChange {
+    RecordChange {
+        space,
+        key,
+        value: Some(value),
+    }
+}
+
+/// Rebuilds a state machine.
+#[derive(Debug)]
+pub struct Restorer {
+    machine: StateMachine,
+    stored: Option<MachineRecord>,
+    newest: Option<Revision>,
+}
+
+impl Restorer {
+    /// Starts from nothing; values stay cold up to `value_budget_bytes` until they are written anew.
+    pub fn new(value_budget_bytes: usize) -> Restorer {
+        Restorer {
+            machine: StateMachine::new(value_budget_bytes),
+            stored: None,
+            newest: None,
+        }
+    }
+
+    /// Takes a record. Their order does not matter.
+    pub fn record(&mut self, space: Space, _key: &[u8], value: &[u8]) -> Result<(), Corrupt> {
+        match space {
+            Space::Machine => self.stored = Some(decode("machine record", value)?),
+            Space::Lease => self.machine.leases.restore(value)?,
+            Space::Alarm => self.machine.alarms.restore(value)?,
+            Space::Proposer => self.machine.proposers.restore(value)?,
+            Space::Membership => self.machine.members.restore_membership(value)?,
+            Space::MemberAttributes => self.machine.members.restore_attributes(value)?,
+        }
+        Ok(())
+    }
+
+    /// Takes a stored revision; they come in ascending order.
+    pub fn header(&mut self, header: &RevisionHeader) -> Result<(), Corrupt> {
+        let revision = header.revision;
+        if self.newest.is_some_and(|newest| newest >= revision)
+            || revision.main < 1
+            || revision.sub < 0
+        {
+            return Err(Corrupt::BadRevision {
+                revision: revision.to_string(),
+                reason: "it does not follow the one before".to_owned(),
+            });
+        }
+        self.newest = Some(revision);
+        let packed = Packed::new(revision, header.tombstone);
+        let (created, version, lease) = if header.tombstone {
+            (0, 0, 0)
+        } else {
+            (header.create_revision, header.version, header.lease)
+        };
+        let index = &mut self.machine.mvcc.index;
+        index.restore(&header.key, packed, created, version, lease);
+        Ok(())
+    }
+
+    /// The machine, if what came in agrees with `applied`, the log position it must stand at.
+    pub fn finish(self, applied: Option<LogId>) -> Result<StateMachine, Corrupt> {
+        let mut machine = self.machine;
+        let stored = self.stored.unwrap_or_else(|| machine.machine_state());
+        if stored.applied.map(log_id) != applied {
+            return Err(Corrupt::Invariant(format!(
+                "the machine record stands at {:?}, its store at {applied:?}",
+                stored.applied.map(log_id)
+            )));
+        }
+        if let Some(newest) = self.newest
+            && newest.main > stored.revision
+        {
+            return Err(Corrupt::BadRevision {
+                revision: newest.to_string(),
+                reason: format!("the machine record ends at {}", stored.revision),
+            });
+        }
+        machine.applied = applied;
+        machine.mvcc.revision = stored.revision;
+        machine.mvcc.compact_revision = stored.compact_revision;
+        machine.rolling_hash = stored.rolling_hash;
+        machine.cluster_level = stored.cluster_level;
+        machine.last_time_ms = stored.last_time_ms;
+        machine.attach_leased_keys()?;
+        Ok(machine)
+    }
+}
+
+impl StateMachine {
+    fn attach_leased_keys(&mut self) -> Result<(), Corrupt> {
+        for (key, index) in self.mvcc.index.iter() {
+            let lease = LeaseId(index.lease());
+            if lease == LeaseId::NONE {
+                continue;
+            }
+            if !self.leases.contains(lease) {
+                return Err(Corrupt::Invariant(format!(
+                    "revision {} hangs on lease {lease}, which does not exist",
+                    index.newest().revision()
+                )));
+            }
+            self.leases.attach(lease, key);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+//! Tests of the floor as a whole; those of one file stand in it.
+
+mod hash_kv;
+mod member;
+mod properties;
+mod refusals;
+mod scenario;
+mod strategies;

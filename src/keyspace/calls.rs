@@ -1,0 +1,254 @@
+//! The calls, each in etcd's order of checks: quota, shape, then the log or the state (v3rpc/quota.go, key.go).
+
+use quorate_core::api::ids::LeaseId;
+use quorate_core::api::pb::etcdserverpb as pb;
+use quorate_core::api::pb::etcdserverpb::alarm_request::AlarmAction;
+use quorate_core::api::pb::internal::Command;
+use quorate_core::api::pb::internal::command::Request;
+use quorate_core::api::refusal::{Corrupt, Refusal};
+use quorate_core::api::reply::Reply;
+use quorate_core::state_machine::check::{check_delete_range, check_put, check_txn};
+use quorate_core::state_machine::{Limits, quota, txn};
+use rand::RngCore as _;
+
+use super::lease::{NotLeader, RenewError, admit_grant};
+use super::watch::{WatchHub, WatchStream};
+use super::{Keyspace, KeyspaceError, RangeChunks, TimeoutKind, members, upkeep};
+
+/// A reply of another kind than its request asks for: the state machine and this floor disagree.
+fn unexpected(reply: &Reply) -> KeyspaceError {
+    let kind = format!("{reply:?}");
+    let kind = kind.split('(').next().unwrap_or_default();
+    KeyspaceError::Corrupt(Corrupt::Invariant(format!("a reply of another kind: {kind}")))
+}
+
+impl Keyspace {
+    /// Range: linearizable unless `serializable`.
+    pub async fn range(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, KeyspaceError> {
+        self.0.reader.range(request).await
+    }
+
+    /// The same in chunks, pinned to one revision (etcd 3.7).
+    pub async fn range_stream(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<RangeChunks, KeyspaceError> {
+        self.0.reader.range_stream(request).await
+    }
+
+    /// Put.
+    pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, KeyspaceError> {
+        self.check_quota(quota::put_cost(&request)).await?;
+        check_put(&request)?;
+        match self.0.writer.write(Request::Put(request)).await? {
+            Reply::Put(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// DeleteRange.
+    pub async fn delete_range(
+        &self,
+        request: pb::DeleteRangeRequest,
+    ) -> Result<pb::DeleteRangeResponse, KeyspaceError> {
+        check_delete_range(&request)?;
+        match self.0.writer.write(Request::DeleteRange(request)).await? {
+            Reply::DeleteRange(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Txn; one that only reads does not enter the log.
+    pub async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, KeyspaceError> {
+        self.check_quota(quota::txn_cost(&request)).await?;
+        check_txn(&request, self.limits())?;
+        if txn::is_read_only(&request) {
+            return self.0.reader.read_only_txn(request).await;
+        }
+        match self.0.writer.write(Request::Txn(request)).await? {
+            Reply::Txn(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Compact; with `physical` it waits until the dead revisions are gone from index and store.
+    pub async fn compact(
+        &self,
+        request: pb::CompactionRequest,
+    ) -> Result<pb::CompactionResponse, KeyspaceError> {
+        match self.0.writer.write(Request::Compaction(request)).await? {
+            Reply::Compaction(response) => {
+                if request.physical {
+                    self.0.sweeper.wait_swept(request.revision).await?;
+                }
+                Ok(response)
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// LeaseGrant: id 0 is replaced, the TTL raised to the minimum.
+    pub async fn lease_grant(
+        &self,
+        request: pb::LeaseGrantRequest,
+    ) -> Result<pb::LeaseGrantResponse, KeyspaceError> {
+        self.check_quota(quota::cost(&Request::LeaseGrant(request))).await?;
+        let draw = || self.0.random.lock().next_u64();
+        let grant = admit_grant(request, self.0.config.election_timeout, draw)?;
+        match self.0.writer.write(Request::LeaseGrant(grant)).await? {
+            Reply::LeaseGrant(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// LeaseRevoke: deletes the keys that hang on it, in one revision.
+    pub async fn lease_revoke(
+        &self,
+        request: pb::LeaseRevokeRequest,
+    ) -> Result<pb::LeaseRevokeResponse, KeyspaceError> {
+        match self.0.writer.write(Request::LeaseRevoke(request)).await? {
+            Reply::LeaseRevoke(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// One keep-alive: the TTL in seconds after the renewal, 0 for a lease that is unknown or has run out.
+    pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<i64, KeyspaceError> {
+        let renewed = self.0.lessor.renew(id);
+        match tokio::time::timeout(self.0.config.request_timeout(), renewed).await {
+            Ok(Ok(ttl)) => Ok(ttl),
+            Ok(Err(RenewError::NotFound)) => Ok(0),
+            Ok(Err(RenewError::NotLeader(NotLeader))) => Err(self.not_leader()),
+            Ok(Err(RenewError::Failed(_))) | Err(_) => {
+                Err(KeyspaceError::Timeout(TimeoutKind::Plain))
+            }
+        }
+    }
+
+    /// LeaseTimeToLive: TTL -1 for an unknown lease.
+    pub async fn lease_time_to_live(
+        &self,
+        request: pb::LeaseTimeToLiveRequest,
+    ) -> Result<pb::LeaseTimeToLiveResponse, KeyspaceError> {
+        let found = self.0.lessor.time_to_live(LeaseId(request.id), request.keys);
+        let live = found.await.map_err(|NotLeader| self.not_leader())?;
+        let mut response = pb::LeaseTimeToLiveResponse {
+            header: self.revision_header(),
+            id: request.id,
+            ttl: -1,
+            ..pb::LeaseTimeToLiveResponse::default()
+        };
+        if let Some(live) = live {
+            response.ttl = live.ttl;
+            response.granted_ttl = live.granted_ttl;
+            response.keys = live.keys;
+        }
+        Ok(response)
+    }
+
+    /// LeaseLeases: local, by deadline where they are held.
+    pub async fn lease_leases(&self) -> Result<pb::LeaseLeasesResponse, KeyspaceError> {
+        let ids = self.0.lessor.leases();
+        let leases = ids.into_iter().map(|id| pb::LeaseStatus { id: id.0 });
+        Ok(pb::LeaseLeasesResponse { header: self.revision_header(), leases: leases.collect() })
+    }
+
+    /// A client's stream of watchers.
+    pub fn watch(&self) -> WatchStream {
+        self.0.hub.open()
+    }
+
+    /// All watchers of this member, for metrics.
+    pub fn watch_hub(&self) -> &WatchHub {
+        &self.0.hub
+    }
+
+    /// Alarm GET, ACTIVATE and DEACTIVATE; all go through the log.
+    pub async fn alarm(
+        &self,
+        request: pb::AlarmRequest,
+    ) -> Result<pb::AlarmResponse, KeyspaceError> {
+        match self.0.writer.write(Request::Alarm(request)).await? {
+            Reply::Alarm(response) => Ok(response),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// HashKV at a revision, 0 for the current one: of a finished compaction to exactly that revision first, even
+    /// below today's compact revision, then computed.
+    pub async fn hash_kv(&self, revision: i64) -> Result<pb::HashKvResponse, KeyspaceError> {
+        let hash = match self.0.sweeper.cached_hash(revision) {
+            Some(hash) => hash,
+            None => upkeep::hash_kv(&self.0.state, revision).await?,
+        };
+        Ok(pb::HashKvResponse {
+            header: self.revision_header(),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.revision,
+        })
+    }
+
+    /// Hash of everything applied: comparable between members of this software at the same applied index.
+    pub async fn hash(&self) -> Result<pb::HashResponse, KeyspaceError> {
+        let rolling = self.0.state.machine.read().rolling_hash();
+        Ok(pb::HashResponse {
+            header: self.revision_header(),
+            hash: crc32c::crc32c(&rolling.to_be_bytes()),
+        })
+    }
+
+    /// Members sorted by id. Its header has no revision, as in etcd.
+    pub async fn member_list(
+        &self,
+        linearizable: bool,
+    ) -> Result<pb::MemberListResponse, KeyspaceError> {
+        if linearizable {
+            self.0.reader.linearize().await?;
+        }
+        Ok(pb::MemberListResponse {
+            header: Some(pb::ResponseHeader::default()),
+            members: members::list(&self.0.state.machine.read()),
+        })
+    }
+
+    fn limits(&self) -> Limits {
+        self.0.reader.limits
+    }
+
+    fn revision_header(&self) -> Option<pb::ResponseHeader> {
+        Some(pb::ResponseHeader { revision: self.revision(), ..pb::ResponseHeader::default() })
+    }
+
+    fn not_leader(&self) -> KeyspaceError {
+        match self.0.consensus.leader_view().leader() {
+            Some(_) => KeyspaceError::NotLeader,
+            None => KeyspaceError::NoLeader,
+        }
+    }
+
+    /// Refuses growth beyond the quota, or beyond the disk, and raises the alarm that makes every member refuse it.
+    async fn check_quota(&self, cost: u64) -> Result<(), KeyspaceError> {
+        let store = &self.0.state.store;
+        let within = match self.0.config.quota() {
+            Some(quota) => quota::fits(store.db_size(), cost, quota),
+            None => true,
+        };
+        if within && (cost == 0 || store.growth_refused().is_none()) {
+            return Ok(());
+        }
+        let alarm = pb::AlarmRequest {
+            action: AlarmAction::Activate as i32,
+            member_id: self.0.config.member_id.0,
+            alarm: pb::AlarmType::Nospace as i32,
+        };
+        let command = Command { request: Some(Request::Alarm(alarm)), ..Command::default() };
+        if let Err(error) = self.0.writer.write_unbounded(&command).await {
+            tracing::warn!(%error, "the NOSPACE alarm could not be raised");
+        }
+        Err(KeyspaceError::Refused(Refusal::NoSpace))
+    }
+}

@@ -1,0 +1,107 @@
+//! What one keyspace is opened with: what all members must agree on, and what may differ.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_core::api::ids::{ClusterId, GroupId, MemberId};
+
+use crate::consensus::Transport;
+use crate::support::clock::Clock;
+use crate::support::spawn::Blocking;
+
+/// Settings of one keyspace on one member.
+#[derive(Clone, Debug)]
+pub struct KeyspaceConfig {
+    /// Which raft group of the process.
+    pub group: GroupId,
+    /// The keyspace's cluster id ([`crate::keyspace::members::cluster_id`]).
+    pub cluster_id: ClusterId,
+    /// This member ([`crate::keyspace::members::member_id`]).
+    pub member_id: MemberId,
+    /// `--name`, told to the other members once this one runs.
+    pub name: String,
+    /// `--advertise-client-urls`, told likewise.
+    pub client_urls: Vec<String>,
+    /// The first members: used on a first start only, afterwards the log knows them.
+    pub initial_members: Vec<InitialMember>,
+    /// `--heartbeat-interval`; 100 ms in etcd.
+    pub heartbeat: Duration,
+    /// `--election-timeout`; 1 s in etcd.
+    pub election_timeout: Duration,
+    /// `--max-request-bytes`; 1.5 MiB in etcd.
+    pub request_bytes_max: usize,
+    /// `--max-txn-ops`; 128 in etcd.
+    pub txn_ops_max: usize,
+    /// `--quota-backend-bytes` as typed: 0 means 2 GiB, below 0 means no quota.
+    pub quota_bytes: i64,
+    /// `--auto-compaction-mode` and `--auto-compaction-retention`.
+    pub auto_compaction: Option<AutoCompaction>,
+    /// `--watch-progress-notify-interval`; 10 min in etcd.
+    pub watch_progress_interval: Duration,
+}
+
+impl KeyspaceConfig {
+    /// etcd's defaults for the first start of a member that is alone.
+    pub fn single(cluster_id: ClusterId, member: InitialMember) -> Self {
+        KeyspaceConfig {
+            group: GroupId(0),
+            cluster_id,
+            member_id: member.id,
+            name: "default".to_owned(),
+            client_urls: Vec::new(),
+            initial_members: vec![member],
+            heartbeat: Duration::from_millis(100),
+            election_timeout: Duration::from_secs(1),
+            request_bytes_max: 3 * 512 * 1024,
+            txn_ops_max: 128,
+            quota_bytes: 0,
+            auto_compaction: None,
+            watch_progress_interval: Duration::from_secs(600),
+        }
+    }
+
+    /// How long a request may take: etcd's `ReqTimeout` (server/config/config.go).
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// The quota in bytes, `None` when off.
+    pub fn quota(&self) -> Option<u64> {
+        match self.quota_bytes {
+            0 => Some(2 << 30),
+            below if below < 0 => None,
+            bytes => Some(bytes.unsigned_abs()),
+        }
+    }
+}
+
+/// One of the members that a keyspace begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitialMember {
+    /// Its id, by etcd's formula.
+    pub id: MemberId,
+    /// Where the other members reach it.
+    pub peer_urls: Vec<String>,
+}
+
+/// Compaction by itself, on the leader only (etcd `server/etcdserver/api/v3compactor`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// Keep what was written within this period.
+    Periodic(Duration),
+    /// Keep this many revisions; looked at every five minutes.
+    Revision(i64),
+}
+
+/// What the keyspace takes from its host, so that a simulation may put its own in.
+#[derive(Clone, Debug)]
+pub struct Seams {
+    /// The hour, stamped into entries.
+    pub clock: Arc<dyn Clock>,
+    /// Where slices of long work run.
+    pub blocking: Arc<Blocking>,
+    /// Frames to other members.
+    pub transport: Arc<dyn Transport>,
+    /// Random, drawn at process start: only this process has waiters for entries that carry it.
+    pub incarnation: u64,
+}

@@ -1,0 +1,59 @@
+//! What a keyspace answers instead of a reply. The wire code and text of each stand in `service/status.rs`.
+
+use quorate_core::api::refusal::{Corrupt, Refusal};
+
+/// Why a request has no reply. One enum for every call, matched without a catch-all where it meets the wire.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyspaceError {
+    /// The request was understood and refused; replicated requests are refused alike by every member.
+    #[error("refused: {0}")]
+    Refused(#[from] Refusal),
+    /// This member knows no leader (`etcdserver: no leader`).
+    #[error("no leader")]
+    NoLeader,
+    /// Leadership moved while the request was under way; a read may be retried (`etcdserver: leader changed`).
+    #[error("leader changed")]
+    LeaderChanged,
+    /// The request ran longer than 5 s + 2 x election timeout. A write may or may not have taken effect.
+    #[error("timed out: {0:?}")]
+    Timeout(TimeoutKind),
+    /// The write never left this member, because it knew no leader for the whole request timeout: etcd's bare
+    /// `context deadline exceeded` (etcdserver/v3_server.go, `processInternalRaftRequestOnce`).
+    #[error("context deadline exceeded")]
+    DeadlineExceeded,
+    /// Too much is waiting (`etcdserver: too many requests`).
+    #[error("too many requests")]
+    TooManyRequests,
+    /// The marshalled request is longer than `--max-request-bytes` (`etcdserver: request is too large`).
+    #[error("request is too large")]
+    RequestTooLarge,
+    /// The server is stopping (`etcdserver: server stopped`). A write may or may not have taken effect.
+    #[error("server stopped")]
+    Stopped,
+    /// No member has that id (`etcdserver: member not found`).
+    #[error("member not found")]
+    MemberNotFound,
+    /// This member does not lead, and the request can only be answered by the leader (`etcdserver: not leader`).
+    #[error("not leader")]
+    NotLeader,
+    /// Not built yet: the service answers UNIMPLEMENTED, never a made-up result.
+    #[error("not implemented: {0}")]
+    Unimplemented(&'static str),
+    /// Memory, disk or code is broken; the member is stopping.
+    #[error("corrupt: {0}")]
+    Corrupt(#[from] Corrupt),
+}
+
+/// Which of etcd's four timeout texts fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeoutKind {
+    /// `request timed out`
+    Plain,
+    /// `request timed out, possibly due to previous leader failure`: it began in the two election timeouts before
+    /// the present leader was elected.
+    LeaderFailure,
+    /// `request timed out, possibly due to connection lost`: no quorum, or no leader, was heard since it began.
+    ConnectionLost,
+    /// `request timed out, waiting for the applied index took too long`
+    AppliedIndex,
+}

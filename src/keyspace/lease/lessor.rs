@@ -1,0 +1,257 @@
+//! The lessor: holds the deadlines while this member leads, and answers for them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quorate_core::api::batch::LeaseChange;
+use quorate_core::api::ids::{LeaseId, LogId, Term};
+use quorate_core::api::pb::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest};
+use tokio::time::Instant;
+
+use super::counters::LeaseCounters;
+use super::deadlines::{Deadlines, Renewal};
+use super::seams::{Leadership, LeaseFacts, NotLeader, ProposalFailed};
+
+/// How leases of a keyspace behave on this member.
+#[derive(Clone, Copy, Debug)]
+pub struct LessorOptions {
+    /// `--election-timeout`: every lease gets this on top when leadership begins.
+    pub election_timeout: Duration,
+    /// An expiry that was not applied is proposed again after this: the request timeout.
+    pub expiry_retry: Duration,
+}
+
+impl LessorOptions {
+    /// etcd's: the request timeout is 5 s + two election timeouts.
+    pub fn for_election_timeout(election_timeout: Duration) -> LessorOptions {
+        LessorOptions {
+            election_timeout,
+            expiry_retry: Duration::from_secs(5) + 2 * election_timeout,
+        }
+    }
+}
+
+/// Why a lease was not renewed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RenewError {
+    /// There is no such lease, or it has ended: the answer is TTL 0.
+    #[error("the lease does not exist")]
+    NotFound,
+    /// Another member has to be asked.
+    #[error(transparent)]
+    NotLeader(#[from] NotLeader),
+    /// What had to be replicated first was not.
+    #[error(transparent)]
+    Failed(#[from] ProposalFailed),
+}
+
+/// How long a lease has to live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimeToLive {
+    /// Whole seconds left, rounded down.
+    pub ttl: i64,
+    /// Seconds granted.
+    pub granted_ttl: i64,
+    /// The keys that hang on it, sorted; empty unless asked for.
+    pub keys: Vec<Bytes>,
+}
+
+/// The leases of one keyspace, as this member leads them or not. Cheap to clone; one task runs [`Lessor::run`].
+#[derive(Clone)]
+pub struct Lessor(pub(super) Arc<Shared>);
+
+pub(super) struct Shared {
+    state: Mutex<State>,
+    facts: Arc<dyn LeaseFacts>,
+    pub(super) leadership: Arc<dyn Leadership>,
+    pub(super) options: LessorOptions,
+    pub(super) counters: Arc<LeaseCounters>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The term this member leads, as consensus told last.
+    leads: Option<Term>,
+    /// The term of the entry applied last.
+    applied: Term,
+    /// Held while both are the same.
+    deadlines: Option<Deadlines>,
+}
+
+impl fmt::Debug for Lessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lessor").field("options", &self.0.options).finish_non_exhaustive()
+    }
+}
+
+impl Lessor {
+    /// A lessor that leads nothing yet.
+    pub fn new(
+        facts: Arc<dyn LeaseFacts>,
+        leadership: Arc<dyn Leadership>,
+        options: LessorOptions,
+    ) -> Lessor {
+        Lessor(Arc::new(Shared {
+            state: Mutex::new(State { leads: None, applied: Term(0), deadlines: None }),
+            facts,
+            leadership,
+            options,
+            counters: Arc::default(),
+        }))
+    }
+
+    /// An entry was applied, and changed these leases. Called by the sink for every entry, in log order, after the
+    /// state machine has it and without the state machine's lock.
+    pub fn applied(&self, at: LogId, changes: &[LeaseChange]) {
+        let mut state = self.0.state.lock();
+        state.applied = at.term;
+        if !changes.is_empty() {
+            let now = Instant::now();
+            for change in changes {
+                match change {
+                    LeaseChange::Granted { .. } => self.0.counters.add_granted(),
+                    LeaseChange::Ended { .. } => self.0.counters.add_revoked(),
+                    LeaseChange::Checkpointed { .. } => {}
+                }
+                if let Some(deadlines) = &mut state.deadlines {
+                    deadlines.follow(change, now);
+                }
+            }
+        }
+        self.promote_if_due(&mut state);
+    }
+
+    /// This member leads `term` from now on, or no term (`None`). Deadlines begin when the term's first entry is
+    /// applied too, in whichever order the two are told, and are forgotten with the term.
+    pub fn leads(&self, term: Option<Term>) {
+        let mut state = self.0.state.lock();
+        if state.leads != term {
+            state.deadlines = None;
+            state.leads = term;
+        }
+        self.promote_if_due(&mut state);
+    }
+
+    /// The state machine was replaced by a snapshot applied up to `at`: what was held is read anew.
+    pub fn restored(&self, at: LogId) {
+        let mut state = self.0.state.lock();
+        state.applied = at.term;
+        state.deadlines = None;
+        self.promote_if_due(&mut state);
+    }
+
+    fn promote_if_due(&self, state: &mut State) {
+        if state.deadlines.is_none()
+            && let Some(term) = state.leads
+            && state.applied == term
+        {
+            let facts = self.0.facts.leases();
+            let extension = self.0.options.election_timeout;
+            let deadlines = Deadlines::of_term(term, facts, Instant::now(), extension);
+            state.deadlines = Some(deadlines);
+        }
+    }
+
+    /// Renews a lease and answers its TTL. One past its deadline is waited for until it has ended; then it is
+    /// [`RenewError::NotFound`]. A member that is not sure of its leadership confirms it first.
+    pub async fn renew(&self, id: LeaseId) -> Result<i64, RenewError> {
+        // Leadership was confirmed, and with it that everything committed is applied here, since the last wait.
+        let mut confirmed = false;
+        let mut cleared = false;
+        loop {
+            let term = self.term().ok_or(NotLeader)?;
+            if !confirmed && !self.0.leadership.is_fresh(term) {
+                self.0.leadership.confirm(term).await?;
+                confirmed = true;
+            }
+            let renewal = self.holding(term, |held| held.renew(id, Instant::now(), cleared))?;
+            match renewal {
+                Renewal::Renewed(ttl) => {
+                    self.0.counters.add_renewed();
+                    return Ok(ttl);
+                }
+                Renewal::Unknown if confirmed => return Err(RenewError::NotFound),
+                Renewal::Unknown => {
+                    // A grant may be committed and not applied here yet.
+                    self.0.leadership.confirm(term).await?;
+                    confirmed = true;
+                }
+                Renewal::Expired(mut end) => {
+                    // An error says that the sender is gone, and that is what is waited for.
+                    let _ = end.changed().await;
+                    confirmed = false;
+                }
+                Renewal::Checkpointed => {
+                    self.clear_checkpoint(id).await?;
+                    cleared = true;
+                    confirmed = false;
+                }
+            }
+        }
+    }
+
+    async fn clear_checkpoint(&self, id: LeaseId) -> Result<(), ProposalFailed> {
+        let full = LeaseCheckpoint { id: id.0, remaining_ttl: 0 };
+        let checkpoint = LeaseCheckpointRequest { checkpoints: vec![full] };
+        self.0.leadership.propose_checkpoint(checkpoint).await
+    }
+
+    /// How long a lease has to live; `None` if there is no such lease.
+    pub async fn time_to_live(
+        &self,
+        id: LeaseId,
+        with_keys: bool,
+    ) -> Result<Option<TimeToLive>, NotLeader> {
+        let term = self.term().ok_or(NotLeader)?;
+        let left = || self.holding(term, |held| held.left(id, Instant::now()));
+        let found = match left()? {
+            Some(found) => Some(found),
+            None => {
+                self.0.leadership.confirm(term).await?;
+                left()?
+            }
+        };
+        let keys = |id| {
+            if with_keys { self.0.facts.keys(id) } else { Vec::new() }
+        };
+        let live = found.map(|(granted_ttl, ttl)| TimeToLive { ttl, granted_ttl, keys: keys(id) });
+        // Keys were read outside the lock: still the leader, still the truth.
+        self.holding(term, |_| live)
+    }
+
+    /// Every lease that this member knows: leading, by deadline; else by id.
+    pub fn leases(&self) -> Vec<LeaseId> {
+        if let Some(deadlines) = &self.0.state.lock().deadlines {
+            return deadlines.by_deadline();
+        }
+        let facts = self.0.facts.leases();
+        facts.into_iter().map(|fact| fact.id).collect()
+    }
+
+    /// Facts for the metrics page.
+    pub fn counters(&self) -> Arc<LeaseCounters> {
+        Arc::clone(&self.0.counters)
+    }
+
+    /// The term whose deadlines are held.
+    pub(super) fn term(&self) -> Option<Term> {
+        let state = self.0.state.lock();
+        state.deadlines.as_ref().map(|deadlines| deadlines.term)
+    }
+
+    /// Runs `work` on the deadlines of `term`, if they are still held.
+    pub(super) fn holding<R>(
+        &self,
+        term: Term,
+        work: impl FnOnce(&mut Deadlines) -> R,
+    ) -> Result<R, NotLeader> {
+        let mut state = self.0.state.lock();
+        match &mut state.deadlines {
+            Some(deadlines) if deadlines.term == term => Ok(work(deadlines)),
+            Some(_) | None => Err(NotLeader),
+        }
+    }
+}

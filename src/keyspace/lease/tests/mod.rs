@@ -1,0 +1,7 @@
+//! The lessor on a clock that the test steps, over a double of the replicated leases and the leader's seat.
+
+mod double;
+mod expiry;
+mod renewal;
+mod schedules;
+mod terms;

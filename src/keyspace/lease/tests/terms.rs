@@ -1,0 +1,88 @@
+//! Leadership comes and goes.
+
+use quorate_core::api::ids::{LeaseId, LogId, Term};
+use tokio::time::Instant;
+
+use super::double::{Fate, Member, pass};
+use crate::keyspace::lease::NotLeader;
+
+#[tokio::test(start_paused = true)]
+async fn deadlines_begin_when_the_terms_first_entry_is_applied() {
+    let member = Member::new();
+    let _running = tokio::spawn(member.lessor().run(std::future::pending()));
+    member.grant(1, 5);
+    let ttl = || async { member.lessor().time_to_live(LeaseId(1), false).await };
+
+    member.lessor().leads(Some(Term(2)));
+    assert_eq!(ttl().await, Err(NotLeader), "led, but nothing of the term applied");
+    pass(60.0).await;
+    member.begin(2);
+    assert_eq!(ttl().await.unwrap().unwrap().ttl, 6, "the TTL and an election timeout");
+
+    member.begin(3);
+    member.lessor().leads(Some(Term(4)));
+    assert_eq!(ttl().await, Err(NotLeader), "a term between: nothing is kept");
+    member.lessor().leads(Some(Term(3)));
+    assert_eq!(ttl().await.unwrap().unwrap().ttl, 6, "applied first, told second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_gives_every_lease_its_time_again() {
+    let (member, _running) = Member::leading();
+    member.grant(1, 5);
+    pass(4.0).await;
+    member.follow();
+    pass(100.0).await;
+    assert_eq!(member.alive(), [1], "a follower ends nothing");
+
+    let begun = Instant::now();
+    member.lead(2);
+    pass(20.0).await;
+    let [(_, at)] = member.ended()[..] else { panic!("it ended once") };
+    let lived = (at - begun).as_secs_f64();
+    assert!((6.0..6.6).contains(&lived), "{lived}");
+    assert_eq!(member.expiries()[0].term, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_goes_on_from_the_checkpointed_rest() {
+    let (member, _running) = Member::leading();
+    member.grant(1, 400);
+    pass(301.0).await;
+    member.follow();
+    member.lead(2);
+    let live = member.lessor().time_to_live(LeaseId(1), false).await;
+    assert_eq!(live.unwrap().unwrap().ttl, 101);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deposed_leaders_late_expiry_names_its_own_term() {
+    let (member, _running) = Member::leading();
+    member.set_fate(Fate::Waits);
+    member.grant(1, 2);
+    pass(3.0).await;
+    assert_eq!(member.expiries()[0].term, 1);
+
+    // Another member led term 2 meanwhile, and we lead again: the late entry of term 1 ends nothing.
+    member.follow();
+    member.lead(3);
+    member.set_fate(Fate::Applied);
+    assert_eq!(member.lessor().renew(LeaseId(1)).await, Ok(2));
+    pass(1.5).await;
+    assert_eq!(member.alive(), [1]);
+    pass(1.0).await;
+    assert_eq!(member.alive(), [0; 0], "its own expiry, of term 3, does");
+    assert_eq!(member.expiries().last().unwrap().term, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restored_member_reads_its_leases_anew() {
+    let (member, _running) = Member::leading();
+    member.grant(1, 50);
+    pass(40.0).await;
+    member.lessor().restored(LogId::new(1, 99));
+    let live = member.lessor().time_to_live(LeaseId(1), false).await;
+    assert_eq!(live.unwrap().unwrap().ttl, 51);
+    member.lessor().restored(LogId::new(2, 100));
+    assert_eq!(member.lessor().time_to_live(LeaseId(1), false).await, Err(NotLeader));
+}

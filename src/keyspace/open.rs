@@ -1,0 +1,376 @@
+//! Starting a keyspace in order, and stopping it in order.
+//!
+//! ```text
+//!   open   store + machine (at the commit index) -> hub, lessor -> sink -> raft -> proposer, sweeper, ...
+//!   stop   no more requests -> batches end -> tasks end -> raft ends -> store closes    (the journal is the host's)
+//! ```
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quorate_core::api::pb::internal::MemberAttributes;
+use quorate_core::api::refusal::Corrupt;
+use quorate_core::state_machine::{Limits, StateMachine};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::config::{KeyspaceConfig, Seams};
+use super::lease::{Lessor, LessorOptions};
+use super::read::Reader;
+use super::seat::{Leases, Past, Seat};
+use super::sink::Sink;
+use super::state::State;
+use super::upkeep::{Compactable, Sweeper, compact_by_itself};
+use super::watch::{WatchHub, WatchOptions};
+use super::write::{InFlight, Proposer, Queue, Stamp, Writer};
+use super::{Inner, Keyspace, KeyspaceError, members};
+use crate::consensus::{Consensus, Settings, StartError, Timing};
+use crate::storage::journal::GroupLog;
+use crate::storage::{self, Store, StoreOptions};
+use quorate_core::api::pb::etcdserverpb as pb;
+
+/// Batches under way get this long to be answered when the keyspace stops.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// A keyspace was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its files were refused; the text says what to do.
+    #[error(transparent)]
+    Storage(#[from] storage::OpenError),
+    /// Raft did not start over them.
+    #[error(transparent)]
+    Consensus(#[from] StartError),
+}
+
+/// Every task of the keyspace. Those that run for ever are dropped when `stop` is told.
+pub(super) struct Tasks {
+    stop: watch::Sender<bool>,
+    endless: Mutex<Vec<JoinHandle<()>>>,
+    proposer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Tasks {
+    fn new() -> Self {
+        Tasks {
+            stop: watch::Sender::new(false),
+            endless: Mutex::default(),
+            proposer: Mutex::default(),
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut stop = self.stop.subscribe();
+        let handle = tokio::spawn(async move {
+            tokio::select! {
+                () = task => {}
+                _ = stop.wait_for(|stop| *stop) => {}
+            }
+        });
+        self.endless.lock().push(handle);
+    }
+
+    async fn end(&self) {
+        self.stop.send_replace(true);
+        let endless = std::mem::take(&mut *self.endless.lock());
+        for task in endless {
+            report_panic(task.await);
+        }
+    }
+}
+
+fn report_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a task of the keyspace panicked");
+    }
+}
+
+/// The parts that exist before raft runs, because raft feeds them.
+struct Fed {
+    state: Arc<State>,
+    hub: WatchHub,
+    lessor: Lessor,
+    seat: Seat,
+    sweeper: Arc<Sweeper>,
+    queue: Arc<Queue>,
+    in_flight: Arc<InFlight>,
+}
+
+impl Fed {
+    fn new(config: &KeyspaceConfig, seams: &Seams, store: Store, machine: StateMachine) -> Fed {
+        let (current, compacted) = (machine.revision(), machine.compact_revision());
+        let sweeper = Sweeper::new(machine.swept_revision(), compacted);
+        let blocking = Arc::clone(&seams.blocking);
+        let state = Arc::new(State::new(machine, store, Arc::clone(&blocking)));
+        let options = WatchOptions {
+            progress_interval: config.watch_progress_interval,
+            fragment_bytes: config.request_bytes_max + (512 << 10),
+            ..WatchOptions::default()
+        };
+        let past = Arc::new(Past(Arc::clone(&state)));
+        let seat = Seat::default();
+        let lessor = Lessor::new(
+            Arc::new(Leases(Arc::clone(&state))),
+            Arc::new(seat.clone()),
+            LessorOptions::for_election_timeout(config.election_timeout),
+        );
+        Fed {
+            hub: WatchHub::new(past, blocking, options, current, compacted),
+            state,
+            lessor,
+            seat,
+            sweeper: Arc::new(sweeper),
+            queue: Arc::default(),
+            in_flight: Arc::default(),
+        }
+    }
+
+    fn sink(&self, config: &KeyspaceConfig, seams: &Seams) -> Sink {
+        Sink {
+            state: Arc::clone(&self.state),
+            in_flight: Arc::clone(&self.in_flight),
+            hub: self.hub.clone(),
+            lessor: self.lessor.clone(),
+            sweeper: Arc::clone(&self.sweeper),
+            member: config.member_id,
+            incarnation: seams.incarnation,
+        }
+    }
+}
+
+impl Keyspace {
+    /// Opens a keyspace over its group's log: brings the store to the commit index, then starts raft, then
+    /// everything else. A group without a log begins with `config.initial_members`.
+    ///
+    /// Returns before there is a leader; calls wait for one.
+    pub async fn open(
+        config: KeyspaceConfig,
+        store: StoreOptions,
+        log: GroupLog,
+        seams: Seams,
+    ) -> Result<Keyspace, OpenError> {
+        let opened = {
+            let log = log.clone();
+            let open = move || Store::open(store, log);
+            seams.blocking.run(open).await?
+        };
+        let fed = Fed::new(&config, &seams, opened.store, opened.machine);
+        let consensus = start_raft(&config, &seams, &fed, log).await?;
+        let keyspace = Keyspace::assemble(config, &seams, &fed, consensus);
+        keyspace.start_tasks(seams, fed);
+        Ok(keyspace)
+    }
+
+    fn assemble(
+        config: KeyspaceConfig,
+        seams: &Seams,
+        fed: &Fed,
+        consensus: Consensus,
+    ) -> Keyspace {
+        let writer = Arc::new(Writer {
+            queue: Arc::clone(&fed.queue),
+            consensus: consensus.clone(),
+            member: config.member_id,
+            request_bytes_max: config.request_bytes_max,
+            request_timeout: config.request_timeout(),
+            election_timeout: config.election_timeout,
+        });
+        let reader = Arc::new(Reader {
+            state: Arc::clone(&fed.state),
+            consensus: consensus.clone(),
+            limits: Limits { max_txn_ops: config.txn_ops_max },
+            request_timeout: config.request_timeout(),
+            request_bytes_max: config.request_bytes_max,
+        });
+        let seat = (Arc::clone(&writer), Arc::clone(&reader));
+        fed.seat.take(config.member_id, seat.0, seat.1);
+        Keyspace(Arc::new(Inner {
+            config,
+            state: Arc::clone(&fed.state),
+            consensus,
+            writer,
+            reader,
+            hub: fed.hub.clone(),
+            lessor: fed.lessor.clone(),
+            sweeper: Arc::clone(&fed.sweeper),
+            random: Mutex::new(StdRng::seed_from_u64(seams.incarnation)),
+            failed: watch::Sender::new(None),
+            tasks: Tasks::new(),
+        }))
+    }
+
+    fn start_tasks(&self, seams: Seams, fed: Fed) {
+        let inner = &self.0;
+        let tasks = &inner.tasks;
+        let room = {
+            let state = Arc::clone(&inner.state);
+            move || {
+                let state = Arc::clone(&state);
+                async move { state.store.tail_room().await }
+            }
+        };
+        let proposer = Proposer {
+            queue: fed.queue,
+            in_flight: fed.in_flight,
+            consensus: inner.consensus.clone(),
+            stamp: Stamp {
+                member: inner.config.member_id,
+                incarnation: seams.incarnation,
+                clock: seams.clock,
+            },
+            room,
+        };
+        *tasks.proposer.lock() = Some(tokio::spawn(proposer.run()));
+        tasks.spawn(note_end(inner.consensus.clone(), inner.failed.clone()));
+        tasks.spawn(sweep(fed.sweeper, Arc::clone(&inner.state), inner.failed.clone()));
+        tasks.spawn(inner.lessor.clone().run(std::future::pending()));
+        tasks.spawn(follow_leadership(
+            inner.consensus.clone(),
+            inner.config.clone(),
+            inner.lessor.clone(),
+        ));
+        tasks.spawn(members::publish(
+            Arc::clone(&inner.state),
+            Arc::clone(&inner.writer),
+            MemberAttributes {
+                member_id: inner.config.member_id.0,
+                name: inner.config.name.clone(),
+                client_urls: inner.config.client_urls.clone(),
+            },
+        ));
+        if let Some(mode) = inner.config.auto_compaction {
+            let compacts =
+                Compacts { state: Arc::clone(&inner.state), writer: Arc::clone(&inner.writer) };
+            tasks.spawn(compact_by_itself(mode, compacts));
+        }
+    }
+
+    /// Resolves when the keyspace has failed, with the cause: the member must stop. Never, while all is well.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.0.failed.subscribe();
+        let cause = failed.wait_for(Option::is_some).await;
+        match cause.map(|cause| cause.clone()) {
+            Ok(Some(cause)) => cause,
+            Ok(None) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Resolves once this member's name and URLs are known and a leader has been elected: etcd's "ready to serve".
+    pub async fn ready(&self) -> Result<(), KeyspaceError> {
+        self.0.reader.linearize().await
+    }
+
+    /// Stops in order. Requests that wait are answered; calls made from now on answer `Stopped`.
+    pub async fn shutdown(&self) {
+        let inner = &self.0;
+        inner.hub.close();
+        inner.writer.queue.close();
+        let proposer = inner.tasks.proposer.lock().take();
+        let proposer = match proposer {
+            Some(mut proposer) => match tokio::time::timeout(DRAIN, &mut proposer).await {
+                Ok(ended) => {
+                    report_panic(ended);
+                    None
+                }
+                Err(_elapsed) => Some(proposer),
+            },
+            None => None,
+        };
+        inner.tasks.end().await;
+        inner.consensus.shutdown().await;
+        if let Some(proposer) = proposer {
+            report_panic(proposer.await);
+        }
+        let state = Arc::clone(&inner.state);
+        let blocking = Arc::clone(&inner.state.blocking);
+        blocking.run(move || state.store.close()).await;
+    }
+}
+
+async fn start_raft(
+    config: &KeyspaceConfig,
+    seams: &Seams,
+    fed: &Fed,
+    log: GroupLog,
+) -> Result<Consensus, OpenError> {
+    let before = log.state();
+    let first_start = before.last.is_none() && before.vote.is_none();
+    let settings = Settings {
+        group: config.group,
+        member: config.member_id,
+        timing: Timing { heartbeat: config.heartbeat, election_timeout: config.election_timeout },
+    };
+    let sink = Arc::new(fed.sink(config, seams));
+    let transport = Arc::clone(&seams.transport);
+    let consensus = Consensus::start(settings, log, sink, transport).await?;
+    if first_start {
+        let members: Vec<_> = config
+            .initial_members
+            .iter()
+            .map(|member| (member.id, member.peer_urls.clone()))
+            .collect();
+        consensus.initialize(&members).await?;
+    }
+    Ok(consensus)
+}
+
+/// Raft ended although nobody stopped it.
+async fn note_end(consensus: Consensus, failed: watch::Sender<Option<String>>) {
+    let cause = Some(consensus.wait_ended().await);
+    fail(&failed, cause);
+}
+
+async fn sweep(sweeper: Arc<Sweeper>, state: Arc<State>, failed: watch::Sender<Option<String>>) {
+    let corrupt: Corrupt = sweeper.run(&state).await;
+    fail(&failed, Some(corrupt.to_string()));
+}
+
+fn fail(failed: &watch::Sender<Option<String>>, cause: Option<String>) {
+    failed.send_if_modified(|now| {
+        let first = now.is_none();
+        if first {
+            *now = cause;
+        }
+        first
+    });
+}
+
+/// Tells the lessor which term this member leads, as long as it does.
+async fn follow_leadership(consensus: Consensus, config: KeyspaceConfig, lessor: Lessor) {
+    let mut leader = consensus.leader_changes();
+    loop {
+        let view = *leader.borrow_and_update();
+        let leads = view.leader() == Some(config.member_id);
+        lessor.leads(leads.then_some(view.term));
+        if leader.changed().await.is_err() {
+            lessor.leads(None);
+            return;
+        }
+    }
+}
+
+/// The keyspace as auto compaction sees it.
+struct Compacts {
+    state: Arc<State>,
+    writer: Arc<Writer>,
+}
+
+impl Compactable for Compacts {
+    fn revision(&self) -> i64 {
+        self.state.machine.read().revision()
+    }
+
+    fn leads(&self) -> bool {
+        self.writer.consensus.leader_view().leader() == Some(self.writer.member)
+    }
+
+    async fn compact(&self, revision: i64) -> Result<(), KeyspaceError> {
+        let request = pb::CompactionRequest { revision, physical: false };
+        let request = quorate_core::api::pb::internal::command::Request::Compaction(request);
+        self.writer.write(request).await.map(drop)
+    }
+}

@@ -1,0 +1,155 @@
+//! Reads: which state they may see, then rows in slices.
+//!
+//! ```text
+//!   linearizable: read index (a round that begins after the call) --> wait until applied here --\
+//!   serializable: --------------------------------------------------------------------------------> rows in slices
+//!                                                    (shared lock, bounded) --> values without the lock
+//! ```
+//!
+//! **Invariant:** a linearizable read never looks at the state before the index its round named has been applied,
+//! even on the leader: a follower may have answered a write that this member has yet to apply.
+
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_core::api::pb::etcdserverpb as pb;
+use quorate_core::api::pb::etcdserverpb::request_op::Request as Op;
+use quorate_core::state_machine::check::{check_range, check_range_stream, check_txn};
+use quorate_core::state_machine::{Limits, RangeWork, txn};
+use tokio::time::{Instant, timeout_at};
+
+use super::RangeChunks;
+use super::error::{KeyspaceError, TimeoutKind};
+use super::state::State;
+use crate::consensus::{Consensus, ReadIndexError};
+
+/// Rows picked under the machine's lock at once. On one thread this is also what other tasks wait for.
+const SLICE_ROWS: usize = 1024;
+/// Revisions a read-only txn fetches ahead at most.
+const PREFETCH_MAX: usize = 10_000;
+/// etcd asks again this often while no read index comes (etcdserver/v3_server.go, `readIndexRetryTime`).
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Serves reads of one keyspace.
+pub(crate) struct Reader {
+    pub(crate) state: Arc<State>,
+    pub(crate) consensus: Consensus,
+    pub(crate) limits: Limits,
+    pub(crate) request_timeout: Duration,
+    pub(crate) request_bytes_max: usize,
+}
+
+impl Reader {
+    /// Returns once this member's state is at least as new as any write acknowledged before the call.
+    pub(crate) async fn linearize(&self) -> Result<(), KeyspaceError> {
+        let deadline = Instant::now() + self.request_timeout;
+        let reached = async {
+            let index = self.read_index().await?;
+            self.state.wait_applied(index).await
+        };
+        match timeout_at(deadline, reached).await {
+            Ok(outcome) => outcome,
+            Err(_elapsed) => Err(KeyspaceError::Timeout(TimeoutKind::Plain)),
+        }
+    }
+
+    async fn read_index(&self) -> Result<u64, KeyspaceError> {
+        let mut leader = self.consensus.leader_changes();
+        loop {
+            leader.mark_unchanged();
+            match self.consensus.read_index().await {
+                Ok(index) => return Ok(index),
+                Err(ReadIndexError::NotLeader { .. } | ReadIndexError::NoQuorum) => {}
+                Err(ReadIndexError::TooMany) => return Err(KeyspaceError::TooManyRequests),
+                Err(ReadIndexError::Stopped) => return Err(KeyspaceError::Stopped),
+            }
+            match tokio::time::timeout(RETRY, leader.changed()).await {
+                Ok(Ok(())) | Err(_) => {}
+                Ok(Err(_ended)) => return Err(KeyspaceError::Stopped),
+            }
+        }
+    }
+
+    /// Range.
+    pub(crate) async fn range(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, KeyspaceError> {
+        check_range(&request)?;
+        if !request.serializable {
+            self.linearize().await?;
+        }
+        self.range_local(request).await
+    }
+
+    /// Range over what is applied here, whatever that is.
+    pub(crate) async fn range_local(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, KeyspaceError> {
+        let mut work = RangeWork::new(request);
+        let mut long = false;
+        while !work.step(&self.state.machine.read(), SLICE_ROWS)? {
+            long = true;
+            tokio::task::yield_now().await;
+        }
+        let view = self.state.store.view();
+        if long || work.is_cold() {
+            let finish = move || work.finish(&view);
+            return Ok(self.state.blocking.run(finish).await?);
+        }
+        Ok(work.finish(&view)?)
+    }
+
+    /// A txn that only reads.
+    pub(crate) async fn read_only_txn(
+        &self,
+        request: pb::TxnRequest,
+    ) -> Result<pb::TxnResponse, KeyspaceError> {
+        check_txn(&request, self.limits)?;
+        if !txn::is_serializable(&request) {
+            self.linearize().await?;
+        }
+        let view = self.state.store.view();
+        let cold = {
+            let machine = self.state.machine.read();
+            machine.read_only_cold(&request, PREFETCH_MAX)
+        };
+        if !is_long(&request) && cold.is_empty() {
+            let machine = self.state.machine.read();
+            return Ok(machine.read_only(&view, &request)??);
+        }
+        let warm = self.state.prefetch(view, cold).await?;
+        let state = Arc::clone(&self.state);
+        let answer = move || state.machine.read().read_only(&warm, &request);
+        Ok(self.state.blocking.run(answer).await??)
+    }
+
+    /// RangeStream.
+    pub(crate) async fn range_stream(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<RangeChunks, KeyspaceError> {
+        check_range_stream(&request)?;
+        if !request.serializable {
+            self.linearize().await?;
+        }
+        if request.count_only {
+            let counted = self.range_local(request).await?;
+            return Ok(stream::counted(counted));
+        }
+        let chunks = stream::Chunks::new(Arc::clone(&self.state), request, self.request_bytes_max);
+        chunks.into_stream().await
+    }
+}
+
+/// Its ranges may visit many keys under one lock: then rather not on the runtime's thread.
+fn is_long(request: &pb::TxnRequest) -> bool {
+    let mut ops = request.success.iter().chain(&request.failure);
+    ops.any(|op| match &op.request {
+        Some(Op::RequestRange(range)) => !range.range_end.is_empty(),
+        Some(Op::RequestPut(_) | Op::RequestDeleteRange(_) | Op::RequestTxn(_)) | None => false,
+    }) || request.compare.iter().any(|compare| !compare.range_end.is_empty())
+}

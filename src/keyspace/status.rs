@@ -1,0 +1,110 @@
+//! What a member tells of itself.
+
+use quorate_core::api::ids::MemberId;
+use quorate_core::api::pb::etcdserverpb as pb;
+
+use super::{Keyspace, KeyspaceConfig};
+use crate::consensus::{LeaderView, RaftFacts};
+
+/// What Maintenance.Status, health and metrics tell of this member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusFacts {
+    /// Accounted size of the database, in bytes: grows with every revision, as bbolt's file does.
+    pub db_size: u64,
+    /// The part of it that is in use.
+    pub db_size_in_use: u64,
+    /// The quota, in bytes; 0 when off.
+    pub db_size_quota: u64,
+    /// The leader, while it is known to lead.
+    pub leader: Option<MemberId>,
+    /// Committed log index.
+    pub committed_index: u64,
+    /// Applied log index.
+    pub applied_index: u64,
+    /// The term of the last applied entry.
+    pub applied_term: u64,
+    /// Alarms that stand.
+    pub alarms: Vec<pb::AlarmMember>,
+    /// Whether this member has no vote.
+    pub learner: bool,
+}
+
+impl Keyspace {
+    /// Who answers, and where it stands now: the whole header of a response.
+    pub fn header(&self) -> pb::ResponseHeader {
+        pb::ResponseHeader {
+            cluster_id: self.0.config.cluster_id.0,
+            member_id: self.0.config.member_id.0,
+            revision: self.revision(),
+            raft_term: self.applied_term(),
+        }
+    }
+
+    /// The current revision of this member's state.
+    pub fn revision(&self) -> i64 {
+        self.0.state.machine.read().revision()
+    }
+
+    /// The revision below which nothing can be read; -1 before the first compaction.
+    pub fn compact_revision(&self) -> i64 {
+        self.0.state.machine.read().compact_revision()
+    }
+
+    /// The term of the last applied entry: what etcd calls `raft_term` in headers.
+    pub fn applied_term(&self) -> u64 {
+        self.0.state.applied().map_or(0, |at| at.term.0)
+    }
+
+    /// Who leads now, and whether that may be believed.
+    pub fn leader_view(&self) -> LeaderView {
+        self.0.consensus.leader_view()
+    }
+
+    /// The same, to be told of changes.
+    pub fn leader_changes(&self) -> tokio::sync::watch::Receiver<LeaderView> {
+        self.0.consensus.leader_changes()
+    }
+
+    /// What raft knows of itself.
+    pub fn raft_facts(&self) -> RaftFacts {
+        self.0.consensus.facts()
+    }
+
+    /// The settings it was opened with.
+    pub fn config(&self) -> &KeyspaceConfig {
+        &self.0.config
+    }
+
+    /// Keys in the index, those included that compaction has not dropped yet.
+    pub fn key_count(&self) -> usize {
+        self.0.state.machine.read().key_count()
+    }
+
+    /// Facts about leases, for metrics.
+    pub fn lease_counters(&self) -> std::sync::Arc<super::lease::LeaseCounters> {
+        self.0.lessor.counters()
+    }
+
+    /// The alarms that stand, as applied here.
+    pub fn alarms(&self) -> Vec<pb::AlarmMember> {
+        self.0.state.machine.read().alarms(pb::AlarmType::None)
+    }
+
+    /// What Maintenance.Status tells.
+    pub fn status(&self) -> StatusFacts {
+        let facts = self.0.consensus.facts();
+        let applied = self.0.state.applied();
+        let store = &self.0.state.store;
+        StatusFacts {
+            db_size: store.db_size(),
+            db_size_in_use: store.db_size_in_use(),
+            db_size_quota: self.0.config.quota().unwrap_or(0),
+            leader: self.leader_view().leader(),
+            committed_index: facts.committed.map_or(0, |at| at.index),
+            applied_index: applied.map_or(0, |at| at.index),
+            applied_term: self.applied_term(),
+            alarms: self.alarms(),
+            learner: facts.learners.contains(&self.0.config.member_id),
+        }
+    }
+}

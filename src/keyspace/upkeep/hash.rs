@@ -1,0 +1,58 @@
+//! HashKV: which revisions count is found in the index, in slices; then history is read and hashed elsewhere.
+
+use std::sync::Arc;
+
+use quorate_core::api::ids::Revision;
+use quorate_core::api::refusal::Corrupt;
+use quorate_core::api::view::View;
+use quorate_core::state_machine::{HashKv, HashScope, KvHash};
+
+use crate::keyspace::error::KeyspaceError;
+use crate::keyspace::state::State;
+
+/// Keys looked at under the machine's lock at once.
+const SLICE_KEYS: usize = 4096;
+/// History read at once, in bytes.
+const SLICE_BYTES: usize = 1 << 20;
+
+/// The hash at `revision`, 0 or less for the newest.
+pub(crate) async fn hash_kv(state: &Arc<State>, revision: i64) -> Result<KvHash, KeyspaceError> {
+    let scope = state.machine.read().hash_begin(revision)?;
+    Ok(hash(state, scope).await?)
+}
+
+/// Hashes what `scope` says. It pins what it reads.
+pub(super) async fn hash(state: &Arc<State>, mut scope: HashScope) -> Result<KvHash, Corrupt> {
+    while !state.machine.read().hash_step(&mut scope, SLICE_KEYS) {
+        tokio::task::yield_now().await;
+    }
+    let mut hash = scope.into_hash();
+    let view = state.store.view();
+    let mut from = Revision::default();
+    loop {
+        let view = view.clone();
+        let slice = move || feed(hash, from, &view);
+        let (fed, next) = state.blocking.run(slice).await?;
+        hash = fed;
+        match next {
+            Some(next) => from = next,
+            None => return Ok(hash.finish()),
+        }
+    }
+}
+
+/// Feeds one slice of history; where to go on, if there is more that counts.
+fn feed(
+    mut hash: HashKv,
+    from: Revision,
+    view: &impl View,
+) -> Result<(HashKv, Option<Revision>), Corrupt> {
+    let records = view.scan(from, SLICE_BYTES)?;
+    for record in &records {
+        if !hash.feed(record) {
+            return Ok((hash, None));
+        }
+    }
+    let next = records.last().map(|last| Revision::new(last.revision.main + 1, 0));
+    Ok((hash, next))
+}

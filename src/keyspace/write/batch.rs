@@ -1,0 +1,169 @@
+//! Requests encoded side by side into what becomes one log entry, without being copied again.
+//!
+//! ```text
+//!   | headroom, 64 bytes                            | 0x32 len command | 0x32 len command | ...
+//!   | unused | 0x12 len | level, member, .. time_ms |   field 6 of internal.Entry, again and again
+//!            ^ written right-aligned when the batch is sealed: an encoded internal.LogPayload starts here
+//! ```
+
+use bytes::Bytes;
+use prost::Message as _;
+use prost::encoding::encode_varint;
+use quorate_core::api::pb::internal::{Command, Entry};
+
+use super::Waiter;
+use crate::consensus::ENTRY_TAG;
+
+/// Room for the arm of `LogPayload` and the fields of `Entry` beside its commands: at most 6 + 46 bytes.
+const HEADROOM: usize = 64;
+/// Field 6 of `internal.Entry`, length-delimited.
+const COMMANDS_TAG: u8 = 0x32;
+
+/// A batch that is still being filled.
+#[derive(Debug)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    requests: Vec<Queued>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    waiter: Waiter,
+    /// Where its bytes end.
+    end: usize,
+}
+
+impl Batch {
+    pub(super) fn new() -> Self {
+        let mut bytes = Vec::with_capacity(1024);
+        bytes.resize(HEADROOM, 0);
+        Batch { bytes, requests: Vec::new() }
+    }
+
+    /// Encoded bytes of the requests.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - HEADROOM
+    }
+
+    pub(super) fn push(&mut self, command: &Command, waiter: Waiter) {
+        self.bytes.push(COMMANDS_TAG);
+        command.encode_length_delimited(&mut self.bytes).expect("a vector grows as needed");
+        let end = self.bytes.len();
+        self.requests.push(Queued { waiter, end });
+    }
+
+    /// Takes out requests that nobody waits for any more; they have not been proposed and never will be.
+    pub(super) fn drop_abandoned(&mut self) {
+        if !self.requests.iter().any(|one| one.waiter.is_closed()) {
+            return;
+        }
+        let mut kept = Batch::new();
+        let mut start = HEADROOM;
+        for one in std::mem::take(&mut self.requests) {
+            let end = one.end;
+            if !one.waiter.is_closed() {
+                kept.bytes.extend_from_slice(&self.bytes[start..end]);
+                let end = kept.bytes.len();
+                kept.requests.push(Queued { waiter: one.waiter, end });
+            }
+            start = end;
+        }
+        *self = kept;
+    }
+
+    /// Whether it has no requests.
+    pub(super) fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// The encoded `LogPayload` and, in the order of the commands, who waits.
+    pub(super) fn seal(mut self, envelope: &Entry) -> (Bytes, Vec<Waiter>) {
+        debug_assert!(envelope.commands.is_empty(), "the commands are in the batch");
+        let fields = envelope.encode_to_vec();
+        let mut head = Vec::with_capacity(HEADROOM);
+        head.push(ENTRY_TAG);
+        let entry_len = (fields.len() + self.len()) as u64;
+        encode_varint(entry_len, &mut head);
+        head.extend_from_slice(&fields);
+
+        debug_assert!(head.len() <= HEADROOM, "headroom holds any envelope");
+        let start = HEADROOM - head.len();
+        self.bytes[start..HEADROOM].copy_from_slice(&head);
+        let payload = Bytes::from(self.bytes).slice(start..);
+        let waiters = self.requests.into_iter().map(|one| one.waiter).collect();
+        (payload, waiters)
+    }
+
+    pub(super) fn into_waiters(self) -> impl Iterator<Item = Waiter> {
+        self.requests.into_iter().map(|one| one.waiter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::api::pb::etcdserverpb::PutRequest;
+    use quorate_core::api::pb::internal::LogPayload;
+    use quorate_core::api::pb::internal::command::Request;
+    use quorate_core::api::pb::internal::log_payload::Payload;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn put(key: &str) -> Command {
+        Command {
+            request: Some(Request::Put(PutRequest {
+                key: Bytes::copy_from_slice(key.as_bytes()),
+                ..PutRequest::default()
+            })),
+            ..Command::default()
+        }
+    }
+
+    fn envelope() -> Entry {
+        Entry {
+            level: u32::MAX,
+            member_id: u64::MAX,
+            incarnation: u64::MAX,
+            seq: u64::MAX,
+            time_ms: -1,
+            commands: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_sealed_batch_is_the_entry_that_protobuf_would_write() {
+        let mut batch = Batch::new();
+        let commands: Vec<_> = (0..300).map(|n| put(&format!("key{n}"))).collect();
+        let mut receivers = Vec::new();
+        for command in &commands {
+            let (tell, told) = oneshot::channel();
+            batch.push(command, tell);
+            receivers.push(told);
+        }
+        let (payload, waiters) = batch.seal(&envelope());
+        assert_eq!(waiters.len(), commands.len());
+
+        let whole = LogPayload { payload: Some(Payload::Entry(Entry { commands, ..envelope() })) };
+        assert_eq!(payload, whole.encode_to_vec());
+    }
+
+    #[test]
+    fn abandoned_requests_leave_the_batch_with_their_bytes() {
+        let mut batch = Batch::new();
+        let mut kept = Vec::new();
+        for n in 0..6 {
+            let (tell, told) = oneshot::channel();
+            batch.push(&put(&format!("key{n}")), tell);
+            if n % 2 == 1 {
+                kept.push(told);
+            }
+        }
+        batch.drop_abandoned();
+        let (payload, waiters) = batch.seal(&envelope());
+        assert_eq!(waiters.len(), 3);
+        let Some(Payload::Entry(entry)) = LogPayload::decode(payload).unwrap().payload else {
+            panic!("it stays an entry");
+        };
+        assert_eq!(entry.commands, [put("key1"), put("key3"), put("key5")]);
+    }
+}

@@ -1,0 +1,97 @@
+//! Writes: many requests, one log entry.
+//!
+//! ```text
+//!   put  txn  lease_grant ...          one task                       the sink, after apply
+//!     \   |   /                           |                                |
+//!   Queue: encoded into the open   Proposer: waits for a leader,     InFlight: seq -> waiters
+//!   batch, one waiter each ------> yields, takes a batch, stamps it       |
+//!                                  (incarnation, seq, hour),              +--> each waiter its own reply
+//!                                  consensus.propose
+//! ```
+//!
+//! A slow disk makes bigger batches: while `IN_FLIGHT_MAX` of them are under way, requests gather in the next.
+//!
+//! **Invariant:** a waiter is answered exactly once: by its reply, by why its batch was lost, or by the stop; its
+//! own deadline runs beside all of these.
+//! **Invariant:** a request whose waiter has given up before its batch was taken does not enter the log.
+
+mod batch;
+mod in_flight;
+mod proposer;
+mod queue;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use quorate_core::api::ids::MemberId;
+use quorate_core::api::pb::internal::Command;
+use quorate_core::api::pb::internal::command::Request;
+use quorate_core::api::reply::Reply;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+pub(crate) use self::in_flight::InFlight;
+pub(crate) use self::proposer::{Proposer, Stamp};
+pub(crate) use self::queue::Queue;
+use super::error::{KeyspaceError, TimeoutKind};
+use crate::consensus::Consensus;
+
+/// What a waiter hears.
+pub(crate) type Outcome = Result<Reply, KeyspaceError>;
+pub(crate) type Waiter = oneshot::Sender<Outcome>;
+
+/// etcd adds a header with a request id to what it marshals: about this many bytes count towards
+/// `--max-request-bytes` beside the request (etcdserver/v3_server.go).
+const ENVELOPE_BYTES: usize = 14;
+
+/// The way into the log for every kind of request.
+pub(crate) struct Writer {
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) consensus: Consensus,
+    pub(crate) member: MemberId,
+    pub(crate) request_bytes_max: usize,
+    pub(crate) request_timeout: Duration,
+    pub(crate) election_timeout: Duration,
+}
+
+impl Writer {
+    /// Puts a request into the log and waits for its reply.
+    pub(crate) async fn write(&self, request: Request) -> Outcome {
+        let command = Command { request: Some(request), ..Command::default() };
+        if command.encoded_len() + ENVELOPE_BYTES > self.request_bytes_max {
+            return Err(KeyspaceError::RequestTooLarge);
+        }
+        self.write_unbounded(&command).await
+    }
+
+    /// The same for requests of this member itself, which no size limit is meant for.
+    pub(crate) async fn write_unbounded(&self, command: &Command) -> Outcome {
+        let began = Instant::now();
+        let told = self.queue.submit(command)?;
+        match tokio::time::timeout(self.request_timeout, told).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_dropped)) => Err(KeyspaceError::Stopped),
+            Err(_elapsed) => Err(self.timed_out(began)),
+        }
+    }
+
+    /// Which of etcd's texts an expired request gets (etcdserver/errors.go, `parseProposeCtxErr`).
+    pub(crate) fn timed_out(&self, began: Instant) -> KeyspaceError {
+        let view = self.consensus.leader_view();
+        let Some(leader) = view.leader() else {
+            return KeyspaceError::DeadlineExceeded;
+        };
+        if let Some(elected) = view.since
+            && began < elected
+            && began + 2 * self.election_timeout > elected
+        {
+            return KeyspaceError::Timeout(TimeoutKind::LeaderFailure);
+        }
+        debug_assert!(
+            leader == self.member,
+            "writes are proposed by the leader until followers forward them"
+        );
+        KeyspaceError::Timeout(TimeoutKind::Plain)
+    }
+}

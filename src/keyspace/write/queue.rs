@@ -1,0 +1,172 @@
+//! Requests that wait to be proposed, already encoded.
+
+use std::collections::VecDeque;
+
+use parking_lot::Mutex;
+use quorate_core::api::pb::internal::Command;
+use tokio::sync::{Notify, oneshot};
+
+use super::batch::Batch;
+use super::{Outcome, Waiter};
+use crate::keyspace::error::KeyspaceError;
+
+/// A batch takes no more requests once it is this long; one long request may exceed it alone.
+const BATCH_BYTES: usize = 1 << 20;
+/// Encoded requests that may wait; more are refused with `too many requests`. etcd bounds committed but unapplied
+/// entries instead (5000), of which there are never more here than batches in flight.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+
+/// Filled by any task, emptied by the proposer.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    batches: VecDeque<Batch>,
+    bytes: usize,
+    closed: bool,
+}
+
+impl Queue {
+    /// Encodes a request behind those that wait. The receiver hears its outcome.
+    pub(crate) fn submit(
+        &self,
+        command: &Command,
+    ) -> Result<oneshot::Receiver<Outcome>, KeyspaceError> {
+        let (tell, told) = oneshot::channel();
+        let first = {
+            let mut waiting = self.waiting.lock();
+            if waiting.closed {
+                return Err(KeyspaceError::Stopped);
+            }
+            if waiting.bytes > WAITING_BYTES_MAX {
+                return Err(KeyspaceError::TooManyRequests);
+            }
+            waiting.push(command, tell)
+        };
+        if first {
+            self.arrived.notify_one();
+        }
+        Ok(told)
+    }
+
+    /// Returns when there is a batch to take, or the queue is closed. May be dropped and called again.
+    pub(super) async fn ready(&self) {
+        while !self.is_ready() {
+            self.arrived.notified().await;
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.closed || !waiting.batches.is_empty()
+    }
+
+    /// The oldest batch, without requests that were given up meanwhile.
+    pub(super) fn take(&self) -> Option<Batch> {
+        let mut batch = {
+            let mut waiting = self.waiting.lock();
+            let batch = waiting.batches.pop_front()?;
+            waiting.bytes -= batch.len();
+            batch
+        };
+        batch.drop_abandoned();
+        (!batch.is_empty()).then_some(batch)
+    }
+
+    /// Takes no more requests; those that wait may still be proposed.
+    pub(crate) fn close(&self) {
+        self.waiting.lock().closed = true;
+        self.arrived.notify_one();
+    }
+
+    /// Closed, and nothing waits any more.
+    pub(super) fn is_finished(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.closed && waiting.batches.is_empty()
+    }
+
+    /// Closes, and answers everyone who waits with `error`.
+    pub(super) fn fail(&self, error: &KeyspaceError) {
+        let batches = {
+            let mut waiting = self.waiting.lock();
+            waiting.closed = true;
+            waiting.bytes = 0;
+            std::mem::take(&mut waiting.batches)
+        };
+        for waiter in batches.into_iter().flat_map(Batch::into_waiters) {
+            drop(waiter.send(Err(error.clone())));
+        }
+    }
+}
+
+impl Waiting {
+    /// Whether the queue was empty before.
+    fn push(&mut self, command: &Command, waiter: Waiter) -> bool {
+        let first = self.batches.is_empty();
+        if self.batches.back().is_none_or(|last| last.len() >= BATCH_BYTES) {
+            self.batches.push_back(Batch::new());
+        }
+        let last = self.batches.back_mut().expect("one was pushed if there was none");
+        let before = last.len();
+        last.push(command, waiter);
+        self.bytes += last.len() - before;
+        first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::api::pb::etcdserverpb::PutRequest;
+    use quorate_core::api::pb::internal::command::Request;
+
+    use super::*;
+
+    fn put(bytes: usize) -> Command {
+        Command {
+            request: Some(Request::Put(PutRequest {
+                key: vec![b'k'; bytes].into(),
+                ..PutRequest::default()
+            })),
+            ..Command::default()
+        }
+    }
+
+    #[test]
+    fn a_full_batch_is_followed_by_another() {
+        let queue = Queue::default();
+        let told: Vec<_> = (0..5).map(|_| queue.submit(&put(400 << 10)).unwrap()).collect();
+        let sizes: Vec<_> =
+            std::iter::from_fn(|| queue.take()).map(|batch| batch.into_waiters().count()).collect();
+        assert_eq!(sizes, [3, 2]);
+        drop(told);
+    }
+
+    #[test]
+    fn too_much_waiting_is_refused_until_some_is_taken() {
+        let queue = Queue::default();
+        let mut told = Vec::new();
+        let refused = loop {
+            match queue.submit(&put(1 << 20)) {
+                Ok(one) => told.push(one),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused, KeyspaceError::TooManyRequests);
+        assert!(told.len() >= WAITING_BYTES_MAX >> 20);
+        queue.take().unwrap();
+        queue.submit(&put(1 << 20)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn failing_answers_those_who_wait_and_those_who_come() {
+        let queue = Queue::default();
+        let told = queue.submit(&put(1)).unwrap();
+        queue.fail(&KeyspaceError::Stopped);
+        assert_eq!(told.await.unwrap(), Err(KeyspaceError::Stopped));
+        assert_eq!(queue.submit(&put(1)).unwrap_err(), KeyspaceError::Stopped);
+    }
+}

@@ -1,0 +1,313 @@
+//! Making a base in the background and letting the journal behind it go.
+//!
+//! ```text
+//!   due? ──▶ freeze (records, content sum, revision)          upkeep thread
+//!        ──▶ copy history block by block, hashes checked      a thread of its own, paced
+//!        ──▶ sum equal to the frozen one? ──no──▶ the base is thrown away, the state store distrusted
+//!        ──▶ fsync, read back, rename, dir fsync ──▶ GroupLog::mark_base ──▶ purge ──▶ old base removed
+//! ```
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_core::api::batch::Space;
+use quorate_core::api::ids::{LogId, Revision};
+
+use super::base::{
+    BaseError, BaseReader, BaseWriter, Part, Preamble, TEMPORARY, Written, base_name, check_block,
+};
+use super::engine_sled::is_full;
+use super::error::StoreError;
+use super::format::ContentSum;
+use super::history::{BlockBuilder, Header};
+use super::journal::BaseMark;
+use super::key_space::{headers_key, headers_key_revision, values_key};
+use super::options::Meter;
+use super::shared::Shared;
+use super::upkeep::{Step, Upkeep};
+use crate::support::spawn::thread;
+
+/// A base is written at least this fast, in bytes a second: what an idle journal leaves free.
+const PACE_FLOOR: f64 = (32 << 20) as f64;
+/// Rounds of upkeep before a base is tried again for which there was no room.
+const REST_AFTER_FULL: u32 = 25;
+
+/// The state at one log id, but for its history, which does not change.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    pub(crate) at: LogId,
+    pub(crate) generation: u64,
+    pub(crate) revision: i64,
+    pub(crate) records: Vec<(Space, Bytes, Bytes)>,
+    pub(crate) content: ContentSum,
+}
+
+pub(crate) type BaseOutcome = Result<BaseMark, StoreError>;
+
+impl Upkeep {
+    /// Begins a base if one is due or was asked for.
+    pub(crate) fn begin_base(&mut self) -> Result<Step, StoreError> {
+        if self.base_rest > 0 {
+            self.base_rest -= 1;
+            return Ok(Step::Idle);
+        }
+        let Some(applied) = self.applied.filter(|_| self.base_is_due()) else {
+            return Ok(Step::Idle);
+        };
+        let frozen = self.freeze(applied)?;
+        self.shared.orders.lock().base_wanted = false;
+        self.shared.meter.since_base.store(0, Ordering::Relaxed);
+        let shared = Arc::clone(&self.shared);
+        if self.is_in_place() {
+            let outcome = make_base(&shared, &frozen);
+            self.settle_base(outcome)?;
+            return Ok(Step::Worked);
+        }
+        let spawned = thread("base", move || {
+            let outcome = make_base(&shared, &frozen);
+            shared.orders.lock().base_outcome = Some(outcome);
+            shared.wake.notify_all();
+        });
+        self.base_task = Some(spawned.map_err(BaseError::Io)?);
+        Ok(Step::Worked)
+    }
+
+    fn base_is_due(&self) -> bool {
+        let at = self.shared.base.lock().as_ref().map(|base| (base.at, base.len));
+        let (base_at, base_len) = at.map_or((None, 0), |(at, len)| (Some(at), len));
+        if base_at.is_some() && base_at >= self.applied {
+            self.shared.orders.lock().base_wanted = false;
+            return false;
+        }
+        let grown = self.shared.meter.since_base.load(Ordering::Relaxed);
+        let limit = base_len.max(self.shared.options.base_after_bytes);
+        grown > limit || self.shared.orders.lock().base_wanted
+    }
+
+    /// Takes the outcome of a base that has been written.
+    pub(crate) fn collect_base(&mut self) -> Result<(), StoreError> {
+        if self.base_task.as_ref().is_none_or(|task| !task.is_finished()) {
+            return Ok(());
+        }
+        let Some(task) = self.base_task.take() else {
+            return Ok(());
+        };
+        let _panicked = task.join();
+        let outcome = self.shared.orders.lock().base_outcome.take();
+        self.settle_base(outcome.unwrap_or_else(|| {
+            Err(BaseError::Source("the thread that wrote it panicked".to_owned()).into())
+        }))
+    }
+
+    fn settle_base(&mut self, outcome: BaseOutcome) -> Result<(), StoreError> {
+        match outcome {
+            Ok(mark) => {
+                tracing::info!(group = self.shared.options.group.0, at = %mark.at, bytes = mark.len, "base written");
+                Ok(())
+            }
+            Err(StoreError::Base(BaseError::Cancelled)) => Ok(()),
+            // Not enough room, or a disk that will not take it now: the journal is kept, and it is tried again.
+            Err(StoreError::Base(BaseError::Io(error))) => {
+                tracing::warn!(group = self.shared.options.group.0, %error, full = is_full(&error), "base not written");
+                self.shared.orders.lock().base_wanted = true;
+                self.base_rest = REST_AFTER_FULL;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Writes, verifies, marks.
+fn make_base(shared: &Shared, frozen: &Frozen) -> BaseOutcome {
+    let device = &shared.options.device;
+    let written = write_base(shared, frozen);
+    let written = match written {
+        Ok(written) => written,
+        Err(error) => {
+            let _ = device.remove(TEMPORARY);
+            return Err(error);
+        }
+    };
+    let name = base_name(frozen.generation, frozen.at);
+    device.rename(TEMPORARY, &name).map_err(BaseError::Io)?;
+    device.sync_dir().map_err(BaseError::Io)?;
+    let mark = BaseMark {
+        at: frozen.at,
+        generation: frozen.generation,
+        file_name: name,
+        len: written.len,
+        content_hash: written.hash,
+    };
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    let done = Box::new(move |result| {
+        let _gone = sender.send(result);
+    });
+    shared.log.mark_base(mark.clone(), done)?;
+    receiver.recv().map_err(|_| StoreError::Stopped("the journal is closed".to_owned()))??;
+    let old = shared.base.lock().replace(mark.clone());
+    if shared.options.purge_behind_base {
+        shared.log.purge_to(mark.at)?;
+    }
+    if let Some(old) = old.filter(|old| old.file_name != mark.file_name) {
+        let removed = device.remove(&old.file_name);
+        removed.and_then(|()| device.sync_dir()).map_err(BaseError::Io)?;
+    }
+    shared.meter.bases.fetch_add(1, Ordering::Relaxed);
+    Ok(mark)
+}
+
+fn write_base(shared: &Shared, frozen: &Frozen) -> Result<Written, StoreError> {
+    let device = &shared.options.device;
+    let file = device.create(TEMPORARY).map_err(BaseError::Io)?;
+    let preamble = Preamble {
+        group: shared.options.group,
+        generation: frozen.generation,
+        at: frozen.at,
+        revision: frozen.revision,
+    };
+    let mut pacer = Pacer::new(shared);
+    let mut pace = |bytes| pacer.pace(bytes);
+    let mut writer = BaseWriter::begin(Arc::clone(&file), &preamble, &mut pace)?;
+    writer.records(&frozen.records)?;
+    copy_history(shared, frozen.revision, &mut writer)?;
+    if writer.content() != frozen.content {
+        let words =
+            format!("its content is {:?}, the batches made {:?}", writer.content(), frozen.content);
+        return Err(BaseError::Source(words).into());
+    }
+    let written = writer.finish()?;
+    file.forget_cached().map_err(BaseError::Io)?;
+    verify(shared, device.open(TEMPORARY).map_err(BaseError::Io)?, &preamble, &written)?;
+    Ok(written)
+}
+
+/// Copies every block up to main revision `to`, checking each value.
+fn copy_history(shared: &Shared, to: i64, writer: &mut BaseWriter<'_>) -> Result<(), StoreError> {
+    let engine = shared.engine();
+    let low = headers_key(Revision::default());
+    let high = headers_key(Revision::new(to + 1, 0));
+    let mut result = Ok(());
+    engine.scan(&low, &high, &mut |key, headers| {
+        let copied = headers_key_revision(&key).map_err(StoreError::from).and_then(|first| {
+            let values = engine.get(&values_key(first))?;
+            let values = values.ok_or_else(|| {
+                BaseError::Source(format!("the values of block {first} are missing"))
+            })?;
+            copy_block(first, &headers, values, to, writer)
+        });
+        match copied {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                result = Err(error);
+                ControlFlow::Break(())
+            }
+        }
+    })?;
+    result
+}
+
+fn copy_block(
+    first: Revision,
+    headers: &Bytes,
+    values: Bytes,
+    to: i64,
+    writer: &mut BaseWriter<'_>,
+) -> Result<(), StoreError> {
+    let source =
+        |error: super::format::Malformed| BaseError::Source(format!("block {first}: {error}"));
+    let decoded = super::history::Block::decode_headers(first, headers).map_err(source)?;
+    // A block that grew since the headers were read: what follows belongs to later revisions.
+    let total: usize = decoded.iter().map(|header| header.value_len).sum();
+    if total > values.len() {
+        return Err(BaseError::Source(format!("block {first}: its values are too short")).into());
+    }
+    let values = values.slice(..total);
+    let checked = check_block(first, headers, &values).map_err(source)?;
+    let kept = checked.partition_point(|header| header.revision.main <= to);
+    let hashes = checked[..kept].iter().map(Header::content_hash);
+    if kept == checked.len() {
+        return Ok(writer.block(first, headers, &values, hashes)?);
+    }
+    let mut trimmed: Option<BlockBuilder> = None;
+    let mut at = 0;
+    for header in &checked[..kept] {
+        let value = &values[at..at + header.value_len];
+        at += header.value_len;
+        match &mut trimmed {
+            Some(block) => block.push(header, value),
+            None => trimmed = Some(BlockBuilder::begin(header, value)),
+        }
+    }
+    match trimmed {
+        Some(block) => Ok(writer.block(block.first(), block.headers(), block.values(), hashes)?),
+        None => Ok(()),
+    }
+}
+
+/// Reads the file back and compares it with what was to be written.
+fn verify(
+    shared: &Shared,
+    file: Arc<dyn super::device::LogFile>,
+    preamble: &Preamble,
+    written: &Written,
+) -> Result<(), BaseError> {
+    let mut reader = BaseReader::begin(file, written.len)?;
+    while let Some(part) = reader.next()? {
+        if let Part::Block { first, headers, values } = part {
+            let checked = check_block(first, &headers, &values)?;
+            reader.count(&checked);
+        }
+        if shared.orders.lock().closing {
+            return Err(BaseError::Cancelled);
+        }
+    }
+    if reader.preamble() != *preamble || reader.finish()? != *written {
+        return Err(BaseError::Damaged("it reads back otherwise than it was written".to_owned()));
+    }
+    Ok(())
+}
+
+/// Keeps a base to twice the journal's own pace, so that the journal's syncs do not wait behind it.
+struct Pacer<'a> {
+    shared: &'a Shared,
+    started: Duration,
+    committed_before: u64,
+    written: u64,
+}
+
+impl<'a> Pacer<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Pacer {
+            shared,
+            started: shared.options.clock.monotonic(),
+            committed_before: shared.meter.committed.load(Ordering::Relaxed),
+            written: 0,
+        }
+    }
+
+    fn pace(&mut self, bytes: u64) -> ControlFlow<()> {
+        self.written += bytes;
+        Meter::add(&self.shared.meter.base, bytes);
+        let in_place = self.shared.options.runner == super::options::UpkeepRunner::InPlace;
+        let mut orders = self.shared.orders.lock();
+        loop {
+            if orders.closing || self.shared.stopped.load(Ordering::Acquire) {
+                return ControlFlow::Break(());
+            }
+            let elapsed = self.shared.options.clock.monotonic().saturating_sub(self.started);
+            let committed =
+                self.shared.meter.committed.load(Ordering::Relaxed) - self.committed_before;
+            let allowed = (elapsed.as_secs_f64() * PACE_FLOOR).max(2.0 * committed as f64);
+            let ahead = self.written as f64 - allowed;
+            if in_place || ahead <= 0.0 {
+                return ControlFlow::Continue(());
+            }
+            let wait = Duration::from_secs_f64((ahead / PACE_FLOOR).clamp(0.001, 0.1));
+            self.shared.wake.wait_for(&mut orders, wait);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The journal as its callers see it: what is acknowledged is there after a close, a kill and a power cut.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_core::api::ids::{GroupId, LogId, MemberId};
+
+use super::*;
+use crate::storage::device::FileDevice;
+use crate::storage::device::double::DoubleDevice;
+
+fn options() -> JournalOptions {
+    JournalOptions { segment_bytes: 64 << 10, seed: Some(7), ..JournalOptions::default() }
+}
+
+fn open(device: &DoubleDevice) -> Journal {
+    Journal::open(Arc::new(device.clone()), options(), Runner::InPlace).expect("it opens")
+}
+
+fn entry(term: u64, index: u64) -> LogRecord {
+    LogRecord {
+        id: LogId::new(term, index),
+        payload: Bytes::from(format!("{term}/{index}").repeat(20)),
+    }
+}
+
+fn entries(term: u64, range: std::ops::Range<u64>) -> Vec<LogRecord> {
+    range.map(|index| entry(term, index)).collect()
+}
+
+fn must() -> Done {
+    Box::new(|result| result.expect("the change is durable"))
+}
+
+#[test]
+fn what_was_written_is_there_after_a_close() {
+    let device = DoubleDevice::default();
+    let journal = open(&device);
+    let log = journal.group(GroupId(3));
+    let vote = Vote { term: 4, voted_for: Some(MemberId(9)), committed: true };
+    log.save_vote(vote, must()).unwrap();
+    log.append(entries(4, 0..50), must()).unwrap();
+    log.set_committed(LogId::new(4, 30));
+    log.truncate_from(40, must()).unwrap();
+    log.append(entries(5, 40..45), must()).unwrap();
+    let before = log.state();
+    journal.close().unwrap();
+    drop(log);
+
+    let journal = open(&device);
+    assert!(journal.report().closed);
+    let log = journal.group(GroupId(3));
+    assert_eq!(log.state(), before);
+    let mut expected = entries(4, 0..40);
+    expected.extend(entries(5, 40..45));
+    assert_eq!(log.entries(0, u64::MAX, usize::MAX).unwrap(), expected);
+    log.append(entries(5, 45..46), must()).unwrap();
+    drop((journal, log));
+
+    let journal = open(&device.after_power_cut(1));
+    assert!(!journal.report().closed);
+    expected.extend(entries(5, 45..46));
+    let log = journal.group(GroupId(3));
+    assert_eq!(log.entries(0, u64::MAX, usize::MAX).unwrap(), expected);
+}
+
+#[test]
+fn segments_are_recycled_behind_a_base() {
+    let device = DoubleDevice::default();
+    let journal = open(&device);
+    let log = journal.group(GroupId(0));
+    let mut next = 0;
+    for round in 0..20 {
+        for _ in 0..10 {
+            log.append(entries(1, next..next + 30), must()).unwrap();
+            next += 30;
+        }
+        let at = LogId::new(1, next - 10);
+        log.set_committed(at);
+        let mark = BaseMark {
+            at,
+            generation: 1,
+            file_name: format!("base-{round}.qb"),
+            len: 1,
+            content_hash: 2,
+        };
+        log.mark_base(mark, must()).unwrap();
+        log.purge_to(at).unwrap();
+    }
+    let usage = journal.usage();
+    assert!(usage.segments <= 2, "{usage:?}");
+    assert!(usage.segments_recycled > 3, "{usage:?}");
+    let before = log.state();
+    drop((journal, log));
+
+    let log = open(&device.after_power_cut(5)).group(GroupId(0));
+    assert_eq!(log.state(), before);
+    assert_eq!(log.entries(next - 9, next, usize::MAX).unwrap(), entries(1, next - 9..next));
+}
+
+#[test]
+fn a_thread_writes_to_real_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let real = || Arc::new(FileDevice::open(&folder.path().join("journal")).unwrap());
+    let journal = Journal::open(real(), options(), Runner::Thread).unwrap();
+    let log = journal.group(GroupId(0));
+    let (told, done) = mpsc::channel();
+    for index in 0..2000 {
+        let told = told.clone();
+        let note: Done = Box::new(move |result| told.send((index, result.is_ok())).unwrap());
+        log.append(vec![entry(1, index)], note).unwrap();
+    }
+    let answers: Vec<_> = done.iter().take(2000).collect();
+    assert_eq!(answers, (0..2000).map(|index| (index, true)).collect::<Vec<_>>());
+    assert!(log.wait_durable(1999, Duration::from_secs(10)).unwrap());
+    drop(log);
+    journal.close().unwrap();
+
+    let journal = Journal::open(real(), options(), Runner::Thread).unwrap();
+    let log = journal.group(GroupId(0));
+    assert_eq!(log.entries(0, 2000, usize::MAX).unwrap(), entries(1, 0..2000));
+}

@@ -1,0 +1,206 @@
+//! Files that wait to become segments, prepared off the writer's path.
+//!
+//! ```text
+//!   tmp-*  zero-filled, synced ──▶ free-* ──take──▶ writer: header, sync, rename to the live name
+//!                                    ▲
+//!   live segment below the floor ────┘ renamed, directory synced
+//! ```
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::error::JournalError;
+use super::options::Runner;
+use super::segment::FileName;
+use crate::storage::device::{LogDevice, LogFile};
+
+/// Files kept waiting at most; more are removed.
+const READY_MAX: usize = 2;
+const RETRY: Duration = Duration::from_millis(250);
+
+/// A file of the segment size whose content does not count.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) name: String,
+    pub(crate) file: Arc<dyn LogFile>,
+    /// It was a segment before.
+    pub(crate) recycled: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: VecDeque<Prepared>,
+    wanted: bool,
+    stopped: bool,
+    /// The last try to prepare one failed.
+    failure: Option<Arc<io::Error>>,
+    next_number: u64,
+}
+
+/// The pool. One file is prepared when asked for, ahead of its use.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    device: Arc<dyn LogDevice>,
+    segment_bytes: u64,
+    runner: Runner,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        device: Arc<dyn LogDevice>,
+        segment_bytes: u64,
+        runner: Runner,
+        next_number: u64,
+    ) -> Pool {
+        Pool {
+            device,
+            segment_bytes,
+            runner,
+            state: Mutex::new(State { next_number, ..State::default() }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Asks for a file to be ready soon.
+    pub(crate) fn request(&self) {
+        let mut state = self.state.lock();
+        if state.ready.is_empty() && !state.wanted {
+            state.wanted = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// A prepared file. With a thread, waits for one; `None` when the pool was stopped meanwhile. In place, prepares
+    /// it now.
+    pub(crate) fn take(&self) -> Result<Option<Prepared>, JournalError> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(prepared) = state.ready.pop_front() {
+                return Ok(Some(prepared));
+            }
+            if state.stopped {
+                return Ok(None);
+            }
+            if self.runner == Runner::InPlace {
+                drop(state);
+                return self.prepare().map(Some).map_err(preparing);
+            }
+            state.wanted = true;
+            self.changed.notify_all();
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Takes a freed segment, already renamed to `name`; a file too many or of another size is removed.
+    pub(crate) fn give(&self, name: String, file: Arc<dyn LogFile>) -> io::Result<()> {
+        let fits = file.size()? == self.segment_bytes;
+        {
+            let mut state = self.state.lock();
+            if fits && state.ready.len() < READY_MAX {
+                state.ready.push_back(Prepared { name, file, recycled: true });
+                state.failure = None;
+                self.changed.notify_all();
+                return Ok(());
+            }
+        }
+        self.device.remove(&name)
+    }
+
+    /// A name for a file that waits.
+    pub(crate) fn free_name(&self) -> String {
+        let mut state = self.state.lock();
+        state.next_number += 1;
+        FileName::free(state.next_number)
+    }
+
+    /// A file of the segment size, or of `bytes` where that is more; one that waits is used if it can be.
+    pub(crate) fn prepare_at_least(&self, bytes: u64) -> Result<Prepared, JournalError> {
+        if bytes <= self.segment_bytes {
+            let waiting = self.state.lock().ready.pop_front();
+            return match waiting {
+                Some(waiting) => Ok(waiting),
+                None => self.prepare().map_err(preparing),
+            };
+        }
+        let page = 4096;
+        self.prepare_sized(bytes.next_multiple_of(page)).map_err(preparing)
+    }
+
+    /// Makes a file now, on the caller's thread. What was made of it goes when it cannot be finished.
+    pub(crate) fn prepare(&self) -> io::Result<Prepared> {
+        self.prepare_sized(self.segment_bytes)
+    }
+
+    fn prepare_sized(&self, bytes: u64) -> io::Result<Prepared> {
+        let free = self.free_name();
+        let temporary = free.replacen("free-", "tmp-", 1);
+        let made = self.device.create_zeroed(&temporary, bytes).and_then(|file| {
+            self.device.rename(&temporary, &free)?;
+            Ok(file)
+        });
+        match made {
+            Ok(file) => Ok(Prepared { name: free, file, recycled: false }),
+            Err(error) => {
+                // Best effort: it is ignored at the next start, too.
+                let _ = self.device.remove(&temporary);
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether the last try to prepare a file failed and none is ready.
+    pub(crate) fn is_short(&self) -> bool {
+        let state = self.state.lock();
+        state.ready.is_empty() && state.failure.is_some()
+    }
+
+    /// Files that wait.
+    pub(crate) fn ready(&self) -> usize {
+        self.state.lock().ready.len()
+    }
+
+    /// The preparing thread's loop: until [`Pool::stop`].
+    pub(crate) fn run(&self) {
+        let mut state = self.state.lock();
+        while !state.stopped {
+            if !state.wanted || !state.ready.is_empty() {
+                state.wanted = false;
+                self.changed.wait(&mut state);
+                continue;
+            }
+            drop(state);
+            let made = self.prepare();
+            state = self.state.lock();
+            match made {
+                Ok(prepared) => {
+                    state.failure = None;
+                    state.ready.push_back(prepared);
+                    self.changed.notify_all();
+                }
+                Err(error) => {
+                    state.failure = Some(Arc::new(error));
+                    // Someone may free space: try again after a while, or when a segment comes back.
+                    self.changed.wait_for(&mut state, RETRY);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_all();
+    }
+}
+
+fn preparing(source: io::Error) -> JournalError {
+    if source.kind() == io::ErrorKind::StorageFull {
+        return JournalError::NoSpace;
+    }
+    JournalError::io("preparing a segment")(source)
+}

@@ -1,0 +1,383 @@
+//! Opening a store: the state store if it is to be believed, else the base; then the journal.
+//!
+//! ```text
+//!   journal replayed (GroupLog) ──▶ invariants ──▶ tidy up: what no record names goes
+//!       ──▶ sled: mark, records, headers ──▶ sum equal? ──yes──────────────┐
+//!                     │ no: folder deleted                                 ▼
+//!                     └──▶ base ──checked──▶ fresh sled ──▶ StateMachine, Store
+//!       ──▶ the journal's entries above it, up to the commit index, through StateMachine::apply
+//! ```
+//!
+//! All of it runs before consensus is created, which then finds `applied` = `committed`.
+//! **Invariant:** purged ≤ base ≤ applied = commit ≤ last.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use prost::Message;
+use quorate_core::api::ids::LogId;
+use quorate_core::api::pb::internal::LogPayload;
+use quorate_core::api::refusal::Corrupt;
+use quorate_core::state_machine::StateMachine;
+use quorate_core::state_machine::quota::DbSize;
+use tokio::sync::Notify;
+
+use super::base::{TEMPORARY, base_name};
+use super::cache::BlockCache;
+use super::engine::{Engine, EngineError, MemoryEngine};
+use super::engine_sled::SledEngine;
+use super::error::{OpenError, StoreError};
+use super::format::ContentSum;
+use super::journal::{GroupLog, GroupState};
+use super::load::{self, Distrust};
+use super::options::{EngineKind, Meter, StoreOptions, UpkeepRunner};
+use super::shared::{DISTRUST, Orders, Shared};
+use super::store::{Hands, Store};
+use super::tail::Tail;
+use super::upkeep::Upkeep;
+use crate::support::spawn::thread;
+
+/// Bytes of log entries read at once while the journal is applied.
+const REPLAY_BYTES: usize = 4 << 20;
+
+/// An open store and the state machine that stands where it stands.
+#[derive(Debug)]
+pub struct Opened {
+    /// Takes batches, gives views.
+    pub store: Store,
+    /// At the commit index.
+    pub machine: StateMachine,
+    /// The state store was not believed, and was built anew.
+    pub rebuilt: Option<RebuildReport>,
+    /// Log entries that were applied, of which the state store knew nothing.
+    pub replayed: u64,
+}
+
+/// Why and how the state store was built anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RebuildReport {
+    /// Why it was not believed.
+    pub reason: String,
+    /// How long it took, from finding out until the journal was applied.
+    pub took: Duration,
+}
+
+/// A state store's content, loaded.
+pub(crate) struct Loaded {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) machine: StateMachine,
+    pub(crate) applied: Option<LogId>,
+    pub(crate) content: ContentSum,
+    pub(crate) size: DbSize,
+}
+
+impl Store {
+    /// Opens the store of `log`'s group, whose journal has been replayed, and applies the journal up to the commit
+    /// index (to its end for a single voter). Entries that the state store holds but no commit stamp covers yet are
+    /// told to the log as committed.
+    pub fn open(options: StoreOptions, log: GroupLog) -> Result<Opened, OpenError> {
+        let state = log.state();
+        let group = options.group.0;
+        check_log(group, &state)?;
+        tidy_up(&options, &state)?;
+        let started = options.clock.monotonic();
+        let (loaded, distrust) = match load_trusted(&options, &log, &state) {
+            Ok(loaded) => (loaded, None),
+            Err(distrust) => (rebuild(&options, &state)?, Some(distrust)),
+        };
+        let target = replay_target(&options, &state, loaded.applied);
+        let mut machine = loaded.machine;
+        let store = start(
+            options,
+            log.clone(),
+            &state,
+            loaded.engine,
+            machine.revision(),
+            Begun { applied: loaded.applied, content: loaded.content, size: loaded.size },
+        )?;
+        let replayed = replay(&store, &log, &mut machine, loaded.applied, target)?;
+        if let Some(applied) = machine.applied() {
+            log.set_committed(applied);
+        }
+        check_opened(group, &log.state(), machine.applied())?;
+        let took = store.shared.options.clock.monotonic().saturating_sub(started);
+        let rebuilt = distrust
+            .filter(|_| state.last.is_some())
+            .map(|distrust| RebuildReport { reason: distrust.to_string(), took });
+        if let Some(report) = &rebuilt {
+            let took_ms = took.as_millis() as u64;
+            tracing::info!(
+                group,
+                reason = report.reason,
+                took_ms,
+                "state store rebuilt from base and journal"
+            );
+        }
+        Ok(Opened { store, machine, rebuilt, replayed })
+    }
+}
+
+struct Begun {
+    applied: Option<LogId>,
+    content: ContentSum,
+    size: DbSize,
+}
+
+fn start(
+    options: StoreOptions,
+    log: GroupLog,
+    state: &GroupState,
+    engine: Arc<dyn Engine>,
+    revision: i64,
+    begun: Begun,
+) -> Result<Store, OpenError> {
+    let runner = options.runner;
+    let shared = Arc::new(Shared {
+        log,
+        engine: RwLock::new(engine),
+        layout: RwLock::new(()),
+        tail: RwLock::new(Tail::new(revision, begun.applied)),
+        cache: Mutex::new(BlockCache::new(options.block_cache_bytes)),
+        size: Mutex::new(begun.size),
+        orders: Mutex::new(Orders::default()),
+        wake: Condvar::new(),
+        stopped: AtomicBool::new(false),
+        stop_reason: Mutex::new(None),
+        growth_refused: Mutex::new(None),
+        room: Notify::new(),
+        base: Mutex::new(state.base.clone()),
+        meter: Meter::default(),
+        options,
+    });
+    let upkeep = Upkeep {
+        shared: Arc::clone(&shared),
+        generation: state.generation,
+        applied: begun.applied,
+        content: begun.content,
+        open_block: None,
+        pass: None,
+        base_task: None,
+        base_rest: 0,
+    };
+    let upkeep = match runner {
+        UpkeepRunner::InPlace => Hands::InPlace(Mutex::new(upkeep)),
+        UpkeepRunner::Threads => {
+            let running = thread("store", move || upkeep.run());
+            let running = running.map_err(|source| io_error("start the store's thread", source))?;
+            Hands::Thread(Mutex::new(Some(running)))
+        }
+    };
+    Ok(Store { shared, upkeep })
+}
+
+fn replay_target(
+    options: &StoreOptions,
+    state: &GroupState,
+    applied: Option<LogId>,
+) -> Option<u64> {
+    let known = if options.single_voter { state.last } else { state.committed };
+    known.max(applied).map(|id| id.index)
+}
+
+/// Applies entries above `applied` up to index `target`.
+fn replay(
+    store: &Store,
+    log: &GroupLog,
+    machine: &mut StateMachine,
+    applied: Option<LogId>,
+    target: Option<u64>,
+) -> Result<u64, OpenError> {
+    let Some(target) = target else { return Ok(0) };
+    let first = log.state().purged.map_or(0, |purged| purged.index + 1);
+    let mut next = applied.map_or(first, |applied| applied.index + 1);
+    let mut count = 0;
+    while next <= target {
+        let records = log.entries(next, target + 1, REPLAY_BYTES)?;
+        let last = records.last().map(|record| record.id.index);
+        for record in records {
+            apply(store, machine, record.id, &record.payload)?;
+            count += 1;
+        }
+        match last {
+            Some(last) => next = last + 1,
+            None => break,
+        }
+    }
+    Ok(count)
+}
+
+fn apply(
+    store: &Store,
+    machine: &mut StateMachine,
+    at: LogId,
+    payload: &[u8],
+) -> Result<(), OpenError> {
+    let decoded = LogPayload::decode(payload).map_err(|reason| OpenError::Entry {
+        at,
+        source: Corrupt::Undecodable { what: "log entry".to_owned(), reason: reason.to_string() },
+    })?;
+    let applied = machine
+        .apply(&store.view(), at, &decoded)
+        .map_err(|source| OpenError::Entry { at, source })?;
+    store.commit(applied.batch)?;
+    while store.tail_pressure() && store.has_threads() {
+        // The entries are durable: the upkeep thread makes room as fast as the state store takes it.
+        store.shared.refuse_if_stopped()?;
+        let mut orders = store.shared.orders.lock();
+        store.shared.wake.notify_all();
+        store.shared.wake.wait_for(&mut orders, Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// The state store, if everything about it is as it must be.
+fn load_trusted(
+    options: &StoreOptions,
+    log: &GroupLog,
+    state: &GroupState,
+) -> Result<Loaded, Distrust> {
+    let folder = engine_folder(options, state.generation);
+    match options.engine {
+        EngineKind::Memory => return Err(Distrust::Absent),
+        EngineKind::Sled if !folder.exists() => return Err(Distrust::Absent),
+        EngineKind::Sled => {}
+    }
+    if let Ok(note) = options.device.open(DISTRUST) {
+        return Err(Distrust::Noted(load::text(&*note)));
+    }
+    let engine = open_engine(options, state.generation)?;
+    let loaded = load::from_engine(engine, state.generation, options.value_budget_bytes)?;
+    check_place(log, state, loaded.applied)?;
+    Ok(loaded)
+}
+
+/// Whether the log still has everything that the state store lacks.
+fn check_place(log: &GroupLog, state: &GroupState, applied: Option<LogId>) -> Result<(), Distrust> {
+    let base = state.base.as_ref().map(|base| base.at);
+    let Some(applied) = applied else {
+        return Err(Distrust::NoMark);
+    };
+    if base.is_some_and(|base| applied.index < base.index) {
+        return Err(Distrust::OlderThanBase);
+    }
+    if state.last.is_none_or(|last| applied.index > last.index) {
+        return Err(Distrust::BeyondJournal);
+    }
+    if log.term_at(applied.index) != Some(applied.term.0) {
+        return Err(Distrust::OtherLog);
+    }
+    Ok(())
+}
+
+/// A fresh state store, from the base if there is one.
+fn rebuild(options: &StoreOptions, state: &GroupState) -> Result<Loaded, OpenError> {
+    let folder = engine_folder(options, state.generation);
+    if options.engine == EngineKind::Sled && folder.exists() {
+        fs::remove_dir_all(&folder).map_err(|source| io_error("remove the state store", source))?;
+    }
+    let engine = open_engine(options, state.generation).map_err(StoreError::Engine)?;
+    let loaded = match &state.base {
+        None => Loaded {
+            engine,
+            machine: StateMachine::new(options.value_budget_bytes),
+            applied: None,
+            content: ContentSum::default(),
+            size: DbSize::default(),
+        },
+        Some(mark) => load::from_base(options, mark, state.generation, engine)?,
+    };
+    remove_note(options)?;
+    Ok(loaded)
+}
+
+fn remove_note(options: &StoreOptions) -> Result<(), OpenError> {
+    match options.device.remove(DISTRUST) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(io_error("remove a note", source)),
+    }
+    Ok(())
+}
+
+fn open_engine(options: &StoreOptions, generation: u64) -> Result<Arc<dyn Engine>, EngineError> {
+    match options.engine {
+        EngineKind::Memory => Ok(Arc::new(MemoryEngine::default())),
+        EngineKind::Sled => {
+            let tick = options.sled_tick.map(|tick| tick.as_millis() as u64);
+            let folder = engine_folder(options, generation);
+            Ok(Arc::new(SledEngine::open(&folder, options.sled_cache_bytes, tick)?))
+        }
+    }
+}
+
+fn engine_folder(options: &StoreOptions, generation: u64) -> PathBuf {
+    options.folder.join(format!("state-{generation}"))
+}
+
+/// Removes what no record of the journal names: half-written bases, older bases, other generations.
+fn tidy_up(options: &StoreOptions, state: &GroupState) -> Result<(), OpenError> {
+    let named = state.base.as_ref().map(|base| base.file_name.as_str());
+    let names =
+        options.device.list().map_err(|source| io_error("list the group's folder", source))?;
+    let mut removed = false;
+    for name in names {
+        let stale_base =
+            name == TEMPORARY || (name.starts_with("base-") && Some(name.as_str()) != named);
+        if stale_base {
+            options
+                .device
+                .remove(&name)
+                .map_err(|source| io_error("remove a stale base", source))?;
+            removed = true;
+        }
+        let other = name.starts_with("state-") && name != format!("state-{}", state.generation);
+        if other && options.engine == EngineKind::Sled {
+            fs::remove_dir_all(options.folder.join(&name))
+                .map_err(|source| io_error("remove an old state store", source))?;
+        }
+    }
+    if removed {
+        options.device.sync_dir().map_err(|source| io_error("sync the group's folder", source))?;
+    }
+    debug_assert!(
+        state
+            .base
+            .as_ref()
+            .is_none_or(|base| base.file_name == base_name(base.generation, base.at))
+    );
+    Ok(())
+}
+
+fn check_log(group: u64, state: &GroupState) -> Result<(), OpenError> {
+    let base = state.base.as_ref().map(|base| base.at.index);
+    let index = |id: Option<LogId>| id.map(|id| id.index);
+    let (purged, committed, last) =
+        (index(state.purged), index(state.committed), index(state.last));
+    let holds = purged <= base && base <= last && committed <= last;
+    holds.then_some(()).ok_or_else(|| OpenError::Invariant {
+        group,
+        broken: format!("purged {purged:?} <= base {base:?} <= last {last:?} and commit {committed:?} <= last do not hold"),
+    })
+}
+
+fn check_opened(group: u64, state: &GroupState, applied: Option<LogId>) -> Result<(), OpenError> {
+    let holds =
+        state.committed.map(|id| id.index) == applied.map(|id| id.index) && applied <= state.last;
+    check_log(group, state)?;
+    holds.then_some(()).ok_or_else(|| OpenError::Invariant {
+        group,
+        broken: format!(
+            "applied {applied:?} = commit {:?} <= last {:?} does not hold",
+            state.committed, state.last
+        ),
+    })
+}
+
+pub(crate) fn io_error(doing: &str, source: io::Error) -> OpenError {
+    OpenError::Io { doing: doing.to_owned(), source }
+}

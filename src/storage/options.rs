@@ -1,0 +1,127 @@
+//! How a store is set up, and how it tells what it does.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use quorate_core::api::ids::GroupId;
+
+use super::device::LogDevice;
+use crate::support::clock::{Clock, SystemClock};
+
+/// What keeps the state between a base and the tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineKind {
+    /// sled, in `state-<generation>` of the group's folder.
+    Sled,
+    /// A map that is gone with the process: each start rebuilds it. For simulation.
+    Memory,
+}
+
+/// Who does the background work: writing the state store, compaction, bases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpkeepRunner {
+    /// Threads of the store's own, joined when it closes.
+    Threads,
+    /// The caller of [`super::Store::commit`], now and then: for simulation and tests.
+    InPlace,
+}
+
+/// Settings of one keyspace's store.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Which keyspace.
+    pub group: GroupId,
+    /// The group's folder, where sled lives: [`super::directory::Directory::group`].
+    pub folder: PathBuf,
+    /// The same folder as a device, for bases.
+    pub device: Arc<dyn LogDevice>,
+    /// What keeps the state.
+    pub engine: EngineKind,
+    /// Who does the background work.
+    pub runner: UpkeepRunner,
+    /// sled's page cache, in bytes.
+    pub sled_cache_bytes: u64,
+    /// The tick of sled's own flusher and garbage collector; `None`: neither runs.
+    pub sled_tick: Option<Duration>,
+    /// Memory for what is committed and not yet in the state store; when full, [`super::Store::tail_pressure`].
+    pub tail_bytes: usize,
+    /// Cache of decoded blocks for cold reads, in bytes.
+    pub block_cache_bytes: usize,
+    /// Newest values that the index keeps in memory, in bytes.
+    pub value_budget_bytes: usize,
+    /// The state store is written when the tail has grown to this many bytes ...
+    pub flush_bytes: usize,
+    /// ... or this long after the last time.
+    pub flush_every: Duration,
+    /// A base is written when the journal since the last has grown beyond this and beyond that base's size.
+    pub base_after_bytes: u64,
+    /// After a base the journal behind it is purged. Off where consensus purges by itself, for members that lag.
+    pub purge_behind_base: bool,
+    /// Apply the whole journal, not only up to the commit index: right only for a group of a single voter.
+    pub single_voter: bool,
+    /// Growth is refused while less than this and the next base's size is free on the disk, in bytes.
+    pub reserve_bytes: u64,
+    /// Where time is read.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl StoreOptions {
+    /// The daemon's settings for `group` in `folder`.
+    pub fn new(group: GroupId, folder: PathBuf, device: Arc<dyn LogDevice>) -> Self {
+        StoreOptions {
+            group,
+            folder,
+            device,
+            engine: EngineKind::Sled,
+            runner: UpkeepRunner::Threads,
+            sled_cache_bytes: 64 << 20,
+            sled_tick: None,
+            tail_bytes: 64 << 20,
+            block_cache_bytes: 16 << 20,
+            value_budget_bytes: 64 << 20,
+            flush_bytes: 2 << 20,
+            flush_every: Duration::from_millis(200),
+            base_after_bytes: 64 << 20,
+            purge_behind_base: true,
+            single_voter: false,
+            reserve_bytes: 128 << 20,
+            clock: Arc::new(SystemClock::default()),
+        }
+    }
+}
+
+/// Bytes moved since the store was opened, for metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    pub(crate) state_store: AtomicU64,
+    pub(crate) base: AtomicU64,
+    pub(crate) bases: AtomicU64,
+    /// Bytes that entered the state store since the last base was begun.
+    pub(crate) since_base: AtomicU64,
+    pub(crate) committed: AtomicU64,
+}
+
+/// A reading of the store's figures, since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreFigures {
+    /// Bytes handed to the state store; sled itself writes some three times as many.
+    pub state_store_bytes: u64,
+    /// Bytes of bases written.
+    pub base_bytes: u64,
+    /// Bases written and marked.
+    pub bases: u64,
+    /// Bytes of keys, values and records committed.
+    pub committed_bytes: u64,
+    /// Bytes in the memory tail now.
+    pub tail_bytes: u64,
+    /// Size of the state store's files now.
+    pub state_store_files_bytes: u64,
+}
+
+impl Meter {
+    pub(crate) fn add(counter: &AtomicU64, bytes: u64) {
+        counter.fetch_add(bytes, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,7 @@
+//! The store with a real journal and state machine above it, and whatever below.
+
+mod base_crashes;
+mod compaction;
+mod reads;
+mod restarts;
+mod rig;

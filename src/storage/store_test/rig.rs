@@ -1,0 +1,330 @@
+//! One member without consensus: what is proposed is committed at once.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use quorate_core::api::batch::RevisionRecord;
+use quorate_core::api::ids::{GroupId, LogId, Revision};
+use quorate_core::api::pb::etcdserverpb as pb;
+use quorate_core::api::pb::internal::{
+    Blank, Command, Entry, LogPayload, command::Request, log_payload::Payload,
+};
+use quorate_core::api::view::View;
+use quorate_core::state_machine::StateMachine;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::storage::device::double::DoubleDevice;
+use crate::storage::device::{FileDevice, LogDevice, LogFile};
+use crate::storage::journal::{Journal, JournalOptions, LogRecord, Runner};
+use crate::storage::{
+    EngineKind, OpenError, Opened, RebuildReport, Store, StoreOptions, UpkeepRunner,
+};
+use crate::support::clock::{Clock, SystemClock};
+
+pub(super) const GROUP: GroupId = GroupId(0);
+
+/// What a member is opened on.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) journal: Arc<dyn LogDevice>,
+    pub(super) group: Arc<dyn LogDevice>,
+    pub(super) folder: PathBuf,
+    pub(super) engine: EngineKind,
+    pub(super) runner: UpkeepRunner,
+    pub(super) base_after_bytes: u64,
+    pub(super) segment_bytes: u64,
+}
+
+impl Place {
+    /// Real files under `folder`, sled, threads.
+    pub(super) fn files(folder: &Path) -> Place {
+        let group = folder.join("groups/0");
+        Place {
+            journal: Arc::new(FileDevice::open(&folder.join("journal")).unwrap()),
+            group: Arc::new(FileDevice::open(&group).unwrap()),
+            folder: group,
+            engine: EngineKind::Sled,
+            runner: UpkeepRunner::Threads,
+            base_after_bytes: 64 << 20,
+            segment_bytes: 4 << 20,
+        }
+    }
+
+    /// A disk in memory, no state store, everything in the caller's thread.
+    pub(super) fn double(disk: &DoubleDevice) -> Place {
+        let folder = |name| Folder { disk: disk.clone(), name };
+        Place {
+            journal: Arc::new(folder("journal/")),
+            group: Arc::new(folder("group/")),
+            folder: PathBuf::new(),
+            engine: EngineKind::Memory,
+            runner: UpkeepRunner::InPlace,
+            base_after_bytes: u64::MAX,
+            segment_bytes: 128 << 10,
+        }
+    }
+
+    pub(super) fn options(&self) -> StoreOptions {
+        StoreOptions {
+            engine: self.engine,
+            runner: self.runner,
+            sled_cache_bytes: 4 << 20,
+            flush_every: Duration::from_millis(5),
+            base_after_bytes: self.base_after_bytes,
+            reserve_bytes: 0,
+            single_voter: true,
+            ..StoreOptions::new(GROUP, self.folder.clone(), Arc::clone(&self.group))
+        }
+    }
+}
+
+pub(super) struct Member {
+    pub(super) journal: Journal,
+    pub(super) store: Store,
+    pub(super) machine: StateMachine,
+    pub(super) rebuilt: Option<RebuildReport>,
+    pub(super) replayed: u64,
+    next: LogId,
+}
+
+pub(super) fn open(place: &Place) -> Member {
+    try_open(place).unwrap_or_else(|error| panic!("{error}"))
+}
+
+pub(super) fn try_open(place: &Place) -> Result<Member, OpenError> {
+    let options =
+        JournalOptions { segment_bytes: 4 << 20, seed: Some(1), ..JournalOptions::default() };
+    let runner = match place.runner {
+        UpkeepRunner::Threads => Runner::Thread,
+        UpkeepRunner::InPlace => Runner::InPlace,
+    };
+    let journal = Journal::open(Arc::clone(&place.journal), options, runner)?;
+    let Opened { store, machine, rebuilt, replayed } =
+        Store::open(place.options(), journal.group(GROUP))?;
+    let last = journal.group(GROUP).state().last;
+    Ok(Member {
+        journal,
+        store,
+        machine,
+        rebuilt,
+        replayed,
+        next: LogId::new(1, last.map_or(0, |last| last.index + 1)),
+    })
+}
+
+pub(super) fn put(key: &str, value: &[u8]) -> Request {
+    Request::Put(pb::PutRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value),
+        ..pb::PutRequest::default()
+    })
+}
+
+pub(super) fn delete(key: &str) -> Request {
+    Request::DeleteRange(pb::DeleteRangeRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        ..pb::DeleteRangeRequest::default()
+    })
+}
+
+pub(super) fn grant(id: i64) -> Request {
+    Request::LeaseGrant(pb::LeaseGrantRequest { id, ttl: 60 })
+}
+
+pub(super) fn compact(revision: i64) -> Request {
+    Request::Compaction(pb::CompactionRequest { revision, physical: false })
+}
+
+impl Member {
+    /// Commits one entry with these requests, as consensus would.
+    pub(super) fn propose(&mut self, requests: Vec<Request>) -> LogId {
+        let seq = self.next.index + 1;
+        let commands = requests
+            .into_iter()
+            .map(|request| Command { request: Some(request), ..Command::default() });
+        let entry = Entry {
+            level: 1,
+            member_id: 7,
+            incarnation: 1,
+            seq,
+            time_ms: 1,
+            commands: commands.collect(),
+        };
+        self.append(LogPayload { payload: Some(Payload::Entry(entry)) })
+    }
+
+    pub(super) fn propose_blank(&mut self) -> LogId {
+        self.append(LogPayload { payload: Some(Payload::Blank(Blank {})) })
+    }
+
+    fn append(&mut self, payload: LogPayload) -> LogId {
+        let at = self.next;
+        let log = self.journal.group(GROUP);
+        let record = LogRecord { id: at, payload: payload.encode_to_vec().into() };
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let queued = log.append(vec![record], Box::new(move |result| sender.send(result).unwrap()));
+        // The disk may have been frozen: then nobody is told of this entry.
+        if queued.is_err() || receiver.recv().unwrap().is_err() {
+            return at;
+        }
+        log.set_committed(at);
+        let applied = self.machine.apply(&self.store.view(), at, &payload).unwrap();
+        assert!(!applied.duplicate);
+        self.store.commit(applied.batch).unwrap();
+        self.next.index += 1;
+        at
+    }
+
+    /// Puts, deletes, leases and several requests an entry, at random.
+    pub(super) fn write_randomly(&mut self, seed: u64, entries: usize, value_bytes: usize) {
+        let mut rng = StdRng::seed_from_u64(seed);
+        for _ in 0..entries {
+            let requests =
+                (0..rng.random_range(1..5)).map(|_| random_request(&mut rng, value_bytes));
+            let requests = requests.collect();
+            self.propose(requests);
+        }
+    }
+
+    /// Waits until everything committed is in the state store.
+    pub(super) fn settle(&self) {
+        eventually(|| {
+            self.store.run_upkeep().unwrap();
+            self.store.figures().tail_bytes == 0
+        });
+    }
+
+    pub(super) fn take_base(&self) {
+        let before = self.store.figures().bases;
+        self.store.request_base();
+        eventually(|| {
+            self.store.run_upkeep().unwrap();
+            self.store.figures().bases > before
+        });
+    }
+
+    /// Everything that can be read, and the hash over everything applied.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let mut history = Vec::new();
+        let mut from = Revision::default();
+        loop {
+            let part = self.store.view().scan(from, 10_000).unwrap();
+            let Some(last) = part.last() else { break };
+            from = Revision::new(last.revision.main + 1, 0);
+            history.extend(part);
+        }
+        Snapshot {
+            history,
+            rolling_hash: self.machine.rolling_hash(),
+            revision: self.machine.revision(),
+            leases: self.machine.leases().map(|id| id.0).collect(),
+            in_use: self.store.db_size_in_use(),
+        }
+    }
+
+    /// Stops as a process that ends in good order.
+    pub(super) fn close(self) {
+        self.store.close();
+        self.journal.close().unwrap();
+    }
+}
+
+#[derive(PartialEq)]
+pub(super) struct Snapshot {
+    pub(super) history: Vec<RevisionRecord>,
+    pub(super) rolling_hash: u64,
+    pub(super) revision: i64,
+    pub(super) leases: Vec<i64>,
+    pub(super) in_use: u64,
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ends = (self.history.first(), self.history.last());
+        f.debug_struct("Snapshot")
+            .field("records", &self.history.len())
+            .field("from", &ends.0.map(|record| record.revision))
+            .field("to", &ends.1.map(|record| record.revision))
+            .field("rolling_hash", &self.rolling_hash)
+            .field("revision", &self.revision)
+            .field("leases", &self.leases.len())
+            .field("in_use", &self.in_use)
+            .finish()
+    }
+}
+
+fn random_request(rng: &mut StdRng, value_bytes: usize) -> Request {
+    let key = format!("key-{}", rng.random_range(0..50));
+    match rng.random_range(0..10) {
+        0..7 => {
+            let mut value = vec![0; rng.random_range(0..=value_bytes)];
+            rng.fill(value.as_mut_slice());
+            put(&key, &value)
+        }
+        7..9 => delete(&key),
+        _ => grant(rng.random_range(1..1000)),
+    }
+}
+
+/// Waits for a claim to come true.
+pub(super) fn eventually(mut claim: impl FnMut() -> bool) {
+    let clock = SystemClock::default();
+    while !claim() {
+        assert!(clock.monotonic() < Duration::from_secs(20), "it did not come true in 20 s");
+        std::thread::yield_now();
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// A folder of a disk in memory that holds several.
+#[derive(Clone, Debug)]
+struct Folder {
+    disk: DoubleDevice,
+    name: &'static str,
+}
+
+impl Folder {
+    fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.name)
+    }
+}
+
+impl LogDevice for Folder {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let names = self.disk.list()?.into_iter();
+        Ok(names.filter_map(|name| Some(name.strip_prefix(self.name)?.to_owned())).collect())
+    }
+
+    fn create_zeroed(&self, name: &str, size: u64) -> io::Result<Arc<dyn LogFile>> {
+        self.disk.create_zeroed(&self.path(name), size)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
+        self.disk.create(&self.path(name))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
+        self.disk.open(&self.path(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(&self.path(from), &self.path(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(&self.path(name))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.disk.sync_dir()
+    }
+
+    fn free_space(&self) -> io::Result<u64> {
+        self.disk.free_space()
+    }
+}

@@ -1,0 +1,289 @@
+//! The store's background work, all by one hand: the only writer of the state store.
+//!
+//! ```text
+//!   wait ──▶ flush:  durable batches of the tail ──▶ blocks + records + state mark ──▶ one engine batch ──▶ pop
+//!        ──▶ drop:   dead revisions ──▶ blocks rewritten, a bounded piece at a time      (compaction.rs)
+//!        ──▶ base:   records copied here, history read by a thread of its own            (base_maker.rs)
+//! ```
+//!
+//! **Invariant:** a batch enters the state store only when the journal frame of its entry is synced: the state store
+//! is never ahead of the truth.
+//! **Invariant:** while a base is being written no block is rewritten, and none while one is due to begin.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use quorate_core::api::batch::{Space, WriteBatch};
+use quorate_core::api::ids::LogId;
+
+use super::base_maker::Frozen;
+use super::compaction::DropPass;
+use super::engine::EngineBatch;
+use super::error::StoreError;
+use super::format::ContentSum;
+use super::history::{BlockBuilder, Header, record_hash};
+use super::key_space::{
+    STATE_MARK, headers_key, record_key, record_payload, record_value, values_key,
+};
+use super::mark::StateMark;
+use super::options::{Meter, UpkeepRunner};
+use super::shared::Shared;
+use super::size;
+use super::tail::TailBatch;
+
+/// What one flush takes at most, in bytes of the tail.
+const FLUSH_BYTES_MAX: usize = 4 << 20;
+
+/// See the module.
+pub(crate) struct Upkeep {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) generation: u64,
+    pub(crate) applied: Option<LogId>,
+    pub(crate) content: ContentSum,
+    /// The newest block: grows in place until it is full.
+    pub(crate) open_block: Option<BlockBuilder>,
+    pub(crate) pass: Option<DropPass>,
+    pub(crate) base_task: Option<JoinHandle<()>>,
+    /// Steps to let pass before a base that failed is tried again.
+    pub(crate) base_rest: u32,
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// There may be more.
+    Worked,
+    /// Nothing to do now.
+    Idle,
+}
+
+impl Upkeep {
+    /// The thread's body: steps until the store closes or fails.
+    pub(crate) fn run(mut self) {
+        loop {
+            let closing = self.wait();
+            if let Err(error) = self.work(closing) {
+                self.shared.stop(&error);
+                tracing::error!(group = self.shared.options.group.0, %error, "the store stopped");
+            }
+            if closing || self.shared.stopped.load(Ordering::Acquire) {
+                self.end();
+                return;
+            }
+        }
+    }
+
+    /// Does all there is to do now.
+    pub(crate) fn work(&mut self, closing: bool) -> Result<(), StoreError> {
+        self.watch_disk();
+        while self.step(closing)? == Step::Worked {}
+        Ok(())
+    }
+
+    fn step(&mut self, closing: bool) -> Result<Step, StoreError> {
+        self.shared.refuse_if_stopped()?;
+        if self.flush()? == Step::Worked {
+            return Ok(Step::Worked);
+        }
+        if closing {
+            return Ok(Step::Idle);
+        }
+        self.collect_base()?;
+        if self.base_task.is_none() {
+            if self.pass.is_none() && self.begin_base()? == Step::Worked {
+                return Ok(Step::Worked);
+            }
+            return self.drop_some();
+        }
+        Ok(Step::Idle)
+    }
+
+    /// Waits for work; returns whether the store closes.
+    fn wait(&self) -> bool {
+        let mut orders = self.shared.orders.lock();
+        if !orders.closing {
+            let every = self.shared.options.flush_every;
+            self.shared.wake.wait_for(&mut orders, every);
+        }
+        orders.closing
+    }
+
+    /// Ends the background work.
+    pub(crate) fn end(&mut self) {
+        if let Some(task) = self.base_task.take() {
+            let _cancelled = task.join();
+        }
+        if let Err(error) = self.shared.engine().flush() {
+            tracing::warn!(group = self.shared.options.group.0, %error, "the state store was not written out");
+        }
+    }
+
+    /// Moves one helping of durable batches into the state store.
+    fn flush(&mut self) -> Result<Step, StoreError> {
+        let durable = self.shared.log.durable();
+        let taken = self.shared.tail.read().leading(durable, FLUSH_BYTES_MAX);
+        let Some(last) = taken.last() else {
+            return Ok(Step::Idle);
+        };
+        let applied = last.batch.applied;
+        let mut batch = EngineBatch::default();
+        let mut content = self.content;
+        let mut block = self.open_block.take();
+        for record in taken.iter().flat_map(|batch| &batch.batch.revisions) {
+            let header = Header::of(record);
+            content.add(header.content_hash());
+            let value: &[u8] = if record.tombstone { &[] } else { &record.kv.value };
+            match &mut block {
+                Some(open) if !open.is_full_for(&header) => open.push(&header, value),
+                Some(_) | None => {
+                    if let Some(full) = block.replace(BlockBuilder::begin(&header, value)) {
+                        put_block(&mut batch, &full);
+                    }
+                }
+            }
+        }
+        if let Some(open) = &block {
+            put_block(&mut batch, open);
+        }
+        self.put_records(&taken, &mut content, &mut batch)?;
+        self.commit(batch, applied, content)?;
+        self.open_block = block;
+        self.let_go(taken.len());
+        Ok(Step::Worked)
+    }
+
+    /// Adds the last state of each record that the batches changed.
+    fn put_records(
+        &self,
+        taken: &[Arc<TailBatch>],
+        content: &mut ContentSum,
+        batch: &mut EngineBatch,
+    ) -> Result<(), StoreError> {
+        let mut changed: BTreeMap<(Space, &Bytes), Option<&Bytes>> = BTreeMap::new();
+        for change in taken.iter().flat_map(|batch| &batch.batch.records) {
+            changed.insert((change.space, &change.key), change.value.as_ref());
+        }
+        let engine = self.shared.engine();
+        for ((space, key), value) in changed {
+            let stored = record_key(space, key);
+            if let Some(old) = engine.get(&stored)? {
+                content.remove(record_hash(space as u8, key, record_payload(&old)?));
+            }
+            match value {
+                Some(value) => {
+                    content.add(record_hash(space as u8, key, value));
+                    batch.put(stored, record_value(value));
+                }
+                None => batch.remove(stored),
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits `batch` together with the mark that tells what the store then holds.
+    pub(crate) fn commit(
+        &mut self,
+        mut batch: EngineBatch,
+        applied: LogId,
+        content: ContentSum,
+    ) -> Result<(), StoreError> {
+        let mark = StateMark {
+            generation: self.generation,
+            applied: Some(applied),
+            content,
+            high_water: self.shared.size.lock().size(),
+        };
+        batch.put(STATE_MARK.to_vec(), mark.encode());
+        Meter::add(&self.shared.meter.state_store, batch.size());
+        self.shared.engine().commit(batch)?;
+        self.applied = Some(applied);
+        self.content = content;
+        Ok(())
+    }
+
+    fn let_go(&self, count: usize) {
+        let gone = self.shared.tail.write().pop(count);
+        let bytes: usize = gone.iter().map(|batch| batch.bytes).sum();
+        Meter::add(&self.shared.meter.since_base, bytes as u64);
+        self.shared.room.notify_waiters();
+    }
+
+    /// Refuses growth while the disk is too full for the journal and the next base.
+    fn watch_disk(&self) {
+        let options = &self.shared.options;
+        let Ok(free) = options.device.free_space() else {
+            return;
+        };
+        let base = self.shared.base.lock().as_ref().map_or(0, |base| base.len);
+        let needed = options.reserve_bytes.saturating_add(base);
+        let mut refused = self.shared.growth_refused.lock();
+        if free < needed {
+            if refused.is_none() {
+                tracing::warn!(
+                    group = options.group.0,
+                    free,
+                    needed,
+                    "the disk is nearly full: growth is refused"
+                );
+            }
+            *refused = Some(format!("{free} bytes free on the disk, {needed} are kept in reserve"));
+        } else if refused.is_some() && free > needed + needed / 8 {
+            tracing::info!(group = options.group.0, free, "the disk has room again");
+            *refused = None;
+        }
+    }
+
+    /// What a base of this moment holds beside history; copied, because records change and history does not.
+    pub(crate) fn freeze(&self, applied: LogId) -> Result<Frozen, StoreError> {
+        let mut records = Vec::new();
+        let mut damage = None;
+        let low = [Space::ALL[0] as u8];
+        let high = [Space::ALL[Space::ALL.len() - 1] as u8 + 1];
+        self.shared.engine().scan(&low, &high, &mut |key, stored| {
+            let space = key.first().and_then(|prefix| Space::from_prefix(*prefix));
+            match (space, record_payload(&stored)) {
+                (Some(space), Ok(_)) => {
+                    records.push((space, key.slice(1..), stored.slice(1..)));
+                    std::ops::ControlFlow::Continue(())
+                }
+                (Some(_) | None, Ok(_) | Err(_)) => {
+                    damage = Some(StoreError::Damaged("a record does not decode".to_owned()));
+                    std::ops::ControlFlow::Break(())
+                }
+            }
+        })?;
+        match damage {
+            Some(damage) => Err(damage),
+            None => Ok(Frozen {
+                at: applied,
+                generation: self.generation,
+                revision: self.shared.tail.read().stored(),
+                records,
+                content: self.content,
+            }),
+        }
+    }
+
+    /// Whether work is done by whoever commits.
+    pub(crate) fn is_in_place(&self) -> bool {
+        self.shared.options.runner == UpkeepRunner::InPlace
+    }
+}
+
+/// Adds both records of a block.
+pub(crate) fn put_block(batch: &mut EngineBatch, block: &BlockBuilder) {
+    batch.put(headers_key(block.first()), block.headers().to_vec());
+    batch.put(values_key(block.first()), block.values().to_vec());
+}
+
+/// Counts what `batch` adds to the accounted size.
+pub(crate) fn count_size(shared: &Shared, batch: &WriteBatch) {
+    let mut accounted = shared.size.lock();
+    for record in &batch.revisions {
+        let (key, value) = size::row(&Header::without_hash(record));
+        accounted.add(key, value);
+    }
+}
