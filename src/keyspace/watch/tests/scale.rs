@@ -40,7 +40,9 @@ async fn publish_among(watchers: usize) -> Duration {
     drop(stream);
 
     let closed = begun.elapsed();
-    println!("{watchers} watchers: created {created:?}, published {published:?}, closed {closed:?}");
+    println!(
+        "{watchers} watchers: created {created:?}, published {published:?}, closed {closed:?}"
+    );
     assert_eq!(events, 10_000);
     assert_eq!(store.hub.counters().watchers(), 0);
     published
