@@ -36,6 +36,8 @@ struct State {
     ready: VecDeque<Prepared>,
     wanted: bool,
     stopped: bool,
+    /// The journal is being closed: a file that cannot be made now is not waited for.
+    closing: bool,
     /// The last try to prepare one failed.
     failure: Option<Arc<io::Error>>,
     next_number: u64,
@@ -86,6 +88,9 @@ impl Pool {
             }
             if state.stopped {
                 return Ok(None);
+            }
+            if state.closing && state.failure.is_some() {
+                return Err(JournalError::NoSpace);
             }
             if self.runner == Runner::InPlace {
                 drop(state);
@@ -185,11 +190,18 @@ impl Pool {
                 }
                 Err(error) => {
                     state.failure = Some(Arc::new(error));
+                    self.changed.notify_all();
                     // Someone may free space: try again after a while, or when a segment comes back.
                     self.changed.wait_for(&mut state, RETRY);
                 }
             }
         }
+    }
+
+    /// From here on nobody waits for space.
+    pub(crate) fn close(&self) {
+        self.state.lock().closing = true;
+        self.changed.notify_all();
     }
 
     pub(crate) fn stop(&self) {
