@@ -36,6 +36,7 @@ struct State {
     ready: VecDeque<Prepared>,
     wanted: bool,
     stopped: bool,
+    taker_waits: bool,
     /// The journal is being closed: a file that cannot be made now is not waited for.
     closing: bool,
     /// The last try to prepare one failed.
@@ -97,9 +98,18 @@ impl Pool {
                 return self.prepare().map(Some).map_err(preparing);
             }
             state.wanted = true;
+            state.taker_waits = true;
             self.changed.notify_all();
             self.changed.wait(&mut state);
+            state.taker_waits = false;
         }
+    }
+
+    /// The writer waits for a file that could not be made.
+    #[cfg(test)]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let state = self.state.lock();
+        state.taker_waits && state.failure.is_some()
     }
 
     /// Takes a freed segment, already renamed to `name`; a file too many or of another size is removed.

@@ -148,11 +148,7 @@ fn a_close_does_not_wait_for_space() {
             (0..400).take_while(|index| append(*index).is_ok()).count()
         });
         assert_eq!(answers.recv_timeout(LONG), Ok(true));
-        let waits = || {
-            let full = journal.inner.shared.queue.lock().bytes > 4 << 10;
-            full && journal.inner.pool.is_short()
-        };
-        while !(0..1000).all(|_| waits()) {
+        while !journal.inner.pool.is_waited_for() {
             std::thread::yield_now();
         }
         let closed = journal.clone().close();
