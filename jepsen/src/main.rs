@@ -1,5 +1,67 @@
 //! Starts real members, hurts them, and judges what clients saw.
+//!
+//! Exit codes: 0 valid, 1 invalid, 2 unknown.
+#![expect(clippy::print_stdout, reason = "a command line tool reports on its standard output")]
 
+mod bench;
+mod client;
+mod differential;
+mod kill;
+mod member;
 mod pb;
+mod powercut;
+mod powerfs;
+mod transcripts;
+mod verdict;
 
-fn main() {}
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::verdict::Verdict;
+
+#[derive(Debug, Parser)]
+#[command(name = "quorate-jepsen", about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The same random calls at a real etcd and at us, every answer compared.
+    Differential(differential::Options),
+    /// Cuts the power of a real process under load, on a disk that keeps a random part of what was not synced.
+    Powercut(powercut::Options),
+    /// SIGKILL every few seconds under load: nothing acknowledged may be lost or happen twice.
+    Kill(kill::Options),
+    /// Sessions of etcdctl, as text.
+    Transcripts(transcripts::Options),
+    /// Throughput, latency and CPU beside etcd's.
+    Bench(bench::Options),
+    /// Memory, disk and restart with many keys, beside etcd's.
+    BenchStore(bench::StoreOptions),
+}
+
+async fn run(command: Command) -> Result<Verdict> {
+    match command {
+        Command::Differential(options) => differential::differential(options).await,
+        Command::Powercut(options) => powercut::powercut(options).await,
+        Command::Kill(options) => kill::kill(options).await,
+        Command::Transcripts(options) => tokio::task::spawn_blocking(move || transcripts::transcripts(&options)).await?,
+        Command::Bench(options) => tokio::task::spawn_blocking(move || bench::side_by_side(&options)).await?,
+        Command::BenchStore(options) => tokio::task::spawn_blocking(move || bench::store(&options)).await?,
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let verdict = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(cli.command)));
+    verdict.unwrap_or_else(|error| Verdict::Unknown(format!("{error:#}"))).report()
+}

@@ -1,3 +1,38 @@
-//! The daemon.
+//! The daemon: reads the command line, picks the runtime, runs one server.
 
-fn main() {}
+use std::process::ExitCode;
+
+use quorate::cli::environment::Environment;
+use quorate::cli::{Outcome, Threads, daemon, read};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> =
+        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let environment: Environment = std::env::vars_os()
+        .map(|(key, value)| {
+            (key.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+        })
+        .collect();
+    match read(&arguments, &environment) {
+        Outcome::Exit(code) => code.into(),
+        Outcome::Start(built, threads) => {
+            let mut builder = match threads {
+                Threads::Single => tokio::runtime::Builder::new_current_thread(),
+                Threads::Multi => tokio::runtime::Builder::new_multi_thread(),
+            };
+            let runtime = match builder.enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(why) => {
+                    tracing::dispatcher::with_default(built.log(), || {
+                        tracing::error!(severity = "fatal", error = %why, "cannot start threads");
+                    });
+                    return ExitCode::FAILURE;
+                }
+            };
+            runtime.block_on(daemon::run(built.log_for_process(), &environment)).into()
+        }
+    }
+}

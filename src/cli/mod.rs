@@ -1,1 +1,248 @@
 //! Floor 8, start: the command line.
+//!
+//! ```text
+//!   arguments ──> flags ──> config file?  yes: it decides alone
+//!                              no: ETCD_* variables fill what no flag set
+//!                           ──> Config::build ──> Outcome::Start, for the daemon
+//! ```
+//!
+//! Syntax, precedence, messages and exit codes are etcd's (`server/etcdmain/config.go`); the help is our own.
+
+pub mod daemon;
+mod data_dir;
+pub mod environment;
+mod file;
+mod help;
+mod settings;
+pub mod table;
+
+use std::io::{self, Write};
+
+use tracing::Dispatch;
+use tracing::dispatcher::with_default;
+
+use self::environment::{Environment, Taken};
+use self::file::FileError;
+use self::table::{EXPERIMENTAL, Twin};
+use crate::embed::{ADVERTISE_MISSING, Built};
+use crate::service::version;
+use crate::support::flags::{FlagSet, ParseError};
+use crate::support::go::quote::quote;
+use crate::support::telemetry::{self, Format, Output, Severity};
+
+/// What the command line came to.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Nothing to start; everything was said.
+    Exit(u8),
+    /// A server to start, and the threads it asked for.
+    Start(Box<Built>, Threads),
+}
+
+/// `--runtime`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// One thread carries everything but the disk.
+    Single,
+    /// One thread a core.
+    Multi,
+}
+
+/// Up to this many cores, one thread is faster than several that hand work to each other.
+const SINGLE_THREAD_CORES: usize = 4;
+
+const EXIT_FAILED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+
+/// Reads arguments (the program's name first) and variables.
+pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
+    if let Some(word @ ("gateway" | "grpc-proxy")) = arguments.get(1).map(String::as_str) {
+        let why = format!("{word} is not supported yet: this program is a server");
+        return failed(&early_log(), arguments, &why);
+    }
+    let mut flags = settings::defaults();
+    let leftover = match flags.parse(arguments.get(1..).unwrap_or_default()) {
+        Ok(leftover) => leftover,
+        Err(ParseError::Help) => {
+            say(&mut io::stderr(), &format!("{}\n", help::USAGE));
+            say(&mut io::stdout(), &format!("{}\n", help::flags()));
+            return Outcome::Exit(0);
+        }
+        Err(ParseError::Bad(why)) => {
+            say(&mut io::stderr(), &format!("{why}\n{}\n", help::USAGE));
+            return Outcome::Exit(EXIT_USAGE);
+        }
+    };
+    let early = early_log();
+    if let Some(first) = leftover.first() {
+        return failed(&early, arguments, &format!("{} is not a valid flag", quote(first)));
+    }
+    if flags.bool("version") {
+        say(&mut io::stdout(), &version::lines());
+        return Outcome::Exit(0);
+    }
+    let path = match flags.text("config-file") {
+        path if !path.is_empty() => Some(path),
+        _ => environment
+            .iter()
+            .find(|(key, value)| key == "ETCD_CONFIG_FILE" && !value.is_empty())
+            .map(|(_, value)| value.clone()),
+    };
+    match path {
+        Some(path) => from_file(&path, &early, arguments),
+        None => from_line(flags, environment, &early, arguments),
+    }
+}
+
+fn from_file(path: &str, early: &Dispatch, arguments: &[String]) -> Outcome {
+    let mut flags = settings::defaults();
+    match file::take(&mut flags, path) {
+        Ok(()) => {}
+        Err(FileError::Bad(why)) => return failed(early, arguments, &why),
+        Err(FileError::Urls(why)) => {
+            say(&mut io::stderr(), &format!("{why}\n"));
+            return Outcome::Exit(EXIT_FAILED);
+        }
+    }
+    finish(&flags, Some(path), early, arguments)
+}
+
+fn from_line(
+    mut flags: FlagSet,
+    environment: &Environment,
+    early: &Dispatch,
+    arguments: &[String],
+) -> Outcome {
+    let taken = with_default(early, || environment::take(&mut flags, environment));
+    match taken {
+        Taken::Well => {}
+        Taken::Bad(why) => return failed(early, arguments, &why),
+        Taken::Conflict => return Outcome::Exit(EXIT_FAILED),
+    }
+    if let Err(why) = with_default(early, || follow_twins(&mut flags)) {
+        return failed(early, arguments, &why);
+    }
+    if flags.text("discovery-fallback") == "proxy" {
+        let why =
+            "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"";
+        return failed(early, arguments, why);
+    }
+    finish(&flags, None, early, arguments)
+}
+
+/// Carries the `--experimental-*` spellings over to the flags they became.
+fn follow_twins(flags: &mut FlagSet) -> Result<(), String> {
+    for (old, twin) in EXPERIMENTAL {
+        if !flags.is_set(old) {
+            continue;
+        }
+        tracing::warn!(flag = old, ?twin, "flag has a new name in etcd 3.6 and later");
+        match twin {
+            Twin::Flag(new) => {
+                let value = flags.value(old).clone();
+                flags.put(new, value);
+            }
+            Twin::Gate(gate) => {
+                flags.set("feature-gates", &format!("{gate}={}", flags.bool(old)))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn finish(flags: &FlagSet, file: Option<&str>, early: &Dispatch, arguments: &[String]) -> Outcome {
+    let built = settings::config(flags, file.is_some()).build();
+    let log = match &built {
+        Ok(built) => built.log().clone(),
+        // A file's own log is only used once the file is good, as in etcd.
+        Err(refused) if file.is_none() => refused.log.clone().unwrap_or_else(|| early.clone()),
+        Err(_) => early.clone(),
+    };
+    with_default(&log, || {
+        if let (Some(path), Ok(_)) = (file, &built) {
+            tracing::info!(
+                path,
+                "loaded server configuration, other configuration command line flags and \
+                 environment variables will be ignored if provided"
+            );
+        }
+        if built.is_ok() || file.is_none() {
+            warn(flags);
+        }
+    });
+    match built
+        .map_err(|refused| refused.to_string())
+        .and_then(|built| settings::refused(flags).map_or(Ok(built), Err))
+    {
+        Ok(built) => {
+            with_default(&log, || tracing::info!(args = ?shown(arguments), "Running: "));
+            Outcome::Start(Box::new(built), threads(&flags.text("runtime")))
+        }
+        Err(why) => failed(&log, arguments, &why),
+    }
+}
+
+fn warn(flags: &FlagSet) {
+    if flags.is_set("max-snapshots") {
+        tracing::warn!("--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8.");
+    }
+    if flags.is_set("v2-deprecation") {
+        tracing::warn!(
+            "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is \
+             enforced, ignoring user input."
+        );
+    }
+    for name in settings::without_effect(flags) {
+        tracing::warn!(flag = name, "flag has no effect here");
+    }
+}
+
+fn failed(log: &Dispatch, arguments: &[String], why: &str) -> Outcome {
+    with_default(log, || {
+        tracing::info!(args = ?shown(arguments), "Running: ");
+        tracing::warn!(error = why, "failed to verify flags");
+        if why == ADVERTISE_MISSING {
+            tracing::warn!(error = why, "advertise client URLs are not set");
+        }
+    });
+    Outcome::Exit(EXIT_FAILED)
+}
+
+/// The arguments, as one may log them: passwords are left out.
+fn shown(arguments: &[String]) -> Vec<String> {
+    let mut hide_next = false;
+    arguments
+        .iter()
+        .map(|argument| {
+            let hide = std::mem::take(&mut hide_next);
+            let secret = argument.trim_start_matches('-').starts_with("discovery-password");
+            hide_next = secret && !argument.contains('=');
+            match argument.split_once('=') {
+                Some((flag, _)) if secret => format!("{flag}=[redacted]"),
+                _ if hide => "[redacted]".to_owned(),
+                _ => argument.clone(),
+            }
+        })
+        .collect()
+}
+
+fn threads(word: &str) -> Threads {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match word {
+        "single" => Threads::Single,
+        "multi" => Threads::Multi,
+        _ if cores <= SINGLE_THREAD_CORES => Threads::Single,
+        _ => Threads::Multi,
+    }
+}
+
+/// The log before anybody knows which log is wanted.
+fn early_log() -> Dispatch {
+    telemetry::dispatch(Severity::Info, Format::Json, &[Output::Stderr])
+        .expect("standard error is always there")
+}
+
+fn say(to: &mut impl Write, text: &str) {
+    // Nowhere is left to say that nobody listens.
+    let _ = to.write_all(text.as_bytes());
+}

@@ -1,1 +1,116 @@
-//! Floor 5, host.
+//! Floor 5, host: opens, shuts and keeps together what the keyspaces of one process share.
+//!
+//! ```text
+//!   claim ──> Directory (locked, whose it is) ── Host::open ──> journal ──> keyspace of group 0
+//!   Host::shutdown: keyspace, then journal (sealed), then the lock
+//! ```
+//!
+//! **Invariant:** no etcd semantics here; a keyspace is opened and shut, never looked into.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use quorate_core::api::ids::GroupId;
+
+use crate::consensus::NoPeers;
+use crate::keyspace::{Keyspace, KeyspaceConfig, OpenError, Seams};
+use crate::storage::StoreOptions;
+use crate::storage::device::FileDevice;
+use crate::storage::directory::{Directory, DirectoryError, open_directory};
+use crate::storage::journal::{
+    Journal, JournalError, JournalId, JournalObserver, JournalOptions, Runner,
+};
+use crate::support::clock::SystemClock;
+use crate::support::spawn::Blocking;
+
+/// Slices of long work that run at once beside the runtime.
+const BLOCKING_SLICES: usize = 4;
+
+/// A member could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The data directory was refused; the text says what to do.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The journal was refused.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The keyspace was refused.
+    #[error(transparent)]
+    Keyspace(#[from] OpenError),
+    /// The operating system refused.
+    #[error("cannot open {folder}: {source}")]
+    Io {
+        /// Which folder.
+        folder: String,
+        /// Its answer.
+        source: std::io::Error,
+    },
+}
+
+/// Locks a data directory for this process and tells whose it is.
+pub fn claim(data_dir: &Path) -> Result<Directory, HostError> {
+    Ok(open_directory(data_dir)?)
+}
+
+/// One member's open keyspaces and what they share.
+pub struct Host {
+    keyspace: Keyspace,
+    journal: Journal,
+    _directory: Directory,
+}
+
+fn device(folder: &Path) -> Result<Arc<FileDevice>, HostError> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| FileDevice::open(folder))
+        .map(Arc::new)
+        .map_err(|source| HostError::Io { folder: folder.display().to_string(), source })
+}
+
+impl Host {
+    /// Opens the journal and the keyspace of group 0 in a claimed directory.
+    pub async fn open(
+        mut directory: Directory,
+        config: KeyspaceConfig,
+        observer: Arc<dyn JournalObserver>,
+    ) -> Result<Host, HostError> {
+        let blocking = Arc::new(Blocking::bounded(BLOCKING_SLICES));
+        let folder = directory.journal();
+        let expected = directory.identity().map(|identity| JournalId(identity.journal));
+        let options = JournalOptions { expected, observer, ..JournalOptions::default() };
+        let opened = blocking.run(move || {
+            let device = device(&folder)?;
+            Ok::<_, HostError>(Journal::open(device, options, Runner::Thread)?)
+        });
+        let journal = opened.await?;
+        let log = journal.group(GroupId(0));
+        let state = log.state();
+        let is_new = state.last.is_none() && state.vote.is_none();
+        directory.settle(journal.id().0, is_new, config.cluster_id, config.member_id)?;
+        let folder = directory.group(GroupId(0));
+        let mut store = StoreOptions::new(GroupId(0), folder.clone(), device(&folder)?);
+        store.single_voter = config.initial_members.len() == 1;
+        let seams = Seams {
+            clock: Arc::new(SystemClock::default()),
+            blocking,
+            transport: Arc::new(NoPeers),
+            incarnation: rand::random(),
+        };
+        let keyspace = Keyspace::open(config, store, log, seams).await?;
+        Ok(Host { keyspace, journal, _directory: directory })
+    }
+
+    /// The keyspace of group 0.
+    pub fn keyspace(&self) -> &Keyspace {
+        &self.keyspace
+    }
+
+    /// Stops everything in order; what was acknowledged is on the disk.
+    pub async fn shutdown(self) -> Result<(), HostError> {
+        self.keyspace.shutdown().await;
+        let journal = self.journal;
+        drop(self.keyspace);
+        Blocking::bounded(1).run(move || journal.close()).await?;
+        Ok(())
+    }
+}

@@ -25,6 +25,13 @@ impl Default for SystemClock {
     }
 }
 
+/// The wall clock in microseconds since 1970, for the time stamp of a log line.
+#[expect(clippy::disallowed_methods, reason = "this is the seam")]
+pub fn unix_micros() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
 impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         self.start.elapsed()

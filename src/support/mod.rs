@@ -1,4 +1,12 @@
 //! Mechanisms that belong to no floor and know none.
 
 pub mod clock;
+pub mod flags;
+pub mod go;
+pub mod listen;
+pub mod metrics;
+pub mod shutdown;
 pub mod spawn;
+pub mod telemetry;
+pub mod urls;
+pub mod yaml;

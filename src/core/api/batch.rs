@@ -16,8 +16,8 @@ pub struct RevisionRecord {
     pub tombstone: bool,
     /// The key-value, shared with the index and with every watcher.
     pub kv: Arc<KeyValue>,
-    /// The key's revision before this one, if the key was alive: where `prev_kv` of an event is read.
-    /// Not stored: `None` in records that come from [`super::view::View::scan`].
+    /// Where `prev_kv` of the event is read: the key's revision before this main revision, if it was alive then;
+    /// never for a put that creates the key. Not stored: `None` in records that come from [`super::view::View::scan`].
     pub prev: Option<Revision>,
 }
 

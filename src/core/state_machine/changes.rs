@@ -10,7 +10,6 @@ use bytes::Bytes;
 use crate::api::batch::{LeaseChange, RecordChange, RevisionRecord, Space};
 
 /// The changes of one entry while it is being applied.
-#[derive(Debug)]
 pub(crate) struct Changes {
     pub(crate) revisions: Vec<RevisionRecord>,
     records: BTreeMap<(Space, Bytes), Option<Bytes>>,

@@ -34,11 +34,14 @@ pub mod testing;
 mod tests;
 pub mod txn;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::api::ids::{LeaseId, LogId, MemberId};
+use crate::api::ids::{LeaseId, LogId, MemberId, Revision};
 use crate::api::pb::etcdserverpb::{AlarmMember, AlarmType};
 use crate::api::pb::internal::{MemberAttributes, StoredMembership};
+use crate::api::pb::mvccpb::KeyValue;
 
 pub use self::check::Limits;
 pub use self::lease::LeaseView;
@@ -121,6 +124,18 @@ impl StateMachine {
     /// Keys in the index, dead ones that compaction has not dropped yet included.
     pub fn key_count(&self) -> usize {
         self.mvcc.index.len()
+    }
+
+    /// Keys that are there now.
+    pub fn live_key_count(&self) -> usize {
+        self.mvcc.index.alive()
+    }
+
+    /// Keeps `kv`, the value written at `revision`, in memory if it is the newest of its key and the budget has room
+    /// for it: after a restart, or when a read had to fetch it. Changes no answer. Hand in a value of its own, not a
+    /// slice of a larger buffer, which it would keep in memory.
+    pub fn warm(&mut self, revision: Revision, kv: &Arc<KeyValue>) -> bool {
+        self.mvcc.index.warm(revision, kv)
     }
 
     /// Bytes of values kept in memory, their overhead included.

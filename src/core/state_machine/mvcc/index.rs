@@ -3,6 +3,7 @@
 //! **Invariant:** which values are in memory changes no answer: what is cold is read through the view.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
@@ -18,9 +19,10 @@ const HOT_OVERHEAD: usize = 176;
 const ROOM_VISITS: usize = 48;
 
 /// The index.
-#[derive(Debug)]
 pub(crate) struct Index {
     keys: BTreeMap<Box<[u8]>, KeyIndex>,
+    /// Keys that are there now.
+    alive: usize,
     budget_bytes: usize,
     hot_bytes: usize,
     /// Where the search for values to cool goes on: a hand going round in key order.
@@ -28,7 +30,7 @@ pub(crate) struct Index {
 }
 
 /// A live key as the index knows it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Live {
     pub(crate) at: At,
     pub(crate) lease: i64,
@@ -37,17 +39,17 @@ pub(crate) struct Live {
 
 impl Index {
     pub(crate) fn new(budget_bytes: usize) -> Index {
-        Index {
-            keys: BTreeMap::new(),
-            budget_bytes,
-            hot_bytes: 0,
-            hand: Box::default(),
-        }
+        Index { keys: BTreeMap::new(), alive: 0, budget_bytes, hot_bytes: 0, hand: Box::default() }
     }
 
     /// Keys known, dead ones that compaction has not dropped yet included.
     pub(crate) fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Keys that are there now.
+    pub(crate) fn alive(&self) -> usize {
+        self.alive
     }
 
     /// Bytes of hot values, with their overhead.
@@ -63,11 +65,7 @@ impl Index {
     pub(crate) fn newest(&self, key: &[u8]) -> Option<Live> {
         let index = self.keys.get(key)?;
         let at = index.get_newest()?;
-        Some(Live {
-            at,
-            lease: index.lease(),
-            hot: index.hot_at(at.revision).cloned(),
-        })
+        Some(Live { at, lease: index.lease(), hot: index.hot_at(at.revision).cloned() })
     }
 
     /// What the key was at main revision `at`.
@@ -105,9 +103,11 @@ impl Index {
         match self.keys.get_mut(kv.key.as_ref()) {
             Some(index) => {
                 self.hot_bytes -= index.cool().map_or(0, |old| hot_cost(&old));
+                self.alive += usize::from(!index.is_alive());
                 index.push(packed, kv.lease, hot);
             }
             None => {
+                self.alive += 1;
                 let index = KeyIndex::new(packed, kv.create_revision, kv.version, kv.lease, hot);
                 self.keys.insert(kv.key.as_ref().into(), index);
             }
@@ -119,6 +119,7 @@ impl Index {
         let index = self.keys.get_mut(key).expect("only a live key is deleted");
         self.hot_bytes -= index.cool().map_or(0, |old| hot_cost(&old));
         index.push(Packed::new(revision, true), 0, None);
+        self.alive -= 1;
     }
 
     /// Takes over a stored revision while the index is rebuilt; they come in revision order.
@@ -131,8 +132,13 @@ impl Index {
         lease: i64,
     ) {
         match self.keys.get_mut(key) {
-            Some(index) => index.push(packed, lease, None),
+            Some(index) => {
+                self.alive += usize::from(!packed.is_tombstone());
+                self.alive -= usize::from(index.is_alive());
+                index.push(packed, lease, None);
+            }
             None => {
+                self.alive += usize::from(!packed.is_tombstone());
                 let index = KeyIndex::new(packed, created, version, lease, None);
                 self.keys.insert(key.into(), index);
             }
@@ -153,6 +159,21 @@ impl Index {
         }
         self.hot_bytes += cost;
         Some(Arc::clone(kv))
+    }
+
+    /// Keeps the value of `revision` in memory if that is the newest of its key, is not there yet and fits without
+    /// making room.
+    pub(crate) fn warm(&mut self, revision: Revision, kv: &Arc<KeyValue>) -> bool {
+        let cost = hot_cost(kv);
+        if self.hot_bytes + cost > self.budget_bytes {
+            return false;
+        }
+        let Some(index) = self.keys.get_mut(kv.key.as_ref()) else {
+            return false;
+        };
+        let warmed = index.warm(revision, kv);
+        self.hot_bytes += if warmed { cost } else { 0 };
+        warmed
     }
 
     /// Moves the hand on, cooling what it meets, until `cost` fits or it has looked at enough keys.
@@ -203,6 +224,68 @@ impl Index {
     }
 }
 
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index")
+            .field("keys", &self.keys.len())
+            .field("alive", &self.alive)
+            .field("hot_bytes", &self.hot_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
 fn hot_cost(kv: &KeyValue) -> usize {
     HOT_OVERHEAD + kv.key.len() + kv.value.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn put(index: &mut Index, key: &str, main: i64, bytes: usize) {
+        let kv = Arc::new(KeyValue {
+            key: key.to_owned().into(),
+            create_revision: main,
+            mod_revision: main,
+            version: 1,
+            value: Bytes::from(vec![0; bytes]),
+            lease: 0,
+        });
+        index.put(Revision::new(main, 0), &kv);
+    }
+
+    fn hot_keys(index: &Index) -> Vec<String> {
+        let hot = index
+            .iter()
+            .filter(|(key, _)| index.newest(key).is_some_and(|live| live.hot.is_some()));
+        hot.map(|(key, _)| key.escape_ascii().to_string()).collect()
+    }
+
+    #[test]
+    fn values_leave_memory_in_key_order_going_round() {
+        let mut index = Index::new(3 * (HOT_OVERHEAD + 11));
+        for (main, key) in ["a", "b", "c"].into_iter().enumerate() {
+            put(&mut index, key, main as i64 + 2, 10);
+        }
+        assert_eq!(hot_keys(&index), ["a", "b", "c"]);
+        put(&mut index, "d", 5, 10);
+        assert_eq!(hot_keys(&index), ["b", "c", "d"]);
+        put(&mut index, "a", 6, 10);
+        assert_eq!(hot_keys(&index), ["a", "c", "d"]);
+        put(&mut index, "b", 7, 10);
+        assert_eq!(hot_keys(&index), ["a", "b", "d"]);
+        assert_eq!(index.hot_bytes(), 3 * (HOT_OVERHEAD + 11));
+    }
+
+    #[test]
+    fn a_value_larger_than_the_budget_stays_cold_and_cools_nothing() {
+        let mut index = Index::new(2 * (HOT_OVERHEAD + 11));
+        put(&mut index, "a", 2, 10);
+        put(&mut index, "b", 3, 10_000);
+        assert_eq!(hot_keys(&index), ["a"]);
+        index.tombstone(b"a", Revision::new(4, 0));
+        assert_eq!(index.hot_bytes(), 0);
+    }
 }

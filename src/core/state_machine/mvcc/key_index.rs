@@ -17,10 +17,12 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Packs `revision`. Main is never negative here; sub counts the changes of one transaction and stays far
-    /// below 2^31, the number of keys that would have to be in memory.
+    /// Subs end here: far above the keys that memory could hold, and with them the changes of one transaction.
+    pub(crate) const SUB_END: i64 = 1 << 31;
+
+    /// Packs `revision`, whose main is not negative and whose sub is below [`Packed::SUB_END`].
     pub(crate) fn new(revision: Revision, tombstone: bool) -> Packed {
-        debug_assert!(revision.main >= 0 && revision.sub >= 0 && revision.sub < 1 << 31);
+        debug_assert!(revision.main >= 0 && revision.sub >= 0 && revision.sub < Packed::SUB_END);
         let main = revision.main as u64;
         Packed {
             main_high: (main >> 32) as u32,
@@ -76,7 +78,6 @@ pub(crate) struct At {
 ///
 ///   had 7 never come, compact 6 would leave nothing, and the key would leave the index.
 /// ```
-#[derive(Debug)]
 pub(crate) struct KeyIndex {
     chain: Chain,
     /// The create revision of the generation that the first revision belongs to.
@@ -90,13 +91,11 @@ pub(crate) struct KeyIndex {
 }
 
 /// Most keys have one revision, and pay for one.
-#[derive(Debug)]
 enum Chain {
     One(Packed),
     Many(Box<Many>),
 }
 
-#[derive(Debug)]
 struct Many {
     revisions: Vec<Packed>,
     /// The places of the tombstones, ascending, so that a generation is found without walking it.
@@ -148,14 +147,22 @@ impl KeyIndex {
 
     /// The newest key-value if it is in memory and is the one at `revision`.
     pub(crate) fn hot_at(&self, revision: Revision) -> Option<&Arc<KeyValue>> {
-        self.hot
-            .as_ref()
-            .filter(|_| self.newest().revision() == revision)
+        self.hot.as_ref().filter(|_| self.newest().revision() == revision)
     }
 
     /// Takes the value out of memory; says which it was.
     pub(crate) fn cool(&mut self) -> Option<Arc<KeyValue>> {
         self.hot.take()
+    }
+
+    /// Keeps `kv`, the value of `revision`, in memory if it is the newest and not there yet.
+    pub(crate) fn warm(&mut self, revision: Revision, kv: &Arc<KeyValue>) -> bool {
+        let newest = self.newest();
+        if self.hot.is_some() || newest.is_tombstone() || newest.revision() != revision {
+            return false;
+        }
+        self.hot = Some(Arc::clone(kv));
+        true
     }
 
     /// Appends a revision, newer than all before it, and its value if that is to stay in memory.
@@ -165,15 +172,8 @@ impl KeyIndex {
         self.hot = hot;
         match &mut self.chain {
             Chain::One(one) => {
-                let tombstones = if one.is_tombstone() {
-                    vec![0]
-                } else {
-                    Vec::new()
-                };
-                let mut many = Many {
-                    revisions: vec![*one],
-                    tombstones,
-                };
+                let tombstones = if one.is_tombstone() { vec![0] } else { Vec::new() };
+                let mut many = Many { revisions: vec![*one], tombstones };
                 many.push(packed);
                 self.chain = Chain::Many(Box::new(many));
             }
@@ -201,9 +201,7 @@ impl KeyIndex {
         if self.newest().main() <= at {
             return Some(revisions.len() - 1);
         }
-        revisions
-            .partition_point(|packed| packed.main() <= at)
-            .checked_sub(1)
+        revisions.partition_point(|packed| packed.main() <= at).checked_sub(1)
     }
 
     fn describe(&self, place: usize, packed: Packed) -> At {
@@ -211,11 +209,7 @@ impl KeyIndex {
             None => (self.first_created, self.first_version + place as i64),
             Some(start) => (self.revisions()[start].main(), (place - start) as i64 + 1),
         };
-        At {
-            revision: packed.revision(),
-            create_revision,
-            version,
-        }
+        At { revision: packed.revision(), create_revision, version }
     }
 
     /// Where the generation of the revision at `place` starts; `None` if it is the first known one.
@@ -223,12 +217,8 @@ impl KeyIndex {
         let Chain::Many(many) = &self.chain else {
             return None;
         };
-        let before = many
-            .tombstones
-            .partition_point(|tombstone| (*tombstone as usize) < place);
-        before
-            .checked_sub(1)
-            .map(|last| many.tombstones[last] as usize + 1)
+        let before = many.tombstones.partition_point(|tombstone| (*tombstone as usize) < place);
+        before.checked_sub(1).map(|last| many.tombstones[last] as usize + 1)
     }
 
     /// The revision at which the key lives at main revision `at`, if it does.
@@ -252,11 +242,7 @@ impl KeyIndex {
             return true;
         };
         let packed = self.revisions()[place];
-        let gone = if packed.is_tombstone() && packed.main() < at {
-            place + 1
-        } else {
-            place
-        };
+        let gone = if packed.is_tombstone() && packed.main() < at { place + 1 } else { place };
         if gone == 0 {
             return true;
         }
@@ -301,5 +287,35 @@ impl Many {
             self.tombstones.push(self.revisions.len() as u32);
         }
         self.revisions.push(packed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packed_revisions_compare_as_revisions() {
+        let ascending = [
+            (Revision::new(0, 0), false),
+            (Revision::new(1, 0), true),
+            (Revision::new(1, 1), false),
+            (Revision::new(1, 2), true),
+            (Revision::new(1 << 32, 0), false),
+            (Revision::new(1 << 32, (1 << 31) - 1), false),
+            (Revision::new(i64::MAX, 0), false),
+        ];
+        let packed = ascending.map(|(revision, tombstone)| Packed::new(revision, tombstone));
+        assert!(packed.is_sorted());
+        for (packed, (revision, tombstone)) in packed.iter().zip(ascending) {
+            assert_eq!((packed.revision(), packed.is_tombstone()), (revision, tombstone));
+        }
+    }
+
+    /// A million keys are held in memory; what each costs is a promise.
+    #[test]
+    fn a_key_of_one_revision_takes_48_bytes() {
+        assert_eq!(size_of::<Packed>(), 12);
+        assert_eq!(size_of::<KeyIndex>(), 48);
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Mvcc {
     pub(crate) revision: i64,
     /// Below it nothing may be read; -1 before the first compaction.
     pub(crate) compact_revision: i64,
-    /// The index has been swept up to here, wholly or in part.
+    /// The whole index has been swept up to here.
     pub(crate) swept_revision: i64,
     pub(crate) pins: PinBoard,
 }

@@ -31,10 +31,7 @@ struct Leaf {
 
 impl Default for Leaf {
     fn default() -> Self {
-        Leaf {
-            slots: std::array::from_fn(|_| AtomicI64::new(FREE)),
-            more: OnceLock::new(),
-        }
+        Leaf { slots: std::array::from_fn(|_| AtomicI64::new(FREE)), more: OnceLock::new() }
     }
 }
 
@@ -50,15 +47,23 @@ impl PinBoard {
                         .compare_exchange(FREE, revision, Ordering::AcqRel, Ordering::Relaxed)
                         .is_ok()
                 {
-                    return Pin {
-                        leaf: Arc::clone(leaf),
-                        slot,
-                        revision,
-                    };
+                    return Pin { leaf: Arc::clone(leaf), slot, revision };
                 }
             }
             leaf = leaf.more.get_or_init(Arc::default);
         }
+    }
+
+    /// The pin is one of this board's, not of a machine that has been replaced.
+    pub(crate) fn owns(&self, pin: &Pin) -> bool {
+        let mut leaf = Some(&self.0);
+        while let Some(some) = leaf {
+            if Arc::ptr_eq(some, &pin.leaf) {
+                return true;
+            }
+            leaf = some.more.get();
+        }
+        false
     }
 
     /// The lowest pinned revision.
@@ -85,5 +90,37 @@ impl Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         self.leaf.slots[self.slot].store(FREE, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_pin_counts_until_it_is_dropped() {
+        let board = PinBoard::default();
+        assert_eq!(board.lowest(), None);
+        let seven = board.pin(7);
+        let three = board.pin(3);
+        let three_again = board.pin(3);
+        assert_eq!(board.lowest(), Some(3));
+        drop(three);
+        assert_eq!(board.lowest(), Some(3));
+        drop(three_again);
+        assert_eq!(board.lowest(), Some(7));
+        drop(seven);
+        assert_eq!(board.lowest(), None);
+    }
+
+    #[test]
+    fn there_is_always_room_for_another_pin() {
+        let board = PinBoard::default();
+        let mut pins: Vec<Pin> =
+            (0..3 * SLOTS as i64).map(|revision| board.pin(revision)).collect();
+        assert!(pins.iter().all(|pin| board.owns(pin)));
+        assert!(!PinBoard::default().owns(&pins[0]));
+        pins.drain(..2 * SLOTS + 5);
+        assert_eq!(board.lowest(), Some(2 * SLOTS as i64 + 5));
     }
 }

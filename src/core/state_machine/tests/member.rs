@@ -1,12 +1,16 @@
 //! A member as tests drive it: a machine, its store, and a log that only grows.
 
-use crate::api::ids::LogId;
+use crate::api::batch::RevisionRecord;
+use crate::api::ids::{LogId, Revision};
 use crate::api::pb::etcdserverpb as pb;
+use crate::api::pb::etcdserverpb::request_op::Request as Op;
 use crate::api::pb::internal;
 use crate::api::pb::internal::command::Request;
 use crate::api::pb::internal::log_payload::Payload;
+use crate::api::pb::mvccpb::KeyValue;
 use crate::api::refusal::{Corrupt, Refusal};
 use crate::api::reply::{Applied, Reply};
+use crate::api::view::View;
 use crate::state_machine::testing::MemoryView;
 use crate::state_machine::{HashScope, KvHash, RangeWork, StateMachine};
 
@@ -36,19 +40,16 @@ impl Member {
     pub(crate) fn payload(&mut self, payload: Payload) -> Result<Applied, Corrupt> {
         let at = LogId::new(self.term, self.next_index);
         self.next_index += 1;
-        let payload = internal::LogPayload {
-            payload: Some(payload),
+        let payload = internal::LogPayload { payload: Some(payload) };
+        let ahead = ReadAhead {
+            view: &self.view,
+            cold: self.machine.cold_reads(&payload),
+            is_one_step: is_one_step(&payload),
         };
-        let cold = self.machine.cold_reads(&payload);
-        let applied = self.machine.apply(&self.view, at, &payload)?;
-        for revision in cold {
-            assert!(
-                self.view
-                    .records()
-                    .any(|record| record.revision == revision),
-                "{revision} was to be read ahead and is not there"
-            );
+        for revision in &ahead.cold {
+            ahead.view.key_value(*revision).expect("what is to be read ahead is there");
         }
+        let applied = self.machine.apply(&ahead, at, &payload)?;
         assert_eq!(applied.batch.applied, at);
         assert_eq!(applied.batch.revision, self.machine.revision());
         self.view.commit(&applied.batch);
@@ -59,8 +60,7 @@ impl Member {
     pub(crate) fn pack(&mut self, requests: Vec<Request>) -> Applied {
         let entry = entry(1, self.next_seq, requests);
         self.next_seq += 1;
-        self.payload(Payload::Entry(entry))
-            .expect("nothing is broken")
+        self.payload(Payload::Entry(entry)).expect("nothing is broken")
     }
 
     /// Applies one request in an entry of its own.
@@ -76,9 +76,7 @@ impl Member {
     ) -> Result<pb::RangeResponse, Refusal> {
         let mut work = RangeWork::new(request.clone());
         while !work.step(&self.machine, rows)? {}
-        Ok(work
-            .finish(&self.view)
-            .expect("every listed revision is stored"))
+        Ok(work.finish(&self.view).expect("every listed revision is stored"))
     }
 
     /// Sweeps the index and drops what died.
@@ -119,8 +117,46 @@ pub(crate) fn entry(incarnation: u64, seq: u64, requests: Vec<Request>) -> inter
 }
 
 pub(crate) fn command(request: Request) -> internal::Command {
-    internal::Command {
-        request: Some(request),
-        ..internal::Command::default()
+    internal::Command { request: Some(request), ..internal::Command::default() }
+}
+
+/// A view that holds `cold_reads` to its word: an operation alone in its entry reads nothing else. Else an earlier one
+/// may change what a later one reads.
+struct ReadAhead<'v> {
+    view: &'v MemoryView,
+    cold: Vec<Revision>,
+    is_one_step: bool,
+}
+
+fn is_one_step(payload: &internal::LogPayload) -> bool {
+    let Some(Payload::Entry(entry)) = &payload.payload else {
+        return true;
+    };
+    let is_one_step = |command: &internal::Command| match &command.request {
+        Some(Request::Txn(txn)) => steps(&txn.success) <= 1 && steps(&txn.failure) <= 1,
+        _ => true,
+    };
+    entry.commands.len() <= 1 && entry.commands.iter().all(is_one_step)
+}
+
+fn steps(ops: &[pb::RequestOp]) -> usize {
+    let steps = |op: &pb::RequestOp| match &op.request {
+        Some(Op::RequestTxn(txn)) => steps(&txn.success) + steps(&txn.failure),
+        _ => 1,
+    };
+    ops.iter().map(steps).sum()
+}
+
+impl View for ReadAhead<'_> {
+    fn key_value(&self, revision: Revision) -> Result<KeyValue, Corrupt> {
+        let named = !self.is_one_step || self.cold.contains(&revision);
+        if named || self.view.key_value(revision).is_err() {
+            return self.view.key_value(revision);
+        }
+        panic!("{revision} was read and not named");
+    }
+
+    fn scan(&self, from: Revision, max_bytes: usize) -> Result<Vec<RevisionRecord>, Corrupt> {
+        self.view.scan(from, max_bytes)
     }
 }

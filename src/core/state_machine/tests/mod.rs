@@ -3,4 +3,6 @@
 mod hash_kv;
 mod member;
 mod properties;
+mod refusals;
+mod scenario;
 mod strategies;

@@ -1,0 +1,156 @@
+//! A load client that costs little: raw stubs, few connections, one thread per core, no work per call but the call.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use futures::future::join_all;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::client::connect;
+use crate::pb::etcdserverpb::kv_client::KvClient;
+use crate::pb::etcdserverpb::{PutRequest, RangeRequest};
+
+/// What the clients do, over and over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Work {
+    Put,
+    LinearizableGet,
+}
+
+/// How much of it.
+#[derive(Debug, Clone)]
+pub(super) struct Shape {
+    pub(super) work: Work,
+    pub(super) clients: usize,
+    pub(super) connections: usize,
+    pub(super) threads: usize,
+    pub(super) value_bytes: usize,
+    /// Keys are drawn from this many, or each is written once when `in_order`.
+    pub(super) keys: u64,
+    pub(super) until: Until,
+    pub(super) seed: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Until {
+    Elapsed(Duration),
+    /// Every key once, in order.
+    EachKey,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Measured {
+    /// Sorted.
+    pub(super) latencies: Vec<u32>,
+    pub(super) elapsed: Duration,
+}
+
+impl Measured {
+    pub(super) fn per_second(&self) -> f64 {
+        self.latencies.len() as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// Microseconds.
+    pub(super) fn percentile(&self, percent: usize) -> f64 {
+        let at = self.latencies.len().saturating_sub(1) * percent / 100;
+        self.latencies.get(at).copied().map_or(f64::NAN, f64::from)
+    }
+}
+
+pub(super) fn key(number: u64) -> Bytes {
+    format!("bench/{number:012}").into()
+}
+
+/// Runs the load and returns when all its clients are done.
+pub(super) fn run(endpoint: &str, shape: &Shape) -> Result<Measured> {
+    let begun = Instant::now();
+    let threads: Vec<_> = (0..shape.threads.min(shape.connections))
+        .map(|nth| {
+            let (endpoint, shape) = (endpoint.to_owned(), shape.clone());
+            thread::spawn(move || thread_of_clients(&endpoint, &shape, nth))
+        })
+        .collect();
+    let mut measured = Measured::default();
+    for thread in threads {
+        let Ok(latencies) = thread.join() else {
+            bail!("a load thread panicked");
+        };
+        measured.latencies.extend(latencies?);
+    }
+    measured.elapsed = begun.elapsed();
+    measured.latencies.sort_unstable();
+    Ok(measured)
+}
+
+fn thread_of_clients(endpoint: &str, shape: &Shape, nth: usize) -> Result<Vec<u32>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut value = vec![0; shape.value_bytes];
+        SmallRng::seed_from_u64(shape.seed).fill(&mut value[..]);
+        let value: Bytes = value.into();
+        let shape = Arc::new(shape.clone());
+        let mut clients = Vec::new();
+        for connection in (nth..shape.connections).step_by(shape.threads) {
+            let channel = connect(endpoint).await?;
+            for client in (connection..shape.clients).step_by(shape.connections) {
+                let kv = KvClient::new(channel.clone());
+                clients.push(one_client(kv, Arc::clone(&shape), client, value.clone()));
+            }
+        }
+        let mut all = Vec::new();
+        for latencies in join_all(clients).await {
+            all.extend(latencies?);
+        }
+        Ok(all)
+    })
+}
+
+async fn one_client(
+    mut kv: KvClient<tonic::transport::Channel>,
+    shape: Arc<Shape>,
+    client: usize,
+    value: Bytes,
+) -> Result<Vec<u32>> {
+    let mut rng = SmallRng::seed_from_u64(shape.seed ^ (client as u64) << 20);
+    let mut latencies = Vec::new();
+    let mut next = client as u64;
+    let begun = Instant::now();
+    loop {
+        let number = match shape.until {
+            Until::Elapsed(time) if begun.elapsed() >= time => break,
+            Until::Elapsed(_) => rng.random_range(0..shape.keys),
+            Until::EachKey if next >= shape.keys => break,
+            Until::EachKey => {
+                next += shape.clients as u64;
+                next - shape.clients as u64
+            }
+        };
+        let sent = Instant::now();
+        match shape.work {
+            Work::Put => {
+                let mut value = value.to_vec();
+                rng.fill(&mut value[..]);
+                let put = PutRequest {
+                    key: key(number),
+                    value: value.into(),
+                    ..PutRequest::default()
+                };
+                kv.put(put).await.context("put")?;
+            }
+            Work::LinearizableGet => {
+                let get = RangeRequest {
+                    key: key(number),
+                    ..RangeRequest::default()
+                };
+                kv.range(get).await.context("get")?;
+            }
+        }
+        latencies.push(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
+    }
+    Ok(latencies)
+}

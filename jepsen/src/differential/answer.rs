@@ -1,0 +1,197 @@
+//! What a server answered, made comparable: identities, terms and sizes masked, everything else as it came.
+
+use tonic::Status;
+
+use crate::pb::etcdserverpb::response_op::Response;
+use crate::pb::etcdserverpb::{
+    CompactionResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse,
+    LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse,
+    MemberListResponse, PutResponse, RangeResponse, RangeStreamResponse, ResponseHeader,
+    StatusResponse, TxnResponse,
+};
+
+/// Seconds by which two servers' clocks may have counted a lease differently.
+const TTL_SLACK: i64 = 2;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Answer {
+    Range(RangeResponse),
+    RangeStream(Vec<RangeStreamResponse>),
+    Put(PutResponse),
+    DeleteRange(DeleteRangeResponse),
+    Txn(TxnResponse),
+    Compact(CompactionResponse),
+    Grant(LeaseGrantResponse),
+    Revoke(LeaseRevokeResponse),
+    KeepAlive(LeaseKeepAliveResponse),
+    TimeToLive(LeaseTimeToLiveResponse),
+    Leases(LeaseLeasesResponse),
+    HashKv(HashKvResponse),
+    MemberList(MemberListResponse),
+    Status(Box<StatusResponse>),
+    /// Several calls as one step.
+    Several(Vec<Answer>),
+    Refused { code: String, text: String },
+    /// The harness saw no answer in time; never equal to another server's silence.
+    Silent(String),
+    Done,
+}
+
+impl From<Status> for Answer {
+    fn from(status: Status) -> Self {
+        Self::Refused {
+            code: format!("{:?}", status.code()),
+            text: status.message().to_owned(),
+        }
+    }
+}
+
+impl Answer {
+    /// The store's revision as told by the answer's header.
+    pub(super) fn revision(&self) -> Option<i64> {
+        let header = match self {
+            Self::Range(r) => r.header,
+            Self::RangeStream(r) => r
+                .iter()
+                .find_map(|m| m.range_response.as_ref().and_then(|r| r.header)),
+            Self::Put(r) => r.header,
+            Self::DeleteRange(r) => r.header,
+            Self::Txn(r) => r.header,
+            Self::Compact(r) => r.header,
+            Self::Grant(r) => r.header,
+            Self::Revoke(r) => r.header,
+            Self::KeepAlive(r) => r.header,
+            Self::TimeToLive(r) => r.header,
+            Self::Leases(r) => r.header,
+            Self::HashKv(r) => r.header,
+            Self::Status(r) => r.header,
+            Self::Several(answers) => {
+                return answers.iter().filter_map(Self::revision).max();
+            }
+            Self::MemberList(_) | Self::Refused { .. } | Self::Silent(_) | Self::Done => None,
+        };
+        header.map(|h| h.revision).filter(|revision| *revision > 0)
+    }
+
+    /// Masks what two servers cannot have in common, and what nobody promises.
+    pub(super) fn masked(mut self) -> Self {
+        match &mut self {
+            Self::Range(r) => mask(&mut r.header),
+            Self::RangeStream(messages) => {
+                for message in messages.iter_mut().filter_map(|m| m.range_response.as_mut()) {
+                    mask(&mut message.header);
+                }
+            }
+            Self::Put(r) => mask(&mut r.header),
+            Self::DeleteRange(r) => mask(&mut r.header),
+            Self::Txn(r) => mask_txn(r),
+            Self::Compact(r) => mask(&mut r.header),
+            Self::Grant(r) => mask(&mut r.header),
+            Self::Revoke(r) => mask(&mut r.header),
+            Self::KeepAlive(r) => mask(&mut r.header),
+            Self::TimeToLive(r) => {
+                mask(&mut r.header);
+                r.keys.sort();
+            }
+            Self::Leases(r) => mask(&mut r.header),
+            Self::HashKv(r) => mask(&mut r.header),
+            Self::MemberList(r) => mask_members(r),
+            Self::Status(r) => mask_status(r),
+            Self::Several(answers) => {
+                for answer in answers {
+                    *answer = std::mem::replace(answer, Self::Done).masked();
+                }
+            }
+            Self::Refused { .. } | Self::Silent(_) | Self::Done => {}
+        }
+        self
+    }
+
+    /// Every range in the answer, those of a txn too, as `reshape` leaves it.
+    pub(super) fn reshaped(mut self, reshape: fn(&mut RangeResponse)) -> Self {
+        fn inside(txn: &mut TxnResponse, reshape: fn(&mut RangeResponse)) {
+            for op in &mut txn.responses {
+                match &mut op.response {
+                    Some(Response::ResponseRange(range)) => reshape(range),
+                    Some(Response::ResponseTxn(txn)) => inside(txn, reshape),
+                    Some(Response::ResponsePut(_) | Response::ResponseDeleteRange(_)) | None => {}
+                }
+            }
+        }
+        match &mut self {
+            Self::Range(range) => reshape(range),
+            Self::Txn(txn) => inside(txn, reshape),
+            _ => {}
+        }
+        self
+    }
+
+    /// Equal in every field; the seconds left of a lease may differ by [`TTL_SLACK`].
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Silent(_), _) | (_, Self::Silent(_)) => false,
+            (Self::TimeToLive(ours), Self::TimeToLive(theirs)) => {
+                let mut theirs = theirs.clone();
+                let both_live = ours.ttl >= 0 && theirs.ttl >= 0;
+                if both_live && (ours.ttl - theirs.ttl).abs() <= TTL_SLACK {
+                    theirs.ttl = ours.ttl;
+                }
+                *ours == theirs
+            }
+            (Self::Several(ours), Self::Several(theirs)) => {
+                ours.len() == theirs.len()
+                    && ours.iter().zip(theirs).all(|(a, b)| a.agrees_with(b))
+            }
+            (ours, theirs) => ours == theirs,
+        }
+    }
+}
+
+/// Identities and terms become 1 when set: that they are there is compared, what they are is not.
+pub(super) fn mask(header: &mut Option<ResponseHeader>) {
+    if let Some(header) = header {
+        header.cluster_id = u64::from(header.cluster_id != 0);
+        header.member_id = u64::from(header.member_id != 0);
+        header.raft_term = u64::from(header.raft_term != 0);
+    }
+}
+
+fn mask_txn(txn: &mut TxnResponse) {
+    mask(&mut txn.header);
+    for op in &mut txn.responses {
+        match &mut op.response {
+            Some(Response::ResponseRange(r)) => mask(&mut r.header),
+            Some(Response::ResponsePut(r)) => mask(&mut r.header),
+            Some(Response::ResponseDeleteRange(r)) => mask(&mut r.header),
+            Some(Response::ResponseTxn(r)) => mask_txn(r),
+            None => {}
+        }
+    }
+}
+
+fn mask_members(list: &mut MemberListResponse) {
+    let own = list.header.map_or(0, |h| h.member_id);
+    mask(&mut list.header);
+    for member in &mut list.members {
+        member.id = u64::from(member.id == own);
+        for url in member.peer_ur_ls.iter_mut().chain(&mut member.client_ur_ls) {
+            *url = without_port(url);
+        }
+    }
+}
+
+fn without_port(url: &str) -> String {
+    url.rsplit_once(':')
+        .map_or_else(|| url.to_owned(), |(host, _port)| format!("{host}:PORT"))
+}
+
+fn mask_status(status: &mut StatusResponse) {
+    let own = status.header.map_or(0, |h| h.member_id);
+    mask(&mut status.header);
+    status.leader = u64::from(status.leader == own);
+    status.db_size = i64::from(status.db_size > 0);
+    status.db_size_in_use = i64::from(status.db_size_in_use > 0);
+    status.raft_term = u64::from(status.raft_term > 0);
+    status.raft_index = u64::from(status.raft_index > 0);
+    status.raft_applied_index = u64::from(status.raft_applied_index > 0);
+}

@@ -1,0 +1,244 @@
+//! Plays one script against both servers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::{Instant, sleep};
+
+use super::allowed::{Release, explain};
+use super::answer::Answer;
+use super::call::Call;
+use super::finding::{Finding, Outcome};
+use super::target::Target;
+use crate::member::{Workspace, panics_in};
+
+/// etcd looks for watchers to catch up every 100 ms.
+const CATCH_UP: Duration = Duration::from_millis(250);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(6);
+/// Calls shown before one that told of another revision.
+const RECENT: usize = 3;
+const PROGRESS_DEADLINE: Duration = Duration::from_millis(120);
+
+/// What a script is played against.
+#[derive(Debug)]
+pub(super) struct Run {
+    ours: PathBuf,
+    etcd: PathBuf,
+    release: Release,
+    max_findings: usize,
+}
+
+/// The two servers in the middle of a script.
+struct Pair<'a> {
+    run: &'a Run,
+    ours: Target,
+    theirs: Target,
+    /// The oracle's revision.
+    current: i64,
+    /// A watcher was made that has a past to catch up with.
+    catching_up: bool,
+    diverged: bool,
+    /// The revision of the last compaction.
+    compacted: Option<i64>,
+    /// The latest calls with the oracle's answers, for a finding that only shows later.
+    recent: VecDeque<String>,
+    outcome: Outcome,
+}
+
+impl Run {
+    pub(super) fn new(ours: &Path, etcd: &Path, release: Release, max_findings: usize) -> Self {
+        Self {
+            ours: ours.to_owned(),
+            etcd: etcd.to_owned(),
+            release,
+            max_findings,
+        }
+    }
+
+    /// Starts both servers on empty directories, plays the script, stops them.
+    pub(super) async fn play(&self, script: &[Call]) -> Result<Outcome> {
+        let workspace = Workspace::create("differential")?;
+        let (ours, theirs) = tokio::try_join!(
+            Target::start(&self.ours, workspace.path(), "ours"),
+            Target::start(&self.etcd, workspace.path(), "etcd"),
+        )?;
+        let mut pair = Pair {
+            run: self,
+            ours,
+            theirs,
+            current: 1,
+            catching_up: false,
+            diverged: false,
+            compacted: None,
+            recent: VecDeque::new(),
+            outcome: Outcome::default(),
+        };
+        for (index, call) in script.iter().enumerate() {
+            pair.step(index, call.clone()).await;
+            if pair.diverged || pair.outcome.findings.len() >= self.max_findings {
+                break;
+            }
+        }
+        if !pair.diverged {
+            let end = script.len();
+            pair.step(end, Call::WatchSettle).await;
+            pair.step(end, Call::HashKv(0)).await;
+        }
+        let mut outcome = pair.outcome;
+        let log = pair.ours.member.spec().log.clone();
+        drop((pair.ours, pair.theirs));
+        for line in panics_in(&log)? {
+            outcome.findings.push(Finding::fault(script.len(), format!("panic: {line}")));
+        }
+        if outcome.findings.is_empty() {
+            workspace.discard()?;
+        }
+        Ok(outcome)
+    }
+}
+
+impl Pair<'_> {
+    async fn step(&mut self, index: usize, call: Call) {
+        let mut call = call.at(self.current);
+        if let Call::WatchCreate(_, request) = &mut call
+            && !self.run.release.dialect().hash_after_compaction
+            && self.compacted == Some(request.start_revision)
+        {
+            request.start_revision += 1;
+        }
+        self.outcome.calls += 1;
+        match &call {
+            Call::WatchSettle => return self.settle(index).await,
+            Call::WatchProgress(stream) => {
+                let stream = *stream;
+                self.settle(index).await;
+                return self.progress(index, stream).await;
+            }
+            Call::Compact(_) | Call::WatchCancel(..) | Call::WatchReopen(_) => {
+                self.settle(index).await;
+            }
+            Call::WatchCreate(_, request) => {
+                let start = request.start_revision;
+                self.catching_up |= start > 0 && start <= self.current;
+            }
+            Call::HashKv(_)
+                if self.compacted.is_some() && !self.run.release.dialect().hash_after_compaction =>
+            {
+                return;
+            }
+            _ => {}
+        }
+        if self.diverged {
+            return;
+        }
+        let (ours, theirs) =
+            tokio::join!(self.ours.call(call.clone()), self.theirs.call(call.clone()));
+        self.compare(index, &call, ours, theirs);
+    }
+
+    fn compare(&mut self, index: usize, call: &Call, ours: Answer, theirs: Answer) {
+        let (ours_at, theirs_at) = (ours.revision(), theirs.revision());
+        self.current = self.current.max(theirs_at.unwrap_or(0));
+        let (ours, theirs) = (ours.masked(), theirs.masked());
+        if let (Call::Compact(request), Answer::Compact(_)) = (call, &theirs) {
+            self.compacted = Some(request.revision);
+        }
+        *self.outcome.kinds.entry(kind_of(&theirs)).or_default() += 1;
+        if ours.agrees_with(&theirs) {
+            self.recent.push_back(Finding::brief(index, call, &theirs));
+            if self.recent.len() > RECENT {
+                self.recent.pop_front();
+            }
+            return;
+        }
+        if let Some(row) = explain(self.run.release, call, &ours, &theirs) {
+            *self.outcome.explained.entry(row.name).or_default() += 1;
+            return;
+        }
+        self.diverged |= match (ours_at, theirs_at) {
+            (Some(ours), Some(theirs)) => ours != theirs,
+            (None, None) => false,
+            (Some(_), None) | (None, Some(_)) => !call.only_reads(),
+        };
+        let recent = self.diverged.then(|| self.recent.make_contiguous().join("\n"));
+        let finding = Finding::answers(index, call, &ours, &theirs, recent);
+        self.outcome.findings.push(finding);
+    }
+
+    /// Waits until both servers' watchers have heard everything, and compares what they heard.
+    async fn settle(&mut self, index: usize) {
+        if std::mem::take(&mut self.catching_up) {
+            sleep(CATCH_UP).await;
+        }
+        let (ours, theirs) = tokio::join!(self.ours.settle(), self.theirs.settle());
+        self.compare(index, &Call::WatchSettle, ours, theirs);
+        let deadline = Instant::now() + SETTLE_DEADLINE;
+        for stream in 0..self.ours.streams.len() {
+            self.settle_stream(index, stream, deadline).await;
+        }
+    }
+
+    async fn settle_stream(&mut self, index: usize, stream: usize, deadline: Instant) {
+        let (ours, theirs) = (&self.ours.streams[stream], &self.theirs.streams[stream]);
+        while !ours.same_as(theirs) && Instant::now() < deadline {
+            sleep(Duration::from_millis(10)).await;
+        }
+        let (ours, theirs) = (ours.heard(), theirs.heard());
+        let violations = ours.violations.iter().map(|v| format!("ours: {v}"));
+        let violations = violations.chain(theirs.violations.iter().map(|v| format!("etcd: {v}")));
+        for violation in violations {
+            self.diverged = true;
+            self.outcome.findings.push(Finding::fault(index, violation));
+        }
+        if ours != theirs {
+            self.diverged = true;
+            self.outcome
+                .findings
+                .push(Finding::streams(index, stream, &ours, &theirs));
+        }
+    }
+
+    /// Asks for progress, and gives the other server time to answer once one has answered.
+    async fn progress(&mut self, index: usize, stream: usize) {
+        let heard = |pair: &Self| {
+            (
+                pair.ours.streams[stream].progress_count(),
+                pair.theirs.streams[stream].progress_count(),
+            )
+        };
+        let before = heard(self);
+        let call = Call::WatchProgress(stream);
+        let (ours, theirs) =
+            tokio::join!(self.ours.call(call.clone()), self.theirs.call(call.clone()));
+        self.compare(index, &call, ours, theirs);
+        let asked = Instant::now();
+        loop {
+            let (ours, theirs) = heard(self);
+            let waited = asked.elapsed();
+            let answered = (ours > before.0, theirs > before.1);
+            let both = answered == (true, true);
+            let neither = answered == (false, false) && waited > PROGRESS_DEADLINE;
+            if both || neither || waited > SETTLE_DEADLINE {
+                break;
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+        self.settle(index).await;
+    }
+}
+
+/// For the summary: how many answers of each kind there were, so that a script that only collects errors shows.
+fn kind_of(answer: &Answer) -> String {
+    match answer {
+        Answer::Refused { code, text } => format!("{code}: {text}"),
+        other => {
+            let text = format!("{other:?}");
+            text.split(['(', ' ']).next().unwrap_or_default().to_owned()
+        }
+    }
+}
+
+/// How often each kind came.
+pub(super) type Kinds = BTreeMap<String, usize>;

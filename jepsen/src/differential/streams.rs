@@ -1,0 +1,295 @@
+//! One watch stream of one server, and what was heard on it.
+//!
+//! Heard is compared per watcher: the order of responses of *different* watchers, and how catch-up events are cut into
+//! responses, etcd leaves to timing (a watcher is caught up every 100 ms, in whatever batch that finds). What must hold of
+//! every single response is checked as it comes, see [`Heard::hear`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::client::Client;
+use crate::pb::etcdserverpb::watch_request::RequestUnion;
+use crate::pb::etcdserverpb::{
+    WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse,
+};
+use crate::pb::mvccpb::Event;
+
+/// Watched by every stream: an event here says that every synced watcher has been told of everything before.
+pub(super) const SENTINEL_KEY: &[u8] = b"z";
+const SENTINEL_ID: i64 = 1_000_000;
+
+/// One thing a watcher was told.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Told {
+    Event(Event),
+    Canceled {
+        compact_revision: i64,
+        reason: String,
+        revision: Option<i64>,
+    },
+    Progress(i64),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Created {
+    watch_id: i64,
+    canceled: bool,
+    compact_revision: i64,
+    reason: String,
+    revision: Option<i64>,
+}
+
+/// Everything that is compared of a stream.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Heard {
+    pub(super) created: Vec<Created>,
+    pub(super) watchers: BTreeMap<i64, Vec<Told>>,
+    /// Revisions of the answers to manual progress requests.
+    pub(super) progress: Vec<i64>,
+    pub(super) ended: Option<String>,
+    /// What no server may do; empty on both sides or a finding.
+    pub(super) violations: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    heard: Heard,
+    sentinel: i64,
+    sentinel_created: bool,
+    last_revision: BTreeMap<i64, i64>,
+    in_fragment: BTreeMap<i64, bool>,
+}
+
+impl State {
+    fn hear(&mut self, response: WatchResponse) {
+        let id = response.watch_id;
+        let revision = response.header.map(|h| h.revision);
+        if id == SENTINEL_ID {
+            self.sentinel_created |= response.created;
+            self.sentinel = self.sentinel.max(revision.unwrap_or_default());
+            return;
+        }
+        if response.created {
+            self.heard.created.push(Created {
+                watch_id: id,
+                canceled: response.canceled,
+                compact_revision: response.compact_revision,
+                reason: response.cancel_reason,
+                revision,
+            });
+            self.last_revision.remove(&id);
+            return;
+        }
+        if response.canceled {
+            self.told(id, Told::Canceled {
+                compact_revision: response.compact_revision,
+                reason: response.cancel_reason,
+                revision,
+            });
+            return;
+        }
+        if response.events.is_empty() && !response.fragment {
+            let revision = revision.unwrap_or_default();
+            if id == -1 {
+                self.heard.progress.push(revision);
+            } else {
+                self.told(id, Told::Progress(revision));
+            }
+            return;
+        }
+        self.events(id, response);
+    }
+
+    fn events(&mut self, id: i64, response: WatchResponse) {
+        let continues = self.in_fragment.insert(id, response.fragment).unwrap_or(false);
+        let header = response.header.map_or(0, |h| h.revision);
+        let mut last = self.last_revision.get(&id).copied().unwrap_or(0);
+        for (nth, event) in response.events.iter().enumerate() {
+            let at = event.kv.as_ref().map_or(0, |kv| kv.mod_revision);
+            if at < last {
+                self.violation(format!("watcher {id}: revision {at} after {last}"));
+            }
+            if nth == 0 && at == last && !continues {
+                self.violation(format!("watcher {id}: revision {at} split over two responses"));
+            }
+            if at > header {
+                self.violation(format!("watcher {id}: event at {at} under header {header}"));
+            }
+            last = at;
+        }
+        self.last_revision.insert(id, last);
+        for event in response.events {
+            self.told(id, Told::Event(event));
+        }
+    }
+
+    fn told(&mut self, id: i64, told: Told) {
+        self.heard.watchers.entry(id).or_default().push(told);
+    }
+
+    fn violation(&mut self, what: String) {
+        self.heard.violations.push(what);
+    }
+}
+
+/// An open stream; dropping it cancels the stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    requests: mpsc::Sender<WatchRequest>,
+    state: Arc<Mutex<State>>,
+    changed: Arc<Notify>,
+    reader: JoinHandle<()>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Stream {
+    pub(super) async fn open(client: &Client) -> Result<Self> {
+        let (requests, outgoing) = mpsc::channel(64);
+        let sentinel = WatchCreateRequest {
+            key: Bytes::from_static(SENTINEL_KEY),
+            watch_id: SENTINEL_ID,
+            ..WatchCreateRequest::default()
+        };
+        requests
+            .send(request(RequestUnion::CreateRequest(sentinel)))
+            .await?;
+        let mut client = client.watch.clone();
+        let mut incoming = timeout(
+            Duration::from_secs(10),
+            client.watch(ReceiverStream::new(outgoing)),
+        )
+        .await??
+        .into_inner();
+        let state = Arc::new(Mutex::new(State::default()));
+        let changed = Arc::new(Notify::new());
+        let (heard, heard_changed) = (Arc::clone(&state), Arc::clone(&changed));
+        let reader = tokio::spawn(async move {
+            loop {
+                match incoming.message().await {
+                    Ok(Some(response)) => heard.lock().hear(response),
+                    Ok(None) => {
+                        heard.lock().heard.ended = Some("without a status".into());
+                        break;
+                    }
+                    Err(status) => {
+                        let text = format!("{:?}: {}", status.code(), status.message());
+                        heard.lock().heard.ended = Some(text);
+                        break;
+                    }
+                }
+                heard_changed.notify_waiters();
+            }
+            heard_changed.notify_waiters();
+        });
+        let stream = Self { requests, state, changed, reader };
+        stream.until("the sentinel is watched", |s| s.sentinel_created).await?;
+        Ok(stream)
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&State) -> bool) -> Result<()> {
+        let waited = timeout(Duration::from_secs(10), async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                {
+                    let state = self.state.lock();
+                    if holds(&state) || state.heard.ended.is_some() {
+                        return;
+                    }
+                }
+                changed.await;
+            }
+        })
+        .await;
+        if waited.is_err() {
+            bail!("watch stream: not within 10 s: {what}");
+        }
+        Ok(())
+    }
+
+    pub(super) fn heard(&self) -> Heard {
+        self.state.lock().heard.clone()
+    }
+
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        self.state.lock().heard == other.state.lock().heard
+    }
+
+    /// Sends a create request and waits for its one answer.
+    pub(super) async fn create(&self, create: WatchCreateRequest) -> Result<()> {
+        let before = self.state.lock().heard.created.len();
+        self.send(RequestUnion::CreateRequest(create)).await?;
+        self.until("an answer to a create request", |s| s.heard.created.len() > before)
+            .await
+    }
+
+    /// The ids that a cancel request would be answered for.
+    fn is_open(&self, id: i64) -> bool {
+        let state = self.state.lock();
+        let created = state.heard.created.iter();
+        let created = created.filter(|c| c.watch_id == id && !c.canceled).count();
+        let ended_by_client = state.heard.watchers.get(&id).map_or(0, |told| {
+            told.iter()
+                .filter(|t| matches!(t, Told::Canceled { compact_revision: 0, .. }))
+                .count()
+        });
+        created > ended_by_client
+    }
+
+    /// Sends a cancel request and waits for its answer, if `id` is one that gets an answer.
+    pub(super) async fn cancel(&self, id: i64) -> Result<()> {
+        let open = self.is_open(id);
+        let canceled = |s: &State| {
+            let told = s.heard.watchers.get(&id).map(Vec::as_slice).unwrap_or_default();
+            told.iter().filter(|t| matches!(t, Told::Canceled { .. })).count()
+        };
+        let before = canceled(&self.state.lock());
+        self.send(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: id }))
+            .await?;
+        if !open {
+            return Ok(());
+        }
+        self.until("an answer to a cancel request", |s| canceled(s) > before).await
+    }
+
+    pub(super) async fn ask_progress(&self) -> Result<()> {
+        self.send(RequestUnion::ProgressRequest(WatchProgressRequest {})).await
+    }
+
+    pub(super) fn progress_count(&self) -> usize {
+        self.state.lock().heard.progress.len()
+    }
+
+    /// Waits until the event of the sentinel key at `revision` has come.
+    pub(super) async fn reached(&self, revision: i64) -> Result<()> {
+        self.until("the sentinel's event", |s| s.sentinel >= revision).await
+    }
+
+    async fn send(&self, union: RequestUnion) -> Result<()> {
+        if self.state.lock().heard.ended.is_some() {
+            return Ok(());
+        }
+        Ok(self.requests.send(request(union)).await?)
+    }
+}
+
+fn request(union: RequestUnion) -> WatchRequest {
+    WatchRequest {
+        request_union: Some(union),
+    }
+}

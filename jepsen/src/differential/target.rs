@@ -1,0 +1,257 @@
+//! One of the two servers under comparison: makes a call and hands back the answer as it came.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status, Streaming};
+
+use super::answer::Answer;
+use super::call::Call;
+use super::generate::STREAMS;
+use super::streams::{SENTINEL_KEY, Stream};
+use crate::client::Client;
+use crate::member::{Member, MemberSpec};
+use crate::pb::etcdserverpb::{
+    HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, PutRequest,
+    RangeRequest, RangeStreamResponse, StatusRequest,
+};
+
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// The shortest lease there is: ceil(1.5 × the election timeout of one second).
+const SHORTEST_TTL: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+struct KeepAlives {
+    requests: mpsc::Sender<LeaseKeepAliveRequest>,
+    answers: Streaming<LeaseKeepAliveResponse>,
+}
+
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) member: Member,
+    pub(super) client: Client,
+    pub(super) streams: Vec<Stream>,
+    keep_alives: Option<KeepAlives>,
+}
+
+impl Target {
+    pub(super) async fn start(binary: &Path, root: &Path, name: &str) -> Result<Self> {
+        let spec = MemberSpec::single(binary, root, name)?;
+        let member = tokio::task::spawn_blocking(move || spec.start(Duration::from_secs(30))).await??;
+        let client = Client::connect(&member.spec().endpoint()).await?;
+        let mut streams = Vec::new();
+        for _ in 0..STREAMS {
+            streams.push(Stream::open(&client).await?);
+        }
+        Ok(Self {
+            member,
+            client,
+            streams,
+            keep_alives: None,
+        })
+    }
+
+    /// Makes one call that is not about watching.
+    pub(super) async fn call(&mut self, call: Call) -> Answer {
+        match timeout(ANSWER_DEADLINE, self.unary(call)).await {
+            Ok(answer) => answer,
+            Err(_) => Answer::Silent(format!("no answer within {ANSWER_DEADLINE:?}")),
+        }
+    }
+
+    fn unary(&mut self, call: Call) -> BoxFuture<'_, Answer> {
+        let mut client = self.client.clone();
+        async move {
+            match call {
+                Call::Range(r) => answer(client.kv.range(r).await, Answer::Range),
+                Call::RangeStream(r) => range_stream(&mut client, r).await,
+                Call::Put(r) => answer(client.kv.put(r).await, Answer::Put),
+                Call::DeleteRange(r) => {
+                    answer(client.kv.delete_range(r).await, Answer::DeleteRange)
+                }
+                Call::Txn(r) => answer(client.kv.txn(r).await, Answer::Txn),
+                Call::Compact(r) => answer(client.kv.compact(r).await, Answer::Compact),
+                Call::Grant(r) => answer(client.lease.lease_grant(r).await, Answer::Grant),
+                Call::GrantAndRevoke(r) => grant_and_revoke(&mut client, r).await,
+                Call::Expire(put) => expire(&mut client, put).await,
+                Call::Revoke(id) => revoke(&mut client, id).await,
+                Call::KeepAlive(id) => self.keep_alive(id).await,
+                Call::TimeToLive(r) => {
+                    answer(client.lease.lease_time_to_live(r).await, Answer::TimeToLive)
+                }
+                Call::Leases => answer(
+                    client.lease.lease_leases(LeaseLeasesRequest {}).await,
+                    Answer::Leases,
+                ),
+                Call::HashKv(revision) => answer(
+                    client.maintenance.hash_kv(HashKvRequest { revision }).await,
+                    Answer::HashKv,
+                ),
+                Call::MemberList(linearizable) => answer(
+                    client.cluster.member_list(MemberListRequest { linearizable }).await,
+                    Answer::MemberList,
+                ),
+                Call::Status => answer(
+                    client.maintenance.status(StatusRequest {}).await,
+                    |status| Answer::Status(Box::new(status)),
+                ),
+                Call::WatchCreate(stream, request) => {
+                    self.streams[stream].create(request).await.into()
+                }
+                Call::WatchCancel(stream, id) => self.streams[stream].cancel(id).await.into(),
+                Call::WatchProgress(stream) => self.streams[stream].ask_progress().await.into(),
+                Call::WatchReopen(stream) => match Stream::open(&client).await {
+                    Ok(opened) => {
+                        self.streams[stream] = opened;
+                        Answer::Done
+                    }
+                    Err(error) => Answer::Silent(error.to_string()),
+                },
+                Call::WatchSettle => Answer::Done,
+            }
+        }
+        .boxed()
+    }
+
+    async fn keep_alive(&mut self, id: i64) -> Answer {
+        match self.try_keep_alive(id).await {
+            Ok(response) => Answer::KeepAlive(response),
+            Err(status) => {
+                self.keep_alives = None;
+                status.into()
+            }
+        }
+    }
+
+    async fn try_keep_alive(&mut self, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+        let request = LeaseKeepAliveRequest { id };
+        if let Some(open) = &mut self.keep_alives {
+            let sent = open.requests.send(request).await;
+            sent.map_err(|_| Status::unavailable("keep-alive stream closed"))?;
+        } else {
+            let (requests, outgoing) = mpsc::channel(4);
+            let sent = requests.send(request).await;
+            sent.map_err(|_| Status::unavailable("keep-alive stream closed"))?;
+            let outgoing = ReceiverStream::new(outgoing);
+            let answers = self.client.lease.lease_keep_alive(outgoing).await?.into_inner();
+            self.keep_alives = Some(KeepAlives { requests, answers });
+        }
+        let Some(open) = &mut self.keep_alives else {
+            return Err(Status::unavailable("keep-alive stream closed"));
+        };
+        open.answers
+            .message()
+            .await?
+            .ok_or_else(|| Status::unavailable("keep-alive stream ended"))
+    }
+
+    /// Moves the sentinel key, and answers when every stream has heard of it.
+    pub(super) async fn settle(&mut self) -> Answer {
+        let put = PutRequest {
+            key: Bytes::from_static(SENTINEL_KEY),
+            ..PutRequest::default()
+        };
+        let answer = self.call(Call::Put(put)).await;
+        let Some(revision) = answer.revision() else {
+            return answer;
+        };
+        for stream in &self.streams {
+            if let Err(error) = stream.reached(revision).await {
+                return Answer::Silent(error.to_string());
+            }
+        }
+        answer
+    }
+}
+
+impl From<Result<()>> for Answer {
+    fn from(result: Result<()>) -> Self {
+        match result {
+            Ok(()) => Self::Done,
+            Err(error) => Self::Silent(error.to_string()),
+        }
+    }
+}
+
+fn answer<T>(result: Result<Response<T>, Status>, wrap: impl FnOnce(T) -> Answer) -> Answer {
+    match result {
+        Ok(response) => wrap(response.into_inner()),
+        Err(status) => status.into(),
+    }
+}
+
+async fn range_stream(client: &mut Client, request: RangeRequest) -> Answer {
+    async fn collect(
+        client: &mut Client,
+        request: RangeRequest,
+    ) -> Result<Vec<RangeStreamResponse>, Status> {
+        let mut stream = client.kv.range_stream(request).await?.into_inner();
+        let mut messages = Vec::new();
+        while let Some(message) = stream.message().await? {
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+    collect(client, request)
+        .await
+        .map_or_else(Answer::from, Answer::RangeStream)
+}
+
+async fn revoke(client: &mut Client, id: i64) -> Answer {
+    let revoked = client.lease.lease_revoke(LeaseRevokeRequest { id }).await;
+    answer(revoked, Answer::Revoke)
+}
+
+async fn grant_and_revoke(client: &mut Client, request: LeaseGrantRequest) -> Answer {
+    let mut granted = match client.lease.lease_grant(request).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return status.into(),
+    };
+    let id = granted.id;
+    let look = LeaseTimeToLiveRequest { id, keys: true };
+    let mut look = match client.lease.lease_time_to_live(look).await {
+        Ok(response) => response.into_inner(),
+        Err(status) => return status.into(),
+    };
+    let revoked = revoke(client, id).await;
+    if request.id == 0 {
+        granted.id = id.signum();
+        look.id = i64::from(look.id == id);
+    }
+    Answer::Several(vec![Answer::Grant(granted), Answer::TimeToLive(look), revoked])
+}
+
+async fn expire(client: &mut Client, put: PutRequest) -> Answer {
+    let begun = Instant::now();
+    let grant = LeaseGrantRequest {
+        id: put.lease,
+        ttl: 1,
+    };
+    let read = RangeRequest {
+        key: put.key.clone(),
+        ..RangeRequest::default()
+    };
+    let granted = answer(client.lease.lease_grant(grant).await, Answer::Grant);
+    let written = answer(client.kv.put(put).await, Answer::Put);
+    loop {
+        match client.kv.range(read.clone()).await {
+            Ok(response) if response.get_ref().count == 0 => {
+                if begun.elapsed() < SHORTEST_TTL {
+                    return Answer::Silent(format!("lease ended after {:?}", begun.elapsed()));
+                }
+                let gone = Answer::Range(response.into_inner());
+                return Answer::Several(vec![granted, written, gone]);
+            }
+            Ok(_) => sleep(Duration::from_millis(50)).await,
+            Err(status) => return status.into(),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! One real member as a process: a data directory, two ports, a log, and the signals that hurt it.
+//!
+//! ```text
+//! MemberSpec ── start ──▶ Member ── ready line in its log ──▶ clients
+//!                           │ kill · pause · resume · stop
+//!                           └── start again on the same directory and ports
+//! ```
+//!
+//! **Invariant:** a member's process never outlives its `Member`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// etcd's and our log line that says: clients may come.
+const READY: &str = "ready to serve client requests";
+
+/// Below the range from which the kernel picks ports of outgoing connections.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
+/// What a member is started with; the same on every start.
+#[derive(Debug, Clone)]
+pub(crate) struct MemberSpec {
+    pub(crate) binary: PathBuf,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) log: PathBuf,
+    pub(crate) client_port: u16,
+    pub(crate) peer_port: u16,
+    pub(crate) extra: Vec<String>,
+    /// Variables besides PATH; nothing else is inherited.
+    pub(crate) environment: Vec<(String, String)>,
+}
+
+impl MemberSpec {
+    /// A single-member cluster below `root`, on ports nobody listens on.
+    pub(crate) fn single(binary: &Path, root: &Path, name: &str) -> Result<Self> {
+        fs::create_dir_all(root)?;
+        Ok(Self {
+            binary: binary.to_owned(),
+            data_dir: root.join(format!("{name}.data")),
+            log: root.join(format!("{name}.log")),
+            client_port: free_port()?,
+            peer_port: free_port()?,
+            extra: Vec::new(),
+            environment: Vec::new(),
+        })
+    }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.client_port)
+    }
+
+    fn command(&self) -> Command {
+        let client = self.endpoint();
+        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let mut command = Command::new(&self.binary);
+        command
+            .env_clear()
+            .args(["--name", "default", "--data-dir"])
+            .arg(&self.data_dir)
+            .args(["--listen-client-urls", &client])
+            .args(["--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer])
+            .args(["--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &format!("default={peer}")])
+            .args(&self.extra)
+            .envs(self.environment.iter().cloned());
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        command
+    }
+
+    /// Starts the process and waits for its ready line.
+    ///
+    /// # Errors
+    /// When it exits first, or is not ready by the deadline; the end of its log is part of the error.
+    pub(crate) fn start(&self, deadline: Duration) -> Result<Member> {
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)?;
+        let log_start = log.metadata()?.len();
+        let started = Instant::now();
+        let child = self
+            .command()
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {}", self.binary.display()))?;
+        let mut member = Member {
+            spec: self.clone(),
+            child,
+            log_start,
+            ready_after: Duration::ZERO,
+        };
+        loop {
+            if member.log_text()?.contains(READY) {
+                member.ready_after = started.elapsed();
+                return Ok(member);
+            }
+            if let Some(status) = member.child.try_wait()? {
+                bail!("member ended with {status}: {}", member.log_tail());
+            }
+            ensure!(
+                started.elapsed() < deadline,
+                "member not ready after {deadline:?}: {}",
+                member.log_tail()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A running member. Dropping it kills the process.
+#[derive(Debug)]
+pub(crate) struct Member {
+    spec: MemberSpec,
+    child: Child,
+    log_start: u64,
+    ready_after: Duration,
+}
+
+impl Member {
+    pub(crate) fn spec(&self) -> &MemberSpec {
+        &self.spec
+    }
+
+    pub(crate) fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.child.id())?;
+        let pid = Pid::from_raw(pid).context("a child has a pid above 0")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// SIGKILL, and the process is gone when this returns.
+    pub(crate) fn kill(mut self) -> Result<MemberSpec> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(self.spec.clone())
+    }
+
+    /// SIGSTOP.
+    pub(crate) fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub(crate) fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// SIGTERM, then waits for the process to end by itself.
+    pub(crate) fn stop(mut self, deadline: Duration) -> Result<(MemberSpec, ExitStatus)> {
+        self.signal(Signal::TERM)?;
+        let asked = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok((self.spec.clone(), status));
+            }
+            ensure!(
+                asked.elapsed() < deadline,
+                "member still runs {deadline:?} after SIGTERM: {}",
+                self.log_tail()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What this run of the process has logged so far.
+    pub(crate) fn log_text(&self) -> Result<String> {
+        let mut file = File::open(&self.spec.log)?;
+        file.seek(SeekFrom::Start(self.log_start))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    fn log_tail(&self) -> String {
+        let text = self.log_text().unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        let from = lines.len().saturating_sub(12);
+        format!("\n{}", lines[from..].join("\n"))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let _already_gone = self.child.kill();
+        let _already_reaped = self.child.wait();
+    }
+}
+
+/// Lines of a log file that tell of a panic, Go's or Rust's.
+pub(crate) fn panics_in(log: &Path) -> Result<Vec<String>> {
+    let text = fs::read(log)?;
+    Ok(String::from_utf8_lossy(&text)
+        .lines()
+        .filter(|line| {
+            line.contains("panicked at")
+                || line.starts_with("panic:")
+                || line.contains("\"level\":\"panic\"")
+                || line.contains("\"level\":\"fatal\"")
+        })
+        .map(str::to_owned)
+        .collect())
+}
+
+/// A TCP port of the loopback nobody listens on now, and that this process has not given out before.
+pub(crate) fn free_port() -> Result<u16> {
+    let span = PORTS.end - PORTS.start;
+    let base = (std::process::id().wrapping_mul(61) % u32::from(span)) as u16;
+    for _ in 0..span {
+        let offset = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + (base.wrapping_add(offset) % span);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port in {PORTS:?}")
+}
+
+/// A fresh directory for one run; removed by [`Workspace::discard`], kept when something went wrong.
+#[derive(Debug)]
+pub(crate) struct Workspace(PathBuf);
+
+impl Workspace {
+    pub(crate) fn create(label: &str) -> Result<Self> {
+        static SERIAL: AtomicU16 = AtomicU16::new(0);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let name = format!("quorate-{label}-{}-{serial}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Removes everything below it.
+    pub(crate) fn discard(self) -> Result<()> {
+        Ok(fs::remove_dir_all(&self.0)?)
+    }
+}

@@ -1,0 +1,136 @@
+//! From flags to [`Config`]: one assignment a flag.
+
+use super::table::{Standing, rows};
+use crate::embed::gates::decided;
+use crate::embed::{ClusterSettings, Config, LogSettings, MemberSettings};
+use crate::support::flags::FlagSet;
+
+/// Every flag of the table, at its default.
+pub(super) fn defaults() -> FlagSet {
+    let flags = rows().map(super::table::Row::spec);
+    let old = super::table::EXPERIMENTAL.iter().map(|(name, twin)| twin.spec(name));
+    FlagSet::new(flags.chain(old))
+}
+
+/// What the flags say. `from_file` leaves out the rules that etcd has for the command line alone.
+pub(super) fn config(flags: &FlagSet, from_file: bool) -> Config {
+    let bootstrap_elsewhere = !flags.text("discovery-srv").is_empty()
+        || (!from_file && !flags.text("discovery-srv-name").is_empty())
+        || !flags.texts("discovery-endpoints").is_empty();
+    let initial_cluster = if bootstrap_elsewhere && !flags.is_set("initial-cluster") {
+        String::new()
+    } else {
+        flags.text("initial-cluster")
+    };
+    Config {
+        cluster: ClusterSettings { initial_cluster, ..cluster(flags) },
+        member: member(flags, from_file),
+        log: LogSettings {
+            inherit: false,
+            logger: flags.text("logger"),
+            level: flags.text("log-level"),
+            format: flags.text("log-format"),
+            outputs: flags.texts("log-outputs"),
+        },
+    }
+}
+
+fn cluster(flags: &FlagSet) -> ClusterSettings {
+    ClusterSettings {
+        initial_cluster: String::new(),
+        initial_state: flags.text("initial-cluster-state"),
+        token: flags.text("initial-cluster-token"),
+        heartbeat_ms: flags.uint("heartbeat-interval"),
+        election_ms: flags.uint("election-timeout"),
+        early_first_election: flags.bool("initial-election-tick-advance"),
+        pre_vote: flags.bool("pre-vote"),
+        strict_reconfig_check: flags.bool("strict-reconfig-check"),
+        learners_max: flags.int("max-learners"),
+        txn_ops_max: flags.uint("max-txn-ops"),
+        request_bytes_max: flags.uint("max-request-bytes"),
+        quota_bytes: flags.int("quota-backend-bytes"),
+        auto_compaction_mode: flags.text("auto-compaction-mode"),
+        auto_compaction_retention: flags.text("auto-compaction-retention"),
+        snapshot_count: flags.uint("snapshot-count"),
+        snapshot_catchup_entries: flags.uint("snapshot-catchup-entries"),
+        compact_hash_check: flags.duration("compact-hash-check-time"),
+        feature_gates: decided(&flags.text("feature-gates")),
+    }
+}
+
+fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
+    let silent_advertise =
+        !from_file && flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls");
+    let advertise_client = (!silent_advertise).then(|| flags.urls("advertise-client-urls"));
+    MemberSettings {
+        name: flags.text("name"),
+        data_dir: flags.text("data-dir"),
+        listen_peer: flags.urls("listen-peer-urls"),
+        listen_client: flags.urls("listen-client-urls"),
+        listen_client_http: flags.urls("listen-client-http-urls"),
+        listen_metrics: flags.urls("listen-metrics-urls"),
+        advertise_peer: flags.urls("initial-advertise-peer-urls"),
+        advertise_client,
+        reuse_port: flags.bool("socket-reuse-port"),
+        concurrent_streams_max: u32::try_from(flags.uint("max-concurrent-streams"))
+            .unwrap_or(u32::MAX),
+        keepalive_interval: flags.duration("grpc-keepalive-interval"),
+        keepalive_timeout: flags.duration("grpc-keepalive-timeout"),
+        cors: flags.texts("cors"),
+        host_whitelist: flags.texts("host-whitelist"),
+        extensive_metrics: flags.text("metrics") == "extensive",
+        watch_progress_interval: flags.duration("watch-progress-notify-interval"),
+        warn_apply: flags.duration("warning-apply-duration"),
+        warn_unary: flags.duration("warning-unary-request-duration"),
+    }
+}
+
+/// The first flag that asks for what is not built yet.
+pub(super) fn refused(flags: &FlagSet) -> Option<String> {
+    let defaults = defaults();
+    rows()
+        .filter(|row| row.standing == Standing::NotYet)
+        .find(|row| flags.value(row.name) != defaults.value(row.name))
+        .map(|row| format!("--{} is not supported yet", row.name))
+}
+
+/// Flags that were set to something and do nothing.
+pub(super) fn without_effect(flags: &FlagSet) -> Vec<&'static str> {
+    let defaults = defaults();
+    rows()
+        .filter(|row| row.standing == Standing::NoEffect)
+        .map(|row| row.name)
+        .filter(|name| flags.value(name) != defaults.value(name))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_defaults_are_the_configs() {
+        assert_eq!(config(&defaults(), false), Config::default());
+        assert_eq!(refused(&defaults()), None);
+        assert!(without_effect(&defaults()).is_empty());
+    }
+
+    #[test]
+    fn listening_without_advertising_is_told_apart() {
+        let mut flags = defaults();
+        flags.set("listen-client-urls", "http://127.0.0.1:1").unwrap();
+        assert_eq!(config(&flags, false).member.advertise_client, None);
+        assert!(config(&flags, true).member.advertise_client.is_some());
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_named() {
+        let mut flags = defaults();
+        flags.set("auth-token", "jwt,sign-method=RS256").unwrap();
+        assert_eq!(refused(&flags).as_deref(), Some("--auth-token is not supported yet"));
+        let mut flags = defaults();
+        flags.set("unsafe-no-fsync", "true").unwrap();
+        assert_eq!(without_effect(&flags), ["unsafe-no-fsync"]);
+        assert_eq!(refused(&flags), None);
+    }
+}

@@ -1,0 +1,68 @@
+//! Flags of checks and compaction, the dangerous ones, our own, and the names etcd has ignored for years.
+
+use super::{Group, Key, Row};
+use crate::support::flags::Kind;
+
+const fn row(name: &'static str, kind: Kind, default: &'static str) -> Row {
+    Row::new(Group::Features, name, kind, default)
+}
+
+const fn legacy(name: &'static str) -> Row {
+    Row::new(Group::Hidden, name, Kind::Ignored, "")
+        .silent()
+        .key(Key::None)
+        .help("Ignored by etcd for years.")
+}
+
+pub(super) const ROWS: [Row; 12] = [
+    row("corrupt-check-time", Kind::Duration, "0s")
+        .not_yet()
+        .help("Time between two comparisons of the members' data. Not built yet."),
+    row("compact-hash-check-time", Kind::Duration, "1m")
+        .silent()
+        .help("Time between two comparisons of the members' hashes of compactions."),
+    row("compaction-batch-limit", Kind::Int, "1000")
+        .no_effect()
+        .help("No effect: slices of a compaction are sized by Quorate."),
+    row("compaction-sleep-interval", Kind::Duration, "10ms")
+        .no_effect()
+        .help("No effect: slices of a compaction are spaced by Quorate."),
+    row("watch-progress-notify-interval", Kind::Duration, "10m")
+        .help("Time between two progress notifications of a watch that asked for them."),
+    row("warning-apply-duration", Kind::Duration, "100ms")
+        .help("Applying an entry for longer is logged."),
+    row("bootstrap-defrag-threshold-megabytes", Kind::Uint, "0")
+        .no_effect()
+        .help("No effect: there is nothing to defragment before the start."),
+    row("snapshot-catchup-entries", Kind::Uint, "5000")
+        .help("Log entries kept behind a snapshot for members that are slow."),
+    Row::new(Group::Unsafe, "force-new-cluster", Kind::Bool, "false")
+        .not_yet()
+        .help("Begin a cluster of one member from this member's data. Not built yet."),
+    Row::new(Group::Unsafe, "unsafe-no-fsync", Kind::Bool, "false")
+        .no_effect()
+        .help("No effect: what was acknowledged is always on the disk."),
+    Row::new(Group::Member, "config-file", Kind::Text, "")
+        .key(Key::None)
+        .help("A YAML or JSON file with all settings; other flags and variables are then ignored."),
+    Row::new(Group::Quorate, "runtime", Kind::OneOf(&["auto", "single", "multi"]), "")
+        .help("Threads that serve: 'single', 'multi', or by the number of cores."),
+];
+
+pub(super) const LEGACY: [Row; 15] = [
+    legacy("cluster-active-size"),
+    legacy("cluster-remove-delay"),
+    legacy("cluster-sync-interval"),
+    legacy("config"),
+    legacy("force"),
+    legacy("max-result-buffer"),
+    legacy("max-retry-attempts"),
+    legacy("peer-heartbeat-interval"),
+    legacy("peer-election-timeout"),
+    legacy("retry-interval"),
+    legacy("snapshot"),
+    legacy("v"),
+    legacy("vv"),
+    legacy("test.coverprofile"),
+    legacy("test.outputdir"),
+];

@@ -1,0 +1,338 @@
+//! A running server: opened, bound, served, and stopped in order.
+//!
+//! ```text
+//!   spawn   bind ports ── claim directory ── who am I ── open ── (leader elected) ── accept
+//!   stop    not serving ── drain connections ── keyspace ── journal ── lock
+//! ```
+//!
+//! Connections that come before there is a leader wait in the listeners' backlog, as with etcd.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_core::api::ids::{ClusterId, MemberId};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber as _;
+
+use super::config::Config;
+use super::gates::{GATES, is_on};
+use super::{Built, bootstrap, validate};
+use crate::host::{Host, HostError, claim};
+use crate::keyspace::members::{cluster_id, member_id};
+use crate::keyspace::{InitialMember, KeyspaceConfig};
+use crate::service::serve::{ConnectionLimits, Tasks, Traffic, serve};
+use crate::service::{Desk, JournalFigures, ServiceSettings};
+use crate::storage::journal::{FrameFigures, JournalObserver};
+use crate::support::listen::{ListenError, Listener, SocketOptions, bind};
+use crate::support::shutdown::Drain;
+use crate::support::urls::{Url, texts};
+
+/// A server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be bound.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The settings do not fit a first start; etcd's words.
+    #[error("{0}")]
+    Bootstrap(String),
+    /// The data could not be opened.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// A running server.
+pub struct Server {
+    host: Host,
+    log: Option<Dispatch>,
+    config: Config,
+    addresses: Vec<String>,
+    ready: watch::Receiver<bool>,
+    serving: watch::Sender<bool>,
+    drain: Drain,
+    front: JoinHandle<()>,
+}
+
+struct Bound {
+    peers: Vec<Listener>,
+    clients: Vec<(Listener, Traffic)>,
+    metrics: Vec<Listener>,
+}
+
+impl Server {
+    /// Starts a server on the runtime that calls. Returns once it is open; [`Server::ready`] tells when it serves.
+    pub async fn spawn(built: Built) -> Result<Server, StartError> {
+        let Built { config, log } = built;
+        let log = (!config.log.inherit).then_some(log);
+        match log.clone() {
+            Some(dispatch) => Box::pin(start(config, log)).with_subscriber(dispatch).await,
+            None => Box::pin(start(config, None)).await,
+        }
+    }
+
+    /// Resolves once there is a leader and clients are served.
+    pub async fn ready(&self) {
+        let mut ready = self.ready.clone();
+        if ready.wait_for(|ready| *ready).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// Resolves when the server has failed, with the cause: it must be stopped. Never, while all is well.
+    pub async fn failed(&self) -> String {
+        self.host.keyspace().failed().await
+    }
+
+    /// Where clients are served, as `host:port` or the path of a socket; with the real port where 0 was asked for.
+    pub fn client_addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Stops in order. Open calls may go on for one request timeout, then they are cut.
+    pub async fn stop(self) -> Result<(), StartError> {
+        match self.log.clone() {
+            Some(log) => self.stop_here().with_subscriber(log).await,
+            None => self.stop_here().await,
+        }
+    }
+
+    async fn stop_here(mut self) -> Result<(), StartError> {
+        let member = self.config.member.clone();
+        let tell = |what: &'static str| {
+            tracing::info!(
+                name = member.name,
+                "data-dir" = member.data_dir,
+                "advertise-peer-urls" = ?texts(&member.advertise_peer),
+                "advertise-client-urls" = ?texts(member.advertise_client.as_deref().unwrap_or_default()),
+                "{what}"
+            );
+        };
+        tell("closing etcd server");
+        self.serving.send_replace(false);
+        self.drain.start();
+        if let Err(why) = self.front.await {
+            tracing::error!(error = %why, "a listener's task failed");
+        }
+        self.host.shutdown().await?;
+        tell("closed etcd server");
+        Ok(())
+    }
+}
+
+async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, StartError> {
+    if config.member.data_dir.is_empty() {
+        config.member.data_dir = format!("{}.etcd", config.member.name);
+    }
+    let bound = bind_all(&config)?;
+    let directory = claim(&PathBuf::from(&config.member.data_dir))?;
+    let known = directory.identity();
+    let who = match known {
+        Some(known) => Who { cluster: known.cluster, member: known.member, first: String::new() },
+        None => first_start(&config)?,
+    };
+    let keyspace = keyspace_config(&config, &who)?;
+    super::banner::starting(&config, known.is_some(), &who.first);
+    let journal = JournalFigures::default();
+    let limits = limits(&config, &keyspace);
+    let host = Host::open(directory, keyspace, Arc::new(Syncs(journal.clone()))).await?;
+    let (serving, served) = watch::channel(false);
+    let desk = Desk::new(host.keyspace(), service_settings(&config), served, &journal);
+    let addresses = bound.clients.iter().map(|(listener, _)| listener.to_string()).collect();
+    let drain = Drain::default();
+    let (now_ready, ready) = watch::channel(false);
+    let front = Front {
+        bound,
+        desk,
+        limits,
+        tasks: Tasks::new(log.clone()),
+        keyspace: host.keyspace().clone(),
+        serving: serving.clone(),
+        ready: now_ready,
+    };
+    super::banner::serving(&config, who.member);
+    let draining = drain.join().expect("the drain has just been made");
+    let run = front.run(draining);
+    let front = match log.clone() {
+        Some(log) => tokio::spawn(run.with_subscriber(log)),
+        None => tokio::spawn(run),
+    };
+    Ok(Server { host, log, config, addresses, ready, serving, drain, front })
+}
+
+/// Carries the journal's figures to the metrics.
+#[derive(Debug)]
+struct Syncs(JournalFigures);
+
+impl JournalObserver for Syncs {
+    fn frame_synced(&self, figures: FrameFigures) {
+        self.0.frame(figures.bytes, figures.write, figures.sync);
+    }
+
+    fn poisoned(&self, cause: &str) {
+        tracing::error!(error = cause, "the journal failed: this member stops");
+    }
+}
+
+/// Who this member is.
+struct Who {
+    cluster: ClusterId,
+    member: MemberId,
+    /// The initial cluster as printed; empty at a restart.
+    first: String,
+}
+
+fn first_start(config: &Config) -> Result<Who, StartError> {
+    let cluster = bootstrap::parse(&config.cluster.initial_cluster)
+        .and_then(|cluster| bootstrap::check(config, &cluster).map(|()| cluster))
+        .map_err(StartError::Bootstrap)?;
+    let ids: Vec<MemberId> =
+        cluster.values().map(|urls| member_id(&texts(urls), &config.cluster.token)).collect();
+    let own = member_id(&texts(&config.member.advertise_peer), &config.cluster.token);
+    Ok(Who { cluster: cluster_id(&ids), member: own, first: bootstrap::print(&cluster) })
+}
+
+fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartError> {
+    let member = InitialMember { id: who.member, peer_urls: texts(&config.member.advertise_peer) };
+    let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let defaults = KeyspaceConfig::single(who.cluster, member);
+    Ok(KeyspaceConfig {
+        name: config.member.name.clone(),
+        client_urls: texts(config.member.advertise_client.as_deref().unwrap_or_default()),
+        heartbeat: Duration::from_millis(config.cluster.heartbeat_ms),
+        election_timeout: Duration::from_millis(config.cluster.election_ms),
+        request_bytes_max: count(config.cluster.request_bytes_max),
+        txn_ops_max: count(config.cluster.txn_ops_max),
+        quota_bytes: config.cluster.quota_bytes,
+        auto_compaction: validate::auto_compaction(config).map_err(StartError::Bootstrap)?,
+        watch_progress_interval: config.member.watch_progress_interval.to_std(),
+        ..defaults
+    })
+}
+
+fn limits(config: &Config, keyspace: &KeyspaceConfig) -> ConnectionLimits {
+    let (interval, timeout) = (config.member.keepalive_interval, config.member.keepalive_timeout);
+    ConnectionLimits {
+        streams_max: config.member.concurrent_streams_max,
+        ping_interval: (interval.0 > 0 && timeout.0 > 0).then(|| interval.to_std()),
+        ping_timeout: timeout.to_std(),
+        drain: keyspace.request_timeout(),
+    }
+}
+
+fn service_settings(config: &Config) -> ServiceSettings {
+    let gates = &config.cluster.feature_gates;
+    let slow = match config.member.warn_unary.to_std() {
+        Duration::ZERO => Duration::from_millis(300),
+        set => set,
+    };
+    ServiceSettings {
+        request_bytes_max: usize::try_from(config.cluster.request_bytes_max).unwrap_or(usize::MAX),
+        election_timeout: Duration::from_millis(config.cluster.election_ms),
+        slow_request: slow,
+        extensive_metrics: config.member.extensive_metrics,
+        hosts: config.member.host_whitelist.clone(),
+        origins: config.member.cors.clone(),
+        gates: GATES
+            .iter()
+            .map(|(name, stage, _)| (*name, (stage.word(), is_on(gates, name))))
+            .collect(),
+    }
+}
+
+fn bind_all(config: &Config) -> Result<Bound, ListenError> {
+    let member = &config.member;
+    let options = SocketOptions { reuse_port: member.reuse_port };
+    let all = |urls: &[Url]| {
+        let mut hosts = Vec::new();
+        let mut listeners = Vec::new();
+        for url in urls.iter().filter(|url| {
+            let place = url.socket_path();
+            let first = !hosts.contains(&place);
+            hosts.push(place);
+            first
+        }) {
+            listeners.push(bind(url, options)?);
+        }
+        Ok::<_, ListenError>(listeners)
+    };
+    tracing::info!("listen-peer-urls" = ?texts(&member.listen_peer), "configuring peer listeners");
+    let peers = all(&member.listen_peer)?;
+    tracing::info!(
+        "listen-client-urls" = ?texts(&member.listen_client),
+        "configuring client listeners"
+    );
+    let traffic =
+        if member.listen_client_http.is_empty() { Traffic::Both } else { Traffic::GrpcOnly };
+    let mut clients: Vec<_> =
+        all(&member.listen_client)?.into_iter().map(|listener| (listener, traffic)).collect();
+    let http = all(&member.listen_client_http)?;
+    clients.extend(http.into_iter().map(|listener| (listener, Traffic::HttpOnly)));
+    Ok(Bound { peers, clients, metrics: all(&member.listen_metrics)? })
+}
+
+/// Everything that speaks to the outside.
+struct Front {
+    bound: Bound,
+    desk: Desk,
+    limits: ConnectionLimits,
+    tasks: Tasks,
+    keyspace: crate::keyspace::Keyspace,
+    serving: watch::Sender<bool>,
+    ready: watch::Sender<bool>,
+}
+
+impl Front {
+    async fn run(self, mut draining: crate::support::shutdown::Draining) {
+        let mut loops = JoinSet::new();
+        let listen = |loops: &mut JoinSet<()>, listener, traffic, draining| {
+            let (desk, tasks) = (self.desk.clone(), self.tasks.clone());
+            let run = serve(listener, traffic, desk, self.limits, tasks, draining);
+            loops.spawn(run.with_current_subscriber());
+        };
+        for listener in self.bound.metrics {
+            tracing::info!(address = %listener, "serving metrics");
+            listen(&mut loops, listener, Traffic::MetricsOnly, draining.clone());
+        }
+        for listener in self.bound.peers {
+            tracing::info!(address = %listener, "serving peer traffic");
+            listen(&mut loops, listener, Traffic::PeersOnly, draining.clone());
+        }
+        let elected = tokio::select! {
+            () = elected(&self.keyspace) => true,
+            () = draining.started() => false,
+        };
+        if elected {
+            tracing::info!("ready to serve client requests");
+            self.serving.send_replace(true);
+            for (listener, traffic) in self.bound.clients {
+                tracing::info!(
+                    traffic = traffic.word(),
+                    address = %listener,
+                    "serving client traffic insecurely; this is strongly discouraged!"
+                );
+                listen(&mut loops, listener, traffic, draining.clone());
+            }
+            self.ready.send_replace(true);
+        }
+        while let Some(ended) = loops.join_next().await {
+            if let Err(why) = ended {
+                tracing::error!(error = %why, "a listener's task failed");
+            }
+        }
+    }
+}
+
+/// Returns once there is a leader, however long that takes.
+async fn elected(keyspace: &crate::keyspace::Keyspace) {
+    while let Err(why) = keyspace.ready().await {
+        tracing::debug!(error = %why, "no leader yet");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[cfg(test)]
+#[path = "server_test.rs"]
+mod tests;

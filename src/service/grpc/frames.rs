@@ -1,0 +1,233 @@
+//! Bodies of gRPC calls, watched as they pass: messages are counted by their five-byte prefixes, one over the
+//! limit is refused before it is read, and the trailers tell how the call ended.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+use super::counts::{GrpcCounts, MethodCounts};
+use crate::service::status::message_too_large;
+
+/// Finds message boundaries in a run of chunks: compression flag (1 byte), length (4 bytes), message.
+#[derive(Debug, Default)]
+struct Prefixes {
+    prefix: [u8; 5],
+    have: usize,
+    rest: usize,
+}
+
+impl Prefixes {
+    /// Walks a chunk and calls `seen` with the length of each message that begins.
+    fn walk<E>(
+        &mut self,
+        mut chunk: &[u8],
+        mut seen: impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        while !chunk.is_empty() {
+            if self.rest > 0 {
+                let skip = self.rest.min(chunk.len());
+                self.rest -= skip;
+                chunk = &chunk[skip..];
+                continue;
+            }
+            let take = (self.prefix.len() - self.have).min(chunk.len());
+            self.prefix[self.have..self.have + take].copy_from_slice(&chunk[..take]);
+            self.have += take;
+            chunk = &chunk[take..];
+            if self.have == self.prefix.len() {
+                let [_, a, b, c, d] = self.prefix;
+                self.rest = u32::from_be_bytes([a, b, c, d]) as usize;
+                self.have = 0;
+                seen(self.rest)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A request's body.
+pub(crate) struct Incoming<B> {
+    inner: B,
+    prefixes: Prefixes,
+    limit: usize,
+    counts: Arc<GrpcCounts>,
+    method: MethodCounts,
+}
+
+impl<B> Incoming<B> {
+    pub(crate) fn new(
+        inner: B,
+        limit: usize,
+        counts: Arc<GrpcCounts>,
+        method: MethodCounts,
+    ) -> Self {
+        Incoming { inner, prefixes: Prefixes::default(), limit, counts, method }
+    }
+}
+
+impl<B> Body for Incoming<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        let frame = match std::task::ready!(Pin::new(&mut this.inner).poll_frame(context)) {
+            Some(Ok(frame)) => frame,
+            Some(Err(why)) => return Poll::Ready(Some(Err(why.into()))),
+            None => return Poll::Ready(None),
+        };
+        if let Some(data) = frame.data_ref() {
+            let (limit, method, counts) = (this.limit, &this.method, &this.counts);
+            let walked: Result<(), Status> = this.prefixes.walk(data, |length| {
+                if length > limit {
+                    return Err(message_too_large(length, limit));
+                }
+                method.received.inc();
+                counts.received_bytes.inc_by(length as u64);
+                Ok(())
+            });
+            if let Err(refused) = walked {
+                return Poll::Ready(Some(Err(Box::new(refused))));
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A response's body. Dropped before its trailers, the call was cancelled.
+pub(crate) struct Outgoing {
+    inner: tonic::body::Body,
+    prefixes: Prefixes,
+    ending: Ending,
+}
+
+/// Counts the end of a call, once.
+pub(crate) struct Ending {
+    pub(crate) counts: Arc<GrpcCounts>,
+    pub(crate) method: MethodCounts,
+    pub(crate) begun: Instant,
+    /// A unary call that takes longer is logged.
+    pub(crate) slow: Duration,
+    pub(crate) done: bool,
+}
+
+impl Ending {
+    pub(crate) fn end(&mut self, code: Code) {
+        if std::mem::replace(&mut self.done, true) {
+            return;
+        }
+        let spent = self.begun.elapsed();
+        self.method.end(code, spent.as_secs_f64());
+        if self.method.flow == super::methods::Flow::Unary && spent > self.slow {
+            tracing::warn!(
+                "time spent" = ?spent,
+                "response type" = self.method.path,
+                code = ?code,
+                "request stats"
+            );
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
+    }
+}
+
+impl Outgoing {
+    pub(crate) fn new(inner: tonic::body::Body, ending: Ending) -> Self {
+        Outgoing { inner, prefixes: Prefixes::default(), ending }
+    }
+}
+
+/// How headers or trailers say that a call ended, if they do.
+pub(crate) fn code_of(headers: &http::HeaderMap) -> Option<Code> {
+    let code = headers.get("grpc-status")?;
+    Some(Code::from_bytes(code.as_bytes()))
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let polled = std::task::ready!(Pin::new(&mut this.inner).poll_frame(context));
+        match &polled {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    let ending = &this.ending;
+                    let _: Result<(), ()> = this.prefixes.walk(data, |length| {
+                        ending.method.sent.inc();
+                        ending.counts.sent_bytes.inc_by(length as u64);
+                        Ok(())
+                    });
+                } else if let Some(code) = frame.trailers_ref().and_then(code_of) {
+                    this.ending.end(code);
+                }
+            }
+            Some(Err(status)) => this.ending.end(status.code()),
+            None => this.ending.end(Code::Ok),
+        }
+        Poll::Ready(polled)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_found_however_the_chunks_are_cut() {
+        let mut bytes = Vec::new();
+        for length in [0_u32, 3, 70_000] {
+            bytes.push(0);
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.resize(bytes.len() + length as usize, 7);
+        }
+        for cut in [1, 2, 4, 5, 6, 1000, usize::MAX] {
+            let (mut prefixes, mut seen) = (Prefixes::default(), Vec::new());
+            for chunk in bytes.chunks(cut.min(bytes.len())) {
+                let walked: Result<(), ()> = prefixes.walk(chunk, |length| {
+                    seen.push(length);
+                    Ok(())
+                });
+                assert!(walked.is_ok());
+            }
+            assert_eq!(seen, [0, 3, 70_000], "cut {cut}");
+        }
+    }
+}

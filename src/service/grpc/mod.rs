@@ -1,0 +1,257 @@
+//! gRPC: one call from its HTTP/2 request to its response.
+//!
+//! ```text
+//!   request ── path known? POST and application/grpc? ── metadata (api version, hasleader)
+//!           ── body watched ──> the service of that name ──> body watched ── response
+//! ```
+//!
+//! Services are found by a match on the path, not by a router: a call costs microseconds. What etcd has and we
+//! have not built answers UNIMPLEMENTED here.
+
+pub(crate) mod counts;
+mod frames;
+pub(crate) mod methods;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use tokio::time::Instant;
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower_service::Service as _;
+
+use self::counts::{GrpcCounts, MethodCounts};
+use self::frames::{Ending, Incoming, Outgoing, code_of};
+use super::cluster::Cluster;
+use super::health::Health;
+use super::kv::Kv;
+use super::lease::LeaseService;
+use super::maintenance::Maintenance;
+use super::pb::etcdserverpb::cluster_server::ClusterServer;
+use super::pb::etcdserverpb::kv_server::KvServer;
+use super::pb::etcdserverpb::lease_server::LeaseServer;
+use super::pb::etcdserverpb::maintenance_server::MaintenanceServer;
+use super::pb::etcdserverpb::watch_server::WatchServer;
+use super::pb::health::health_server::HealthServer;
+use super::status::{invalid_client_version, no_leader};
+use super::watch::WatchService;
+use crate::keyspace::Keyspace;
+use crate::support::go::quote::quote;
+
+/// What etcd's transport allows beside the request itself.
+const OVERHEAD_BYTES: usize = 512 * 1024;
+
+/// Answers are never refused for their size: etcd's send limit, 2 GiB.
+const SEND_BYTES_MAX: usize = i32::MAX as usize;
+
+/// A client may name any API version: only so many characters of it become a label.
+const VERSION_LABEL_MAX: usize = 32;
+
+/// Every gRPC service of one keyspace.
+#[derive(Clone)]
+pub(crate) struct Grpc(Arc<Inner>);
+
+struct Inner {
+    keyspace: Keyspace,
+    counts: Arc<GrpcCounts>,
+    receive_bytes_max: usize,
+    slow: Duration,
+    kv: KvServer<Kv>,
+    watch: WatchServer<WatchService>,
+    lease: LeaseServer<LeaseService>,
+    cluster: ClusterServer<Cluster>,
+    maintenance: MaintenanceServer<Maintenance>,
+    health: HealthServer<Health>,
+}
+
+/// The services behind the paths.
+pub(crate) struct Services {
+    pub(crate) kv: Kv,
+    pub(crate) watch: WatchService,
+    pub(crate) lease: LeaseService,
+    pub(crate) cluster: Cluster,
+    pub(crate) maintenance: Maintenance,
+    pub(crate) health: Health,
+}
+
+/// Sets the limits that tonic has of its own out of the way: [`Incoming`] keeps etcd's.
+macro_rules! unlimited {
+    ($server:expr) => {
+        $server.max_decoding_message_size(usize::MAX).max_encoding_message_size(SEND_BYTES_MAX)
+    };
+}
+
+impl Grpc {
+    pub(crate) fn new(
+        keyspace: Keyspace,
+        services: Services,
+        counts: Arc<GrpcCounts>,
+        request_bytes_max: usize,
+        slow: Duration,
+    ) -> Grpc {
+        Grpc(Arc::new(Inner {
+            keyspace,
+            counts,
+            receive_bytes_max: request_bytes_max.saturating_add(OVERHEAD_BYTES),
+            slow,
+            kv: unlimited!(KvServer::new(services.kv)),
+            watch: unlimited!(WatchServer::new(services.watch)),
+            lease: unlimited!(LeaseServer::new(services.lease)),
+            cluster: unlimited!(ClusterServer::new(services.cluster)),
+            maintenance: unlimited!(MaintenanceServer::new(services.maintenance)),
+            health: unlimited!(HealthServer::new(services.health)),
+        }))
+    }
+
+    /// Answers one request that came over HTTP/2.
+    pub(crate) async fn call<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
+        if let Some(refused) = not_grpc(&request) {
+            return refused;
+        }
+        let this = &self.0;
+        let Some(method) = this.counts.method(request.uri().path()) else {
+            return unknown(request.uri().path()).into_http();
+        };
+        let mut ending = this.begin(method.clone());
+        if let Err(refused) = this.admit(request.headers(), method) {
+            ending.end(refused.code());
+            return refused.into_http();
+        }
+        let (limit, counts, method) =
+            (this.receive_bytes_max, Arc::clone(&this.counts), method.clone());
+        let request = request.map(|body| Incoming::new(body, limit, counts, method));
+        let response = this.dispatch(request).await;
+        if let Some(code) = code_of(response.headers()) {
+            ending.end(code);
+            return response;
+        }
+        response.map(|body| Body::new(Outgoing::new(body, ending)))
+    }
+}
+
+impl Inner {
+    fn begin(&self, method: MethodCounts) -> Ending {
+        method.start();
+        Ending {
+            counts: Arc::clone(&self.counts),
+            method,
+            begun: Instant::now(),
+            slow: self.slow,
+            done: false,
+        }
+    }
+
+    /// What metadata asks for before the call (etcd `v3rpc/interceptor.go`).
+    fn admit(&self, headers: &HeaderMap, method: &MethodCounts) -> Result<(), Status> {
+        let version = match headers.get("client-api-version") {
+            None => "unknown",
+            Some(value) => {
+                std::str::from_utf8(value.as_bytes()).map_err(|_| invalid_client_version())?
+            }
+        };
+        let known = version.len() <= VERSION_LABEL_MAX;
+        self.counts.request(method.flow, if known { version } else { "unknown" });
+        let needs_leader = headers.get("hasleader").is_some_and(|value| value == "true");
+        if needs_leader && self.keyspace.leader_view().leader().is_none() {
+            return Err(no_leader());
+        }
+        Ok(())
+    }
+
+    async fn dispatch<B>(&self, request: Request<Incoming<B>>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
+    {
+        let path = request.uri().path();
+        let service = path.get(1..).and_then(|p| p.split('/').next()).unwrap_or_default();
+        let answered = match service {
+            "etcdserverpb.KV" => self.kv.clone().call(request).await,
+            "etcdserverpb.Watch" => self.watch.clone().call(request).await,
+            "etcdserverpb.Lease" => self.lease.clone().call(request).await,
+            "etcdserverpb.Cluster" => self.cluster.clone().call(request).await,
+            "etcdserverpb.Maintenance" => self.maintenance.clone().call(request).await,
+            "grpc.health.v1.Health" => self.health.clone().call(request).await,
+            _ => Ok(not_built(path).into_http()),
+        };
+        match answered {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// A service that etcd has and we have not built yet.
+fn not_built(path: &str) -> Status {
+    Status::unimplemented(format!("{} is not implemented", path.trim_start_matches('/')))
+}
+
+/// grpc-go's words for a path it has nothing for.
+fn unknown(path: &str) -> Status {
+    let Some((service, method)) = path.strip_prefix('/').and_then(|p| p.rsplit_once('/')) else {
+        return Status::unimplemented(format!("malformed method name: {}", quote(path)));
+    };
+    let known = methods::counted().chain(methods::uncounted()).any(|m| m.service == service);
+    if known {
+        Status::unimplemented(format!("unknown method {method} for service {service}"))
+    } else {
+        Status::unimplemented(format!("unknown service {service}"))
+    }
+}
+
+/// What grpc-go answers to HTTP/2 requests that are no gRPC.
+fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let kind = kind.map_or("", |kind| kind.to_str().unwrap_or(""));
+    let is_grpc = kind == "application/grpc"
+        || kind.starts_with("application/grpc+")
+        || kind.starts_with("application/grpc;");
+    let (status, text) = if request.method() != Method::POST {
+        let method = quote(request.method().as_str());
+        let text = format!("Received a HEADERS frame with :method {method} which should be POST");
+        (StatusCode::METHOD_NOT_ALLOWED, text)
+    } else if !is_grpc {
+        let text = format!("invalid gRPC request content-type {}", quote(kind));
+        (StatusCode::UNSUPPORTED_MEDIA_TYPE, text)
+    } else {
+        return None;
+    };
+    let mut response: Response<Body> = Status::new(Code::Internal, text).into_http();
+    *response.status_mut() = status;
+    Some(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_paths_are_refused_in_grpc_gos_words() {
+        for (path, want) in [
+            ("/etcdserverpb.KV/Nope", "unknown method Nope for service etcdserverpb.KV"),
+            ("/foo.Bar/Baz", "unknown service foo.Bar"),
+            ("/", "malformed method name: \"/\""),
+            ("nope", "malformed method name: \"nope\""),
+        ] {
+            let status = unknown(path);
+            assert_eq!((status.code(), status.message()), (Code::Unimplemented, want));
+        }
+    }
+
+    #[test]
+    fn http2_requests_that_are_no_grpc_are_refused() {
+        let get = Request::get("/health").body(()).unwrap();
+        assert_eq!(not_grpc(&get).unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
+        let json = Request::post("/x").header("content-type", "application/json").body(()).unwrap();
+        assert_eq!(not_grpc(&json).unwrap().status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        let good =
+            Request::post("/x").header("content-type", "application/grpc+proto").body(()).unwrap();
+        assert!(not_grpc(&good).is_none());
+    }
+}

@@ -1,0 +1,172 @@
+use std::collections::BTreeMap;
+
+use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
+use quorate_core::api::ids::MemberId;
+use quorate_core::api::pb::etcdserverpb::{AlarmMember, AlarmType};
+
+use super::*;
+use crate::service::metrics::JournalFigures;
+
+#[derive(Default)]
+struct Double {
+    alarm: Option<AlarmType>,
+    leaderless: bool,
+    learner: bool,
+    broken: Option<&'static str>,
+    reads: Mutex<Vec<bool>>,
+}
+
+impl Probe for Double {
+    fn alarms(&self) -> Vec<AlarmMember> {
+        self.alarm.iter().map(|a| AlarmMember { member_id: 1, alarm: (*a).into() }).collect()
+    }
+    fn has_leader(&self) -> bool {
+        !self.leaderless
+    }
+    fn is_learner(&self) -> bool {
+        self.learner
+    }
+    fn read(&self, serializable: bool) -> BoxFuture<'_, Result<(), String>> {
+        self.reads.lock().push(serializable);
+        let broken = self.broken.filter(|_| !serializable);
+        Box::pin(async move { broken.map_or(Ok(()), |why| Err(why.to_owned())) })
+    }
+    fn metrics(&self) -> String {
+        "a 1\n".to_owned()
+    }
+}
+
+async fn ask_by(
+    door: Door,
+    probe: Double,
+    access: Access,
+    request: http::request::Builder,
+) -> (u16, String, HeaderMap) {
+    let metrics =
+        Arc::new(ServerMetrics::new(MemberId(1), &BTreeMap::new(), &JournalFigures::default()));
+    let site = Site::new(Arc::new(probe), metrics, access);
+    let answer = site.answer(door, request.body(()).unwrap()).await;
+    let (parts, body) = answer.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    (parts.status.as_u16(), String::from_utf8(bytes.to_vec()).unwrap(), parts.headers)
+}
+
+use http::HeaderMap;
+
+async fn get(probe: Double, path: &str) -> (u16, String) {
+    let (status, text, _) =
+        ask_by(Door::Client, probe, Access::default(), Request::get(path)).await;
+    (status, text)
+}
+
+#[tokio::test]
+async fn paths_answer_as_etcd_answers() {
+    for (path, status, text) in [
+        ("/health", 200, "{\"health\":\"true\",\"reason\":\"\"}"),
+        ("/livez", 200, "ok\n"),
+        ("/livez?verbose", 200, "[+]serializable_read ok\nok\n"),
+        ("/livez/serializable_read", 200, "ok\n"),
+        ("/readyz", 200, "ok\n"),
+        (
+            "/readyz?verbose&exclude=data_corruption&exclude=nonsense",
+            200,
+            "[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\nok\n",
+        ),
+        ("/readyz/non_learner?verbose", 200, "[+]non_learner ok\nok\n"),
+        ("/readyz/foo", 404, "404 page not found\n"),
+        ("/livez/linearizable_read", 404, "404 page not found\n"),
+        ("/livezz", 404, "404 page not found\n"),
+        ("/", 404, "404 page not found\n"),
+        ("/metrics", 200, "a 1\n"),
+        (
+            "/version",
+            200,
+            "{\"etcdserver\":\"3.7.1\",\"etcdcluster\":\"3.7.0\",\"storage\":\"3.7.0\"}",
+        ),
+    ] {
+        assert_eq!(get(Double::default(), path).await, (status, text.to_owned()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn health_tells_the_first_thing_that_is_wrong() {
+    let alarm = |a| Double { alarm: Some(a), ..Default::default() };
+    let no = |reason: &str| format!("{{\"health\":\"false\",\"reason\":\"{reason}\"}}\n");
+    let nospace = || alarm(AlarmType::Nospace);
+    assert_eq!(get(nospace(), "/health").await, (503, no("ALARM NOSPACE")));
+    assert_eq!(get(nospace(), "/health?exclude=NOSPACE").await.0, 200);
+    assert_eq!(get(nospace(), "/readyz").await.0, 200);
+    assert_eq!(get(alarm(AlarmType::Corrupt), "/health").await, (503, no("ALARM CORRUPT")));
+    let leaderless = || Double { leaderless: true, ..Default::default() };
+    assert_eq!(get(leaderless(), "/health").await, (503, no("RAFT NO LEADER")));
+    assert_eq!(get(leaderless(), "/health?serializable=true").await.0, 200);
+    let broken = || Double { broken: Some("etcdserver: leader changed"), ..Default::default() };
+    let reason = no("RANGE ERROR:etcdserver: leader changed");
+    assert_eq!(get(broken(), "/health").await, (503, reason));
+    let (status, text) = get(broken(), "/readyz").await;
+    assert_eq!(status, 503);
+    assert!(text.contains("[-]linearizable_read failed: etcdserver: leader changed\n"), "{text}");
+    assert!(text.contains("[+]serializable_read ok\n"), "{text}");
+    let (status, text) = get(alarm(AlarmType::Corrupt), "/readyz/data_corruption").await;
+    assert_eq!(
+        (status, text.as_str()),
+        (503, "[-]data_corruption failed: alarm activated: CORRUPT\n\n")
+    );
+    let learner = Double { learner: true, ..Default::default() };
+    let (_, text) = get(learner, "/readyz").await;
+    assert!(text.contains("[-]non_learner failed: not supported for learner"), "{text}");
+}
+
+#[tokio::test]
+async fn other_methods_are_refused_with_what_is_allowed() {
+    for path in ["/health", "/livez", "/readyz/non_learner", "/version"] {
+        let request = Request::post(path);
+        let (status, text, headers) =
+            ask_by(Door::Client, Double::default(), Access::default(), request).await;
+        assert_eq!((status, text.as_str()), (405, "Method Not Allowed\n"), "{path}");
+        assert_eq!(headers[header::ALLOW], "GET");
+    }
+}
+
+#[tokio::test]
+async fn answers_carry_cors_headers_and_options_are_allowed() {
+    let request = Request::options("/nope");
+    let (status, text, headers) =
+        ask_by(Door::Client, Double::default(), Access::default(), request).await;
+    assert_eq!((status, text.as_str()), (200, ""));
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_METHODS], "POST, GET, OPTIONS, PUT, DELETE");
+    let access = || Access::new(Vec::new(), vec!["http://a".to_owned()]);
+    let asked = Request::get("/version").header("origin", "http://a");
+    let (_, _, headers) = ask_by(Door::Client, Double::default(), access(), asked).await;
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "http://a");
+    let asked = Request::get("/version").header("origin", "http://b");
+    let (_, _, headers) = ask_by(Door::Client, Double::default(), access(), asked).await;
+    assert!(!headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_ours_is_misdirected() {
+    let access = || Access::new(vec!["good.example".to_owned()], Vec::new());
+    let asked = Request::get("/version").header("host", "evil.example:2379");
+    let (status, text, _) = ask_by(Door::Client, Double::default(), access(), asked).await;
+    assert_eq!(status, 421);
+    assert!(text.contains("etcd --host-whitelist \"evil.example\""), "{text}");
+    let asked = Request::get("/version").header("host", "good.example");
+    assert_eq!(ask_by(Door::Client, Double::default(), access(), asked).await.0, 200);
+    let asked = Request::get("/metrics").header("host", "evil.example");
+    assert_eq!(ask_by(Door::Metrics, Double::default(), access(), asked).await.0, 200);
+}
+
+#[tokio::test]
+async fn each_door_has_its_own_paths() {
+    let ask = |door, path: &'static str| async move {
+        ask_by(door, Double::default(), Access::default(), Request::get(path)).await.0
+    };
+    assert_eq!(ask(Door::Metrics, "/readyz").await, 200);
+    assert_eq!(ask(Door::Metrics, "/version").await, 404);
+    assert_eq!(ask(Door::Peer, "/version").await, 200);
+    assert_eq!(ask(Door::Peer, "/metrics").await, 404);
+    assert_eq!(ask(Door::Client, "/v3/kv/range").await, 501);
+}

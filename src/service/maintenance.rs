@@ -1,0 +1,162 @@
+//! etcdserverpb.Maintenance: status, alarms and hashes. The rest is not built yet.
+
+use std::pin::Pin;
+
+use futures::Stream;
+use quorate_core::api::pb::etcdserverpb as pb;
+use tonic::{Request, Response, Status};
+
+use super::header::fill;
+use super::pb::etcdserverpb::maintenance_server;
+use super::status::status;
+use super::version::{ETCD_VERSION, cluster_version};
+use crate::keyspace::{Keyspace, KeyspaceError, StatusFacts};
+
+/// The service.
+pub(crate) struct Maintenance {
+    keyspace: Keyspace,
+}
+
+impl Maintenance {
+    pub(crate) fn new(keyspace: Keyspace) -> Self {
+        Maintenance { keyspace }
+    }
+}
+
+/// The facts as Status tells them.
+fn told(facts: StatusFacts) -> pb::StatusResponse {
+    let mut errors = Vec::new();
+    if facts.leader.is_none() {
+        errors.push("etcdserver: no leader".to_owned());
+    }
+    errors.extend(facts.alarms.iter().map(prototext));
+    pb::StatusResponse {
+        header: None,
+        version: ETCD_VERSION.to_owned(),
+        db_size: signed(facts.db_size),
+        leader: facts.leader.map_or(0, |leader| leader.0),
+        raft_index: facts.committed_index,
+        raft_term: facts.applied_term,
+        raft_applied_index: facts.applied_index,
+        errors,
+        db_size_in_use: signed(facts.db_size_in_use),
+        is_learner: facts.learner,
+        storage_version: cluster_version(),
+        db_size_quota: signed(facts.db_size_quota),
+        downgrade_info: Some(pb::DowngradeInfo::default()),
+    }
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// An alarm as Go prints the message, fields at their default left out.
+fn prototext(alarm: &pb::AlarmMember) -> String {
+    let mut fields = Vec::new();
+    if alarm.member_id != 0 {
+        fields.push(format!("memberID:{}", alarm.member_id));
+    }
+    if alarm.alarm != 0 {
+        fields.push(format!("alarm:{}", alarm.alarm().as_str_name()));
+    }
+    fields.join(" ")
+}
+
+type Blobs = Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl maintenance_server::Maintenance for Maintenance {
+    async fn alarm(
+        &self,
+        request: Request<pb::AlarmRequest>,
+    ) -> Result<Response<pb::AlarmResponse>, Status> {
+        let mut response =
+            self.keyspace.alarm(request.into_inner()).await.map_err(|why| status(&why))?;
+        fill(&mut response.header, &self.keyspace);
+        Ok(Response::new(response))
+    }
+
+    async fn status(
+        &self,
+        _request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        let mut response = told(self.keyspace.status());
+        fill(&mut response.header, &self.keyspace);
+        Ok(Response::new(response))
+    }
+
+    async fn hash(
+        &self,
+        _request: Request<pb::HashRequest>,
+    ) -> Result<Response<pb::HashResponse>, Status> {
+        let mut response = self.keyspace.hash().await.map_err(|why| status(&why))?;
+        fill(&mut response.header, &self.keyspace);
+        Ok(Response::new(response))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let revision = request.into_inner().revision;
+        let mut response = self.keyspace.hash_kv(revision).await.map_err(|why| status(&why))?;
+        fill(&mut response.header, &self.keyspace);
+        Ok(Response::new(response))
+    }
+
+    async fn defragment(
+        &self,
+        _request: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        Err(status(&KeyspaceError::Unimplemented("Defragment")))
+    }
+
+    type SnapshotStream = Blobs;
+
+    async fn snapshot(
+        &self,
+        _request: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Blobs>, Status> {
+        Err(status(&KeyspaceError::Unimplemented("Snapshot")))
+    }
+
+    async fn move_leader(
+        &self,
+        _request: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        Err(status(&KeyspaceError::Unimplemented("MoveLeader")))
+    }
+
+    async fn downgrade(
+        &self,
+        _request: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        Err(status(&KeyspaceError::Unimplemented("Downgrade")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_names_what_is_wrong() {
+        let facts = StatusFacts {
+            db_size: 20480,
+            db_size_in_use: 16384,
+            db_size_quota: 2 << 30,
+            leader: None,
+            committed_index: 5,
+            applied_index: 4,
+            applied_term: 2,
+            alarms: vec![pb::AlarmMember { member_id: 7, alarm: pb::AlarmType::Nospace.into() }],
+            learner: false,
+        };
+        let told = told(facts);
+        assert_eq!(told.errors, ["etcdserver: no leader", "memberID:7 alarm:NOSPACE"]);
+        assert_eq!((told.raft_index, told.raft_applied_index, told.raft_term), (5, 4, 2));
+        assert_eq!((told.version.as_str(), told.storage_version.as_str()), ("3.7.1", "3.7.0"));
+        assert!(told.downgrade_info.is_some());
+    }
+}

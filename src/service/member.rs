@@ -1,0 +1,69 @@
+//! This member as streams, probes and metrics see it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use quorate_core::api::pb::etcdserverpb as pb;
+
+use super::http::Probe;
+use super::leader_guard::Seat;
+use super::metrics::ServerMetrics;
+use super::status::status;
+use crate::keyspace::Keyspace;
+
+/// A keyspace's member, with its metrics.
+pub(crate) struct Member {
+    keyspace: Keyspace,
+    metrics: Arc<ServerMetrics>,
+}
+
+impl Member {
+    pub(crate) fn new(keyspace: Keyspace, metrics: Arc<ServerMetrics>) -> Self {
+        Member { keyspace, metrics }
+    }
+}
+
+impl Seat for Member {
+    fn header(&self) -> pb::ResponseHeader {
+        self.keyspace.header()
+    }
+
+    fn has_leader(&self) -> bool {
+        self.keyspace.leader_view().leader().is_some()
+    }
+}
+
+impl Probe for Member {
+    fn alarms(&self) -> Vec<pb::AlarmMember> {
+        self.keyspace.alarms()
+    }
+
+    fn has_leader(&self) -> bool {
+        Seat::has_leader(self)
+    }
+
+    fn is_learner(&self) -> bool {
+        self.keyspace.status().learner
+    }
+
+    fn read(&self, serializable: bool) -> BoxFuture<'_, Result<(), String>> {
+        let request = pb::RangeRequest {
+            key: Bytes::from_static(b"\0"),
+            keys_only: true,
+            limit: 1,
+            serializable,
+            ..Default::default()
+        };
+        async move {
+            let read = self.keyspace.range(request).await;
+            read.map(|_| ()).map_err(|why| status(&why).message().to_owned())
+        }
+        .boxed()
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.text(&self.keyspace)
+    }
+}

@@ -1,0 +1,216 @@
+//! Connections: accepted, told apart by their first bytes, served, and ended in order.
+//!
+//! ```text
+//!   accept ──> connection task ── preface "PRI * HTTP/2.0"? ── yes: gRPC      no: HTTP/1.1
+//!      │            └── draining: GOAWAY, open calls may end ── past the deadline: cut
+//!      └── draining: stop accepting, join the tasks
+//! ```
+//!
+//! As in etcd, an HTTP/2 preface in cleartext always means gRPC, and `Upgrade: h2c` is answered as HTTP/1.1.
+//!
+//! **Invariant:** a connection's fault ends that connection and nothing else.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper::{Request, Response, Version};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::task::JoinSet;
+use tonic::body::Body;
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber as _;
+
+use super::Desk;
+use super::http::Door;
+use crate::support::listen::{Connection, Listener};
+use crate::support::shutdown::Draining;
+
+/// A slow client may take this long to send the head of a request (etcd's `ReadHeaderTimeout`).
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// After a failed accept (no descriptors left, usually) the listener rests this long.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// Clients that open and abort many streams at once are not punished below this many.
+const PENDING_RESETS_MAX: usize = 1024;
+
+/// What a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// gRPC and HTTP/1.1 on one port.
+    Both,
+    /// gRPC alone.
+    GrpcOnly,
+    /// HTTP/1.1 alone.
+    HttpOnly,
+    /// Metrics and health alone.
+    MetricsOnly,
+    /// What other members may ask; for now our version alone.
+    PeersOnly,
+}
+
+impl Traffic {
+    /// etcd's word in the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Traffic::Both => "grpc+http",
+            Traffic::GrpcOnly => "grpc",
+            Traffic::HttpOnly => "http",
+            Traffic::MetricsOnly => "metrics",
+            Traffic::PeersOnly => "peer",
+        }
+    }
+
+    fn door(self) -> Door {
+        match self {
+            Traffic::Both | Traffic::GrpcOnly | Traffic::HttpOnly => Door::Client,
+            Traffic::MetricsOnly => Door::Metrics,
+            Traffic::PeersOnly => Door::Peer,
+        }
+    }
+}
+
+/// Limits of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionLimits {
+    /// `--max-concurrent-streams`.
+    pub streams_max: u32,
+    /// `--grpc-keepalive-interval`; `None` for no pings.
+    pub ping_interval: Option<Duration>,
+    /// `--grpc-keepalive-timeout`.
+    pub ping_timeout: Duration,
+    /// How long open calls may go on once the server drains.
+    pub drain: Duration,
+}
+
+/// Runs tasks with the log of the server they belong to; without one, with whatever log is the process's.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    log: Option<Dispatch>,
+}
+
+impl Tasks {
+    /// Tasks that log to `log`.
+    pub fn new(log: Option<Dispatch>) -> Self {
+        Tasks { log }
+    }
+}
+
+impl<F> Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        match &self.log {
+            Some(log) => drop(tokio::spawn(future.with_subscriber(log.clone()))),
+            None => drop(tokio::spawn(future)),
+        }
+    }
+}
+
+/// Accepts until draining begins, then waits for the connections, and cuts those that take too long.
+pub async fn serve(
+    listener: Listener,
+    traffic: Traffic,
+    desk: Desk,
+    limits: ConnectionLimits,
+    tasks: Tasks,
+    mut draining: Draining,
+) {
+    let builder = builder(traffic, limits, tasks.clone());
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = draining.started() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(connection) => {
+                    let served = converse(
+                        connection,
+                        traffic,
+                        desk.clone(),
+                        builder.clone(),
+                        draining.clone(),
+                    );
+                    match &tasks.log {
+                        Some(log) => connections.spawn(served.with_subscriber(log.clone())),
+                        None => connections.spawn(served),
+                    };
+                }
+                Err(why) => {
+                    tracing::warn!(error = %why, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            },
+            Some(_ended) = connections.join_next(), if !connections.is_empty() => {}
+        }
+    }
+    drop(listener);
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.drain, all_ended).await.is_err() {
+        connections.shutdown().await;
+    }
+}
+
+fn builder(traffic: Traffic, limits: ConnectionLimits, tasks: Tasks) -> Builder<Tasks> {
+    let mut builder = Builder::new(tasks);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .title_case_headers(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_max)
+        .keep_alive_interval(limits.ping_interval)
+        .keep_alive_timeout(limits.ping_timeout)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX);
+    match traffic {
+        Traffic::Both => builder,
+        Traffic::GrpcOnly => builder.http2_only(),
+        Traffic::HttpOnly | Traffic::MetricsOnly | Traffic::PeersOnly => builder.http1_only(),
+    }
+}
+
+async fn converse(
+    connection: Connection,
+    traffic: Traffic,
+    desk: Desk,
+    builder: Builder<Tasks>,
+    mut draining: Draining,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let desk = desk.clone();
+        async move { Ok::<_, Infallible>(desk.answer(traffic, request).await) }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = draining.started() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(why) = ended {
+        // A client that went away, or spoke something else: its own business.
+        tracing::debug!(error = %why, "a connection ended early");
+    }
+}
+
+impl Desk {
+    async fn answer(&self, traffic: Traffic, request: Request<Incoming>) -> Response<Body> {
+        if request.version() == Version::HTTP_2 {
+            self.grpc.call(request).await
+        } else {
+            self.site.answer(traffic.door(), request).await.map(Body::new)
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The one table from errors to the wire: gRPC code and etcd's exact text (etcd `api/v3rpc/rpctypes/error.go`,
+//! `server/etcdserver/api/v3rpc/util.go`). Clients match on the text.
+//!
+//! **Invariant:** no catch-all: an error without a row does not compile.
+
+use quorate_core::api::refusal::Refusal;
+use tonic::{Code, Status};
+
+use crate::keyspace::{KeyspaceError, TimeoutKind};
+
+/// What a client is told instead of a reply.
+pub(crate) fn status(error: &KeyspaceError) -> Status {
+    let (code, text) = match error {
+        KeyspaceError::Refused(refusal) => refused(refusal),
+        KeyspaceError::NoLeader => (Code::Unavailable, "etcdserver: no leader"),
+        KeyspaceError::LeaderChanged => (Code::Unavailable, "etcdserver: leader changed"),
+        KeyspaceError::Timeout(kind) => (Code::Unavailable, timeout(*kind)),
+        KeyspaceError::DeadlineExceeded => (Code::DeadlineExceeded, "context deadline exceeded"),
+        // etcd maps these two to values of its client library, which reach the wire as Unknown.
+        KeyspaceError::TooManyRequests => (Code::Unknown, "etcdserver: too many requests"),
+        KeyspaceError::RequestTooLarge => {
+            (Code::InvalidArgument, "etcdserver: request is too large")
+        }
+        KeyspaceError::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
+        KeyspaceError::MemberNotFound => (Code::NotFound, "etcdserver: member not found"),
+        KeyspaceError::NotLeader => (Code::FailedPrecondition, "etcdserver: not leader"),
+        KeyspaceError::Unimplemented(what) => {
+            return Status::unimplemented(format!("{what} is not implemented"));
+        }
+        KeyspaceError::Corrupt(_) => (Code::DataLoss, "etcdserver: corrupt cluster"),
+    };
+    Status::new(code, text)
+}
+
+/// The same for whoever owns the error.
+pub(crate) fn owned(error: KeyspaceError) -> Status {
+    status(&error)
+}
+
+fn timeout(kind: TimeoutKind) -> &'static str {
+    match kind {
+        TimeoutKind::Plain => "etcdserver: request timed out",
+        TimeoutKind::LeaderFailure => {
+            "etcdserver: request timed out, possibly due to previous leader failure"
+        }
+        TimeoutKind::ConnectionLost => {
+            "etcdserver: request timed out, possibly due to connection lost"
+        }
+        TimeoutKind::AppliedIndex => {
+            "etcdserver: request timed out, waiting for the applied index took too long"
+        }
+    }
+}
+
+fn refused(refusal: &Refusal) -> (Code, &'static str) {
+    match refusal {
+        Refusal::EmptyKey => (Code::InvalidArgument, "etcdserver: key is not provided"),
+        Refusal::KeyNotFound => (Code::InvalidArgument, "etcdserver: key not found"),
+        Refusal::ValueProvided => (Code::InvalidArgument, "etcdserver: value is provided"),
+        Refusal::LeaseProvided => (Code::InvalidArgument, "etcdserver: lease is provided"),
+        Refusal::TooManyOps => {
+            (Code::InvalidArgument, "etcdserver: too many operations in txn request")
+        }
+        Refusal::DuplicateKey => {
+            (Code::InvalidArgument, "etcdserver: duplicate key given in txn request")
+        }
+        Refusal::InvalidSortOption => (Code::InvalidArgument, "etcdserver: invalid sort option"),
+        Refusal::Compacted => {
+            (Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted")
+        }
+        Refusal::FutureRevision => {
+            (Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision")
+        }
+        Refusal::LeaseTtlTooLarge => (Code::OutOfRange, "etcdserver: too large lease TTL"),
+        Refusal::NoSpace => (Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+        Refusal::LeaseNotFound => (Code::NotFound, "etcdserver: requested lease not found"),
+        Refusal::LeaseExists => (Code::FailedPrecondition, "etcdserver: lease already exists"),
+        Refusal::CorruptCluster => (Code::DataLoss, "etcdserver: corrupt cluster"),
+        // Only the lessor proposes an expiry, and it has no client to tell.
+        Refusal::StaleLeaseExpiry => (Code::Unknown, "lease expiry decided in another term"),
+        Refusal::StreamSort => {
+            (Code::Unimplemented, "RangeStream does not support custom sort orders")
+        }
+        Refusal::StreamRevisionFilter => {
+            (Code::Unimplemented, "RangeStream does not support revision filters")
+        }
+    }
+}
+
+/// `etcdserver: no leader`, for requests that ask for one by metadata.
+pub(crate) fn no_leader() -> Status {
+    status(&KeyspaceError::NoLeader)
+}
+
+/// The metadata `client-api-version` is not text.
+pub(crate) fn invalid_client_version() -> Status {
+    Status::invalid_argument("etcdserver: invalid client api version")
+}
+
+/// The transport's refusal of a message over the limit, in the words of grpc-go.
+pub(crate) fn message_too_large(bytes: usize, limit: usize) -> Status {
+    let text = format!("grpc: received message larger than max ({bytes} vs. {limit})");
+    Status::resource_exhausted(text)
+}
+
+#[cfg(test)]
+#[path = "status_test.rs"]
+mod tests;

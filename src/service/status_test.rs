@@ -1,0 +1,77 @@
+use quorate_core::api::refusal::Corrupt;
+
+use super::*;
+
+#[test]
+fn each_error_has_etcds_code_and_text() {
+    use Code::*;
+    use KeyspaceError as E;
+    use Refusal as R;
+    let rows: [(KeyspaceError, Code, &str); 32] = [
+        (R::EmptyKey.into(), InvalidArgument, "etcdserver: key is not provided"),
+        (R::KeyNotFound.into(), InvalidArgument, "etcdserver: key not found"),
+        (R::ValueProvided.into(), InvalidArgument, "etcdserver: value is provided"),
+        (R::LeaseProvided.into(), InvalidArgument, "etcdserver: lease is provided"),
+        (R::TooManyOps.into(), InvalidArgument, "etcdserver: too many operations in txn request"),
+        (R::DuplicateKey.into(), InvalidArgument, "etcdserver: duplicate key given in txn request"),
+        (R::InvalidSortOption.into(), InvalidArgument, "etcdserver: invalid sort option"),
+        (R::Compacted.into(), OutOfRange, "etcdserver: mvcc: required revision has been compacted"),
+        (
+            R::FutureRevision.into(),
+            OutOfRange,
+            "etcdserver: mvcc: required revision is a future revision",
+        ),
+        (R::LeaseTtlTooLarge.into(), OutOfRange, "etcdserver: too large lease TTL"),
+        (R::NoSpace.into(), ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
+        (R::LeaseNotFound.into(), NotFound, "etcdserver: requested lease not found"),
+        (R::LeaseExists.into(), FailedPrecondition, "etcdserver: lease already exists"),
+        (R::CorruptCluster.into(), DataLoss, "etcdserver: corrupt cluster"),
+        (R::StaleLeaseExpiry.into(), Unknown, "lease expiry decided in another term"),
+        (R::StreamSort.into(), Unimplemented, "RangeStream does not support custom sort orders"),
+        (
+            R::StreamRevisionFilter.into(),
+            Unimplemented,
+            "RangeStream does not support revision filters",
+        ),
+        (E::NoLeader, Unavailable, "etcdserver: no leader"),
+        (E::LeaderChanged, Unavailable, "etcdserver: leader changed"),
+        (E::Timeout(TimeoutKind::Plain), Unavailable, "etcdserver: request timed out"),
+        (
+            E::Timeout(TimeoutKind::LeaderFailure),
+            Unavailable,
+            "etcdserver: request timed out, possibly due to previous leader failure",
+        ),
+        (
+            E::Timeout(TimeoutKind::ConnectionLost),
+            Unavailable,
+            "etcdserver: request timed out, possibly due to connection lost",
+        ),
+        (
+            E::Timeout(TimeoutKind::AppliedIndex),
+            Unavailable,
+            "etcdserver: request timed out, waiting for the applied index took too long",
+        ),
+        (E::DeadlineExceeded, DeadlineExceeded, "context deadline exceeded"),
+        (E::TooManyRequests, Unknown, "etcdserver: too many requests"),
+        (E::RequestTooLarge, InvalidArgument, "etcdserver: request is too large"),
+        (E::Stopped, Unavailable, "etcdserver: server stopped"),
+        (E::MemberNotFound, NotFound, "etcdserver: member not found"),
+        (E::NotLeader, FailedPrecondition, "etcdserver: not leader"),
+        (E::Unimplemented("x"), Unimplemented, "x is not implemented"),
+        (E::Corrupt(Corrupt::Invariant("i".into())), DataLoss, "etcdserver: corrupt cluster"),
+        (E::Refused(R::EmptyKey), InvalidArgument, "etcdserver: key is not provided"),
+    ];
+    for (error, code, text) in rows {
+        let status = status(&error);
+        assert_eq!((status.code(), status.message()), (code, text), "{error:?}");
+    }
+}
+
+#[test]
+fn the_transports_own_refusals_have_grpc_gos_words() {
+    let status = message_too_large(3_000_000, 2_097_152);
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(status.message(), "grpc: received message larger than max (3000000 vs. 2097152)");
+    assert_eq!(no_leader().code(), Code::Unavailable);
+    assert_eq!(invalid_client_version().message(), "etcdserver: invalid client api version");
+}

@@ -1,0 +1,202 @@
+//! A metrics registry of one server, and what of it repeats: buckets, and the process's own figures.
+//!
+//! Each server has its own [`prometheus::Registry`]; nothing is registered process-wide.
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+use super::clock::unix_micros;
+
+/// One server's metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+const ONCE: &str = "a name of the metrics table stands there once";
+
+impl Metrics {
+    /// A counter from zero.
+    pub fn counter(&self, name: &str, help: &str) -> IntCounter {
+        let counter = IntCounter::new(name, help).expect(ONCE);
+        self.add(counter.clone());
+        counter
+    }
+
+    /// Counters told apart by labels.
+    pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        let counters = IntCounterVec::new(Opts::new(name, help), labels).expect(ONCE);
+        self.add(counters.clone());
+        counters
+    }
+
+    /// A gauge at zero.
+    pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        let gauge = IntGauge::new(name, help).expect(ONCE);
+        self.add(gauge.clone());
+        gauge
+    }
+
+    /// Gauges told apart by labels.
+    pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect(ONCE);
+        self.add(gauges.clone());
+        gauges
+    }
+
+    /// Anything else that collects.
+    pub fn add(&self, collector: impl Collector + 'static) {
+        self.registry.register(Box::new(collector)).expect(ONCE);
+    }
+
+    /// Everything, in Prometheus's text format.
+    pub fn text(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+    }
+}
+
+/// A histogram with `count` buckets from `start`, each `factor` times the one before; registered by whoever wants.
+pub fn histogram(name: &str, help: &str, (start, factor, count): (f64, f64, usize)) -> Histogram {
+    let buckets = prometheus::exponential_buckets(start, factor, count).expect(ONCE);
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)).expect(ONCE)
+}
+
+/// What `/proc/self` says: memory, CPU, descriptors, start.
+#[derive(Debug)]
+pub struct ProcessFigures {
+    started: f64,
+    resident: Gauge,
+    virtual_size: Gauge,
+    cpu: Counter,
+    open_files: Gauge,
+    max_files: Gauge,
+    start_time: Gauge,
+    used_files: Gauge,
+    limit_files: Gauge,
+}
+
+impl Default for ProcessFigures {
+    fn default() -> Self {
+        let gauge = |name: &str, help: &str| Gauge::new(name, help).expect(ONCE);
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
+        let started = (unix_micros() / 1_000_000) as f64;
+        ProcessFigures {
+            started,
+            resident: gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
+            virtual_size: gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),
+            cpu: Counter::new(
+                "process_cpu_seconds_total",
+                "Total user and system CPU time spent in seconds.",
+            )
+            .expect(ONCE),
+            open_files: gauge("process_open_fds", "Number of open file descriptors."),
+            max_files: gauge("process_max_fds", "Maximum number of open file descriptors."),
+            start_time: gauge(
+                "process_start_time_seconds",
+                "Start time of the process since unix epoch in seconds.",
+            ),
+            used_files: gauge("os_fd_used", "The number of used file descriptors."),
+            limit_files: gauge("os_fd_limit", "The file descriptor limit."),
+        }
+    }
+}
+
+/// Bytes of a page and ticks of a second on every Linux that runs us (x86-64, arm64).
+const PAGE_BYTES: f64 = 4096.0;
+const TICKS_A_SECOND: f64 = 100.0;
+
+impl ProcessFigures {
+    fn read(&self) {
+        if let Ok(stat) = std::fs::read_to_string("/proc/self/stat") {
+            // The command's name, in parentheses, may hold spaces: fields are counted behind it.
+            let fields: Vec<f64> = stat
+                .rsplit_once(") ")
+                .map(|(_, rest)| rest)
+                .unwrap_or_default()
+                .split(' ')
+                .map(|field| field.trim().parse().unwrap_or(0.0))
+                .collect();
+            let at = |n: usize| fields.get(n).copied().unwrap_or(0.0);
+            self.cpu.reset();
+            self.cpu.inc_by((at(11) + at(12)) / TICKS_A_SECOND);
+            self.virtual_size.set(at(20));
+            self.resident.set(at(21) * PAGE_BYTES);
+        }
+        let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        let open = f64::from(u32::try_from(open).unwrap_or(u32::MAX));
+        self.open_files.set(open);
+        self.used_files.set(open);
+        if let Ok(limits) = std::fs::read_to_string("/proc/self/limits") {
+            let soft = limits
+                .lines()
+                .find_map(|line| line.strip_prefix("Max open files"))
+                .and_then(|rest| rest.split_whitespace().next())
+                .and_then(|n| n.parse().ok())
+                .unwrap_or(0.0);
+            self.max_files.set(soft);
+            self.limit_files.set(soft);
+        }
+        self.start_time.set(self.started);
+    }
+
+    fn parts(&self) -> [&dyn Collector; 8] {
+        [
+            &self.resident,
+            &self.virtual_size,
+            &self.cpu,
+            &self.open_files,
+            &self.max_files,
+            &self.start_time,
+            &self.used_files,
+            &self.limit_files,
+        ]
+    }
+}
+
+impl Collector for ProcessFigures {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![
+            &self.resident,
+            &self.virtual_size,
+            &self.open_files,
+            &self.max_files,
+            &self.start_time,
+            &self.used_files,
+            &self.limit_files,
+        ]
+        .into_iter()
+        .flat_map(Collector::desc)
+        .chain(self.cpu.desc())
+        .collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.read();
+        self.parts().iter().flat_map(|part| part.collect()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_registries_are_strangers_and_the_process_is_read() {
+        let (one, two) = (Metrics::default(), Metrics::default());
+        one.counter("a_total", "a").inc();
+        two.counter("a_total", "a");
+        two.add(ProcessFigures::default());
+        assert!(one.text().contains("a_total 1"));
+        let text = two.text();
+        assert!(text.contains("a_total 0"));
+        let resident = text
+            .lines()
+            .find_map(|line| line.strip_prefix("process_resident_memory_bytes "))
+            .unwrap();
+        assert!(resident.parse::<f64>().unwrap() > 0.0);
+    }
+}

@@ -1,0 +1,205 @@
+//! Log lines in the shape of etcd's zap logger, one subscriber a server.
+//!
+//! ```text
+//!   tracing event ──> level and origin ──> JSON or console line ──> stderr, stdout, files
+//! ```
+//!
+//! ```json
+//! {"level":"info","ts":"2026-11-21T10:42:27.863685Z","caller":"host/listeners.rs:42","msg":"serving","address":":1"}
+//! ```
+//!
+//! What tracing lacks is said by convention: a field `severity = "fatal"` raises the level to one of zap's, and a
+//! `?value` whose `Debug` is valid JSON (a list of strings) is written as JSON.
+//!
+//! **Invariant:** never a colour, never a line that is not whole: one write a line, under one lock.
+
+mod line;
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+
+use parking_lot::Mutex;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
+use tracing_subscriber::Registry;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+
+use self::line::{Fields, Line};
+
+/// zap's levels, lowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "zap's words")]
+pub enum Severity {
+    Debug,
+    Info,
+    Warn,
+    Error,
+    DPanic,
+    Panic,
+    Fatal,
+}
+
+impl Severity {
+    /// zap's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Severity::Debug => "debug",
+            Severity::Info => "info",
+            Severity::Warn => "warn",
+            Severity::Error => "error",
+            Severity::DPanic => "dpanic",
+            Severity::Panic => "panic",
+            Severity::Fatal => "fatal",
+        }
+    }
+
+    /// Reads zap's word, in lower or upper case; the empty word is info.
+    pub fn parse(word: &str) -> Option<Severity> {
+        let all = [
+            Severity::Debug,
+            Severity::Info,
+            Severity::Warn,
+            Severity::Error,
+            Severity::DPanic,
+            Severity::Panic,
+            Severity::Fatal,
+        ];
+        if word.is_empty() {
+            return Some(Severity::Info);
+        }
+        all.into_iter().find(|s| s.word() == word || s.word().to_ascii_uppercase() == word)
+    }
+
+    fn of(level: Level) -> Option<Severity> {
+        match level {
+            Level::ERROR => Some(Severity::Error),
+            Level::WARN => Some(Severity::Warn),
+            Level::INFO => Some(Severity::Info),
+            Level::DEBUG => Some(Severity::Debug),
+            Level::TRACE => None,
+        }
+    }
+}
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// Columns parted by tabs, the fields as JSON in the last.
+    Console,
+}
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Output {
+    /// Standard error.
+    Stderr,
+    /// Standard output.
+    Stdout,
+    /// A file, appended to.
+    File(String),
+}
+
+/// A logger of its own for one server: hand it to [`tracing::dispatcher`] or to a future's `with_subscriber`.
+pub fn dispatch(least: Severity, format: Format, outputs: &[Output]) -> io::Result<Dispatch> {
+    let mut outputs = outputs.to_vec();
+    outputs.sort();
+    outputs.dedup();
+    let mut sinks: Vec<Box<dyn Write + Send>> = Vec::new();
+    if !outputs.contains(&Output::File("/dev/null".to_owned())) {
+        for output in &outputs {
+            sinks.push(match output {
+                Output::Stderr => Box::new(io::stderr()),
+                Output::Stdout => Box::new(io::stdout()),
+                Output::File(path) => {
+                    Box::new(OpenOptions::new().append(true).create(true).open(path)?)
+                }
+            });
+        }
+    }
+    Ok(dispatch_to(least, format, sinks))
+}
+
+/// The same, into any writers.
+pub fn dispatch_to(least: Severity, format: Format, sinks: Vec<Box<dyn Write + Send>>) -> Dispatch {
+    Dispatch::new(Registry::default().with(ZapLayer { least, format, sinks: Mutex::new(sinks) }))
+}
+
+struct ZapLayer {
+    least: Severity,
+    format: Format,
+    sinks: Mutex<Vec<Box<dyn Write + Send>>>,
+}
+
+impl ZapLayer {
+    /// Libraries below us speak only when something is wrong.
+    fn wants(&self, metadata: &Metadata<'_>) -> bool {
+        let ours = metadata.target().starts_with("quorate");
+        match Severity::of(*metadata.level()) {
+            None => false,
+            // A field may raise an error to a fatal one.
+            Some(Severity::Error) => true,
+            Some(severity) if ours => severity >= self.least,
+            Some(severity) => severity >= self.least.max(Severity::Warn),
+        }
+    }
+}
+
+impl<S> Layer<S> for ZapLayer
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn enabled(&self, metadata: &Metadata<'_>, _context: Context<'_, S>) -> bool {
+        metadata.is_span() || self.wants(metadata)
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut fields = Fields::default();
+            attributes.record(&mut fields);
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut own = Fields::default();
+        event.record(&mut own);
+        let Some(severity) =
+            own.take_severity().or_else(|| Severity::of(*event.metadata().level()))
+        else {
+            return;
+        };
+        if severity < self.least {
+            return;
+        }
+        let mut around = Vec::new();
+        if let Some(scope) = context.event_scope(event) {
+            for span in scope.from_root() {
+                if let Some(fields) = span.extensions().get::<Fields>() {
+                    around.push(fields.clone());
+                }
+            }
+        }
+        let line = Line { severity, metadata: event.metadata(), around: &around, own: &own }
+            .write(self.format);
+        for sink in self.sinks.lock().iter_mut() {
+            // Nowhere is left to say that a line could not be written.
+            let _ = sink.write_all(line.as_bytes());
+            let _ = sink.flush();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "telemetry_test.rs"]
+mod tests;
