@@ -1,6 +1,8 @@
 //! The journal on the disk under the temporary folder, beside a bare write + fdatasync: a lone append, 128 appenders,
 //! and batches of 45 KB. `cargo bench --bench journal`; `TMPDIR` chooses the disk.
 
+#![expect(missing_docs, reason = "criterion's macros make public functions")]
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 

@@ -57,6 +57,8 @@ mod journal_test;
 mod model_test;
 #[cfg(test)]
 mod rule_test;
+#[cfg(test)]
+mod thread_test;
 
 pub use error::{JournalError, JournalId, Violation};
 pub use group::GroupLog;
@@ -334,6 +336,7 @@ impl Inner {
         }
         self.shared.work.notify_all();
         self.shared.wake_all();
+        self.pool.close();
         let threads: Vec<_> = self.threads.lock().drain(..).collect();
         if threads.is_empty() {
             return;

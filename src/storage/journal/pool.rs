@@ -36,6 +36,9 @@ struct State {
     ready: VecDeque<Prepared>,
     wanted: bool,
     stopped: bool,
+    taker_waits: bool,
+    /// The journal is being closed: a file that cannot be made now is not waited for.
+    closing: bool,
     /// The last try to prepare one failed.
     failure: Option<Arc<io::Error>>,
     next_number: u64,
@@ -87,14 +90,26 @@ impl Pool {
             if state.stopped {
                 return Ok(None);
             }
+            if state.closing && state.failure.is_some() {
+                return Err(JournalError::NoSpace);
+            }
             if self.runner == Runner::InPlace {
                 drop(state);
                 return self.prepare().map(Some).map_err(preparing);
             }
             state.wanted = true;
+            state.taker_waits = true;
             self.changed.notify_all();
             self.changed.wait(&mut state);
+            state.taker_waits = false;
         }
+    }
+
+    /// The writer waits for a file that could not be made.
+    #[cfg(test)]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let state = self.state.lock();
+        state.taker_waits && state.failure.is_some()
     }
 
     /// Takes a freed segment, already renamed to `name`; a file too many or of another size is removed.
@@ -185,11 +200,18 @@ impl Pool {
                 }
                 Err(error) => {
                     state.failure = Some(Arc::new(error));
+                    self.changed.notify_all();
                     // Someone may free space: try again after a while, or when a segment comes back.
                     self.changed.wait_for(&mut state, RETRY);
                 }
             }
         }
+    }
+
+    /// From here on nobody waits for space.
+    pub(crate) fn close(&self) {
+        self.state.lock().closing = true;
+        self.changed.notify_all();
     }
 
     pub(crate) fn stop(&self) {

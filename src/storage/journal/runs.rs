@@ -45,6 +45,8 @@ impl Run {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Runs {
     runs: VecDeque<Run>,
+    /// Some run lies later than what follows it.
+    relocated: bool,
 }
 
 impl Runs {
@@ -80,6 +82,7 @@ impl Runs {
 
     pub(crate) fn clear(&mut self) {
         self.runs.clear();
+        self.relocated = false;
     }
 
     /// Entries of `moved` lie in its frame from here on, wherever they lay before.
@@ -99,11 +102,14 @@ impl Runs {
         let at = kept.partition_point(|run| run.first < moved.first);
         kept.insert(at, moved);
         self.runs = kept;
+        self.relocated = true;
     }
 
     /// The first segment that holds an entry above `purged`.
     pub(crate) fn first_segment(&self) -> Option<u64> {
-        // Restated entries lie later than what follows them, so the first run is not always the oldest.
+        if !self.relocated {
+            return self.runs.front().map(|run| run.place().segment);
+        }
         self.runs.iter().map(|run| run.place().segment).min()
     }
 
@@ -115,14 +121,15 @@ impl Runs {
 
     /// Every index in `from ..= to` is in some run.
     pub(crate) fn cover(&self, from: u64, to: u64) -> bool {
+        let before = self.runs.partition_point(|run| run.end() <= from);
         let mut next = from;
-        while next <= to {
-            match self.find(next) {
-                Some(run) => next = run.end(),
-                None => return false,
+        for run in self.runs.range(before..) {
+            if run.first > next {
+                break;
             }
+            next = run.end();
         }
-        true
+        next > to
     }
 
     /// The first index held.
