@@ -1,4 +1,4 @@
-use super::rig::{Place, open, put, try_open};
+use super::rig::{Place, eventually, open, put, try_open};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use std::fs;
@@ -165,6 +165,38 @@ fn a_damaged_state_store_is_found_out_and_rebuilt() {
         rebuilt += usize::from(survives(seed, kind));
     }
     assert!(only.is_some() || rebuilt >= 30, "only {rebuilt} of 60 damages were noticed");
+}
+
+/// A base copies what sled holds: damage to it must never become part of the truth.
+#[test]
+fn no_base_is_made_from_a_damaged_state_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place::files(folder.path());
+    let state = place.folder.join("state-0");
+    let mut member = open(&place);
+    member.write_randomly(1, 60, 20_000);
+    let before = member.snapshot();
+    member.close();
+    let mut found_out = 0;
+    for seed in 0..8 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        damage(Damage::Zeroed, &state, folder.path(), &mut rng);
+        let member = open(&place);
+        if member.rebuilt.is_none() {
+            // The damage, if it is to a value, shows only now.
+            member.store.request_base();
+            eventually(|| {
+                let _refused = member.store.run_upkeep();
+                member.store.figures().bases > 0 || member.store.stopped().is_some()
+            });
+            found_out += usize::from(member.store.stopped().is_some());
+        }
+        drop(member);
+        let member = open(&place);
+        assert_eq!(member.snapshot(), before, "seed {seed}");
+        member.close();
+    }
+    println!("{found_out} of 8 damages were found while a base was written");
 }
 
 /// Whether the state store was rebuilt. Either way everything must be there.
