@@ -64,7 +64,7 @@ fn a_restart_from_a_base_and_the_journal_behind_it() {
 #[test]
 fn values_longer_than_a_block_survive_restart_and_rebuild() {
     let folder = tempfile::tempdir().unwrap();
-    let place = Place::files(folder.path());
+    let place = Place { segment_bytes: 4 << 20, ..Place::files(folder.path()) };
     let mut member = open(&place);
     for n in 0..20u8 {
         member.propose(vec![put(&format!("key-{n}"), &vec![n; 400_000]), put("small", &[n])]);
@@ -209,15 +209,15 @@ fn survives(seed: u64, kind: Damage) -> bool {
     let state = place.folder.join("state-0");
 
     let mut member = open(&place);
-    member.write_randomly(seed, 60, 2000);
+    member.write_randomly(seed, 25, 5000);
     member.close();
     copy(&state, older.path());
     let mut member = open(&place);
-    member.write_randomly(seed + 1000, 30, 2000);
+    member.write_randomly(seed + 1000, 12, 5000);
     if rng.random_bool(0.5) {
         member.take_base();
     }
-    member.write_randomly(seed + 2000, 30, 2000);
+    member.write_randomly(seed + 2000, 12, 5000);
     let before = member.snapshot();
     member.close();
     damage(kind, &state, older.path(), &mut rng);

@@ -51,7 +51,7 @@ impl Place {
             engine: EngineKind::Sled,
             runner: UpkeepRunner::Threads,
             base_after_bytes: 64 << 20,
-            segment_bytes: 4 << 20,
+            segment_bytes: 512 << 10,
         }
     }
 
