@@ -318,22 +318,22 @@ impl Block {
         self.headers.binary_search_by(|header| header.revision.cmp(&revision)).ok()
     }
 
-    /// The key-value at `position`, checked against its hash.
+    /// The key-value at `position`, checked against its hash. Copied out of the block, so that whoever keeps one
+    /// value does not keep a block.
     pub(crate) fn key_value(&self, position: usize) -> Result<KeyValue, Malformed> {
-        self.headers[position].key_value(self.value(position))
-    }
-
-    /// The record at `position`, checked, as `View::scan` hands it out. Copied out of the block, so that a watcher
-    /// that keeps one event does not keep a block.
-    pub(crate) fn record(&self, position: usize) -> Result<RevisionRecord, Malformed> {
-        let header = &self.headers[position];
-        let mut kv = self.key_value(position)?;
+        let mut kv = self.headers[position].key_value(self.value(position))?;
         kv.key = Bytes::copy_from_slice(&kv.key);
         kv.value = Bytes::copy_from_slice(&kv.value);
+        Ok(kv)
+    }
+
+    /// The record at `position`, checked, as `View::scan` hands it out.
+    pub(crate) fn record(&self, position: usize) -> Result<RevisionRecord, Malformed> {
+        let header = &self.headers[position];
         Ok(RevisionRecord {
             revision: header.revision,
             tombstone: header.tombstone,
-            kv: Arc::new(kv),
+            kv: Arc::new(self.key_value(position)?),
             prev: None,
         })
     }

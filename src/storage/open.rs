@@ -44,6 +44,8 @@ use crate::support::spawn::thread;
 
 /// Bytes of log entries read at once while the journal is applied.
 const REPLAY_BYTES: usize = 4 << 20;
+/// The tail's size at which a replay waits: nobody is served yet, so that memory is better spent otherwise.
+const REPLAY_TAIL_BYTES: usize = 16 << 20;
 
 /// An open store and the state machine that stands where it stands.
 #[derive(Debug)]
@@ -239,7 +241,8 @@ fn apply(
         .apply(&store.view(), at, &decoded)
         .map_err(|source| OpenError::Entry { at, source })?;
     store.commit(applied.batch)?;
-    while store.tail_pressure() && store.has_threads() {
+    let full = REPLAY_TAIL_BYTES.min(store.shared.options.tail_bytes);
+    while store.has_threads() && store.shared.tail.read().weight() >= full {
         // The entries are durable: the upkeep thread makes room as fast as the state store takes it.
         store.shared.refuse_if_stopped()?;
         let mut orders = store.shared.orders.lock();

@@ -45,10 +45,8 @@ impl View for StoreView {
                 let kv = block.key_value(position);
                 kv.map_err(|malformed| self.damaged(revision, &malformed.into()))
             }
-            Ok(None) => Err(self.damaged(
-                revision,
-                &StoreError::Damaged(format!("revision {revision} is missing")),
-            )),
+            // Every header was there at the start: this one was dropped by a compaction, or never written.
+            Ok(None) => Err(bad_revision(revision, "it is not in the state store")),
             Err(error) => Err(self.damaged(revision, &error)),
         }
     }

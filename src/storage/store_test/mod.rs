@@ -2,6 +2,7 @@
 
 mod base_crashes;
 mod compaction;
+mod fixtures;
 mod reads;
 mod restarts;
 mod rig;

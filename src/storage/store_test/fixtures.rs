@@ -1,0 +1,99 @@
+//! Directories written by earlier versions keep opening. `tests/testdata/store/v1` was written by the first one:
+//! a journal of 16 KiB segments and a base, no state store.
+//!
+//! A new format gets a folder of its own: `NEW_FIXTURE=v2 cargo test -p quorate --lib an_old_directory`. The old ones
+//! are never written again.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::rig::{Member, Place, delete, grant, open, put};
+
+/// Every format that was ever released.
+const OLD: &[&str] = &["v1"];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/store")
+}
+
+fn place(folder: &Path) -> Place {
+    Place { segment_bytes: 16 << 10, ..Place::files(folder) }
+}
+
+/// What the member knows, as text.
+fn told(member: &Member) -> String {
+    let snapshot = member.snapshot();
+    let mut text = format!(
+        "revision {}\nrolling hash {:016x}\nleases {:?}\n",
+        snapshot.revision, snapshot.rolling_hash, snapshot.leases
+    );
+    for record in &snapshot.history {
+        let kv = &record.kv;
+        let value = String::from_utf8_lossy(&kv.value);
+        let what = if record.tombstone { "deleted".to_owned() } else { format!("= {value}") };
+        let key = String::from_utf8_lossy(&kv.key);
+        writeln!(
+            text,
+            "{} {key} {what} (created {}, version {})",
+            record.revision, kv.create_revision, kv.version
+        )
+        .unwrap();
+    }
+    text
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+fn write_fixture(folder: &Path) {
+    let made = tempfile::tempdir().unwrap();
+    let place = place(made.path());
+    let mut member = open(&place);
+    member.propose(vec![put("a", b"one"), put("b", b"two"), grant(7)]);
+    member.propose(vec![put("a", b"three"), delete("b")]);
+    member.take_base();
+    member.propose(vec![put("c", b"four"), grant(8)]);
+    member.propose_blank();
+    member.propose(vec![delete("a")]);
+    let text = told(&member);
+    let base = member.store.base().unwrap().file_name;
+    member.close();
+    let (journal, group) = (folder.join("journal"), folder.join("groups/0"));
+    fs::create_dir_all(&journal).unwrap();
+    fs::create_dir_all(&group).unwrap();
+    for entry in fs::read_dir(made.path().join("journal")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().ends_with(".seg") {
+            fs::copy(entry.path(), journal.join(entry.file_name())).unwrap();
+        }
+    }
+    fs::copy(place.folder.join(&base), group.join(&base)).unwrap();
+    fs::write(folder.join("expected.txt"), text).unwrap();
+}
+
+#[test]
+fn an_old_directory_keeps_opening() {
+    if let Ok(name) = std::env::var("NEW_FIXTURE") {
+        write_fixture(&fixtures().join(name));
+    }
+    for name in OLD {
+        let folder = tempfile::tempdir().unwrap();
+        copy(&fixtures().join(name), folder.path());
+        let expected = fs::read_to_string(folder.path().join("expected.txt")).unwrap();
+        let member = open(&place(folder.path()));
+        assert_eq!(told(&member), expected, "{name}");
+        assert_eq!(member.rebuilt.as_ref().unwrap().reason, "there was none");
+        member.close();
+        assert_eq!(told(&open(&place(folder.path()))), expected, "{name}, opened again");
+    }
+}
