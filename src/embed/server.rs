@@ -91,7 +91,8 @@ impl Server {
         &self.addresses
     }
 
-    /// Stops in order. Open calls may go on for one request timeout, then they are cut.
+    /// Stops in order. Watches and keep-alives end at once with the reason; other open calls may go on for one
+    /// request timeout, then they are cut.
     pub async fn stop(self) -> Result<(), StartError> {
         match self.log.clone() {
             Some(log) => self.stop_here().with_subscriber(log).await,
@@ -112,6 +113,8 @@ impl Server {
         };
         tell("closing etcd server");
         self.serving.send_replace(false);
+        // Watches would go on for ever: they get what is queued for them, and the reason.
+        self.host.keyspace().watch_hub().close();
         self.drain.start();
         if let Err(why) = self.front.await {
             tracing::error!(error = %why, "a listener's task failed");
