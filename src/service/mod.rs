@@ -87,7 +87,11 @@ impl Desk {
         let timeout = settings.election_timeout;
         let services = Services {
             kv: Kv::new(keyspace.clone(), metrics.kv.clone()),
-            watch: WatchService::new(keyspace.watch_hub().clone(), Arc::clone(&member) as _, timeout),
+            watch: WatchService::new(
+                keyspace.watch_hub().clone(),
+                Arc::clone(&member) as _,
+                timeout,
+            ),
             lease: LeaseService::new(
                 keyspace.clone(),
                 Arc::clone(&member) as _,
