@@ -129,12 +129,16 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     if config.member.data_dir.is_empty() {
         config.member.data_dir = format!("{}.etcd", config.member.name);
     }
+    if let Some(fault) = validate::listener_faults(&config).into_iter().next() {
+        return Err(StartError::Bootstrap(fault));
+    }
     let bound = bind_all(&config)?;
     let directory = claim(&PathBuf::from(&config.member.data_dir))?;
     let known = directory.identity();
     let who = match known {
         Some(known) => Who { cluster: known.cluster, member: known.member, first: String::new() },
-        None => first_start(&config)?,
+        None => first_start(&config)
+            .inspect_err(|why| tracing::error!(error = %why, "bootstrap failed"))?,
     };
     let keyspace = keyspace_config(&config, &who)?;
     super::banner::starting(&config, known.is_some(), &who.first);
