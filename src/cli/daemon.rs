@@ -14,7 +14,7 @@ use std::os::unix::net::UnixDatagram;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::data_dir::{DirectoryKind, identify};
-use super::{EXIT_FAILED, environment::Environment};
+use super::{EXIT_FAILED, EXIT_USAGE, environment::Environment};
 use crate::embed::{Built, Config, DEFAULT_INITIAL_CLUSTER, DEFAULT_NAME, Server};
 use crate::support::listen::words;
 use crate::support::urls::Url;
@@ -146,7 +146,7 @@ fn look_at_directory(config: &Config) -> Result<(), u8> {
                 "dir-type" = kind.word(),
                 "v2 http proxy has already been deprecated in 3.6"
             );
-            return Err(EXIT_FAILED);
+            return Err(EXIT_USAGE);
         }
     }
     Ok(())

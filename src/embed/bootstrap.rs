@@ -2,9 +2,10 @@
 //! (etcd `server/config/config.go`, `VerifyBootstrap`; `client/pkg/types/urlsmap.go`).
 
 use std::collections::BTreeMap;
+use std::net::ToSocketAddrs as _;
 
 use super::config::Config;
-use crate::support::go::quote::quote;
+use crate::support::go::quote::{quote, quote_list};
 use crate::support::urls::{Url, parse_list, texts};
 
 /// The first members by name, each with its sorted peer URLs.
@@ -33,26 +34,8 @@ pub(super) fn check(config: &Config, cluster: &InitialCluster) -> Result<(), Str
             quote(name)
         ));
     };
-    let (listed, advertised) = (texts(own), texts(&config.member.advertise_peer));
-    let pairs = |urls: Vec<&String>| {
-        urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",")
-    };
-    let missing: Vec<&String> = listed.iter().filter(|url| !advertised.contains(url)).collect();
-    if !missing.is_empty() {
-        return Err(format!(
-            "--initial-cluster has {} but missing from --initial-advertise-peer-urls={}",
-            pairs(missing),
-            advertised.join(",")
-        ));
-    }
-    let missing: Vec<&String> = advertised.iter().filter(|url| !listed.contains(url)).collect();
-    if !missing.is_empty() {
-        let missing: Vec<&str> = missing.into_iter().map(String::as_str).collect();
-        return Err(format!(
-            "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}",
-            missing.join(","),
-            pairs(advertised.iter().collect())
-        ));
+    if let Some(difference) = difference(&config.member.advertise_peer, own) {
+        return Err(unequal(config, own, &difference));
     }
     let mut all: Vec<&Url> = cluster.values().flatten().collect();
     let count = all.len();
@@ -76,6 +59,57 @@ pub(super) fn check(config: &Config, cluster: &InitialCluster) -> Result<(), Str
         );
     }
     Ok(())
+}
+
+/// How two lists of URLs differ, host names resolved; `None` if they do not.
+fn difference(advertised: &[Url], listed: &[Url]) -> Option<String> {
+    let quoted = |urls: &[Url]| quote_list(&texts(urls));
+    if advertised.len() != listed.len() {
+        return Some(format!("len({}) != len({})", quoted(advertised), quoted(listed)));
+    }
+    let sorted = |urls: &[Url], change: fn(&Url) -> Url| {
+        let mut urls: Vec<Url> = urls.iter().map(change).collect();
+        urls.sort_by_key(ToString::to_string);
+        urls
+    };
+    if sorted(advertised, Url::clone) == sorted(listed, Url::clone) {
+        return None;
+    }
+    let pairs = sorted(advertised, resolved).into_iter().zip(sorted(listed, resolved));
+    let (one, other) = pairs.into_iter().find(|(one, other)| one != other)?;
+    let (one, other) = (quote(&one.to_string()), quote(&other.to_string()));
+    Some(format!("resolved urls: {one} != {other}"))
+}
+
+/// The URL with its host's first address; `localhost`, and what nobody knows, stay as they are.
+fn resolved(url: &Url) -> Url {
+    let known = !url.is_unix() && url.hostname() != "localhost";
+    let address = known.then(|| url.host.to_socket_addrs().ok()?.next()).flatten();
+    Url { host: address.map_or_else(|| url.host.clone(), |a| a.to_string()), ..url.clone() }
+}
+
+/// etcd names what is missing on one side before it says how the lists differ.
+fn unequal(config: &Config, own: &[Url], difference: &str) -> String {
+    let name = &config.member.name;
+    let (listed, advertised) = (texts(own), texts(&config.member.advertise_peer));
+    let pairs = |urls: Vec<&String>| {
+        urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>().join(",")
+    };
+    let missing: Vec<&String> = listed.iter().filter(|url| !advertised.contains(url)).collect();
+    if !missing.is_empty() {
+        return format!(
+            "--initial-cluster has {} but missing from --initial-advertise-peer-urls={} ({difference})",
+            pairs(missing),
+            advertised.join(",")
+        );
+    }
+    let missing: Vec<&String> = advertised.iter().filter(|url| !listed.contains(url)).collect();
+    let missing: Vec<&str> = missing.into_iter().map(String::as_str).collect();
+    format!(
+        "--initial-advertise-peer-urls has {} but missing from --initial-cluster={}",
+        missing.join(","),
+        pairs(advertised.iter().collect())
+    )
 }
 
 /// `name=url` pairs, sorted.
@@ -106,9 +140,10 @@ mod tests {
             "couldn't find local name \"x\" in the initial cluster configuration"
         );
         assert_eq!(
-            refused(|c| c.member.advertise_peer = parse_list("http://a:1").unwrap()),
+            refused(|c| c.member.advertise_peer = parse_list("http://127.0.0.9:1").unwrap()),
             "--initial-cluster has default=http://localhost:2380 but missing from \
-             --initial-advertise-peer-urls=http://a:1"
+             --initial-advertise-peer-urls=http://127.0.0.9:1 (resolved urls: \"http://127.0.0.9:1\" != \
+             \"http://localhost:2380\")"
         );
         assert_eq!(
             refused(|c| {

@@ -91,7 +91,8 @@ impl Server {
         &self.addresses
     }
 
-    /// Stops in order. Open calls may go on for one request timeout, then they are cut.
+    /// Stops in order. Watches and keep-alives end at once with the reason; other open calls may go on for one
+    /// request timeout, then they are cut.
     pub async fn stop(self) -> Result<(), StartError> {
         match self.log.clone() {
             Some(log) => self.stop_here().with_subscriber(log).await,
@@ -112,6 +113,8 @@ impl Server {
         };
         tell("closing etcd server");
         self.serving.send_replace(false);
+        // Watches would go on for ever: they get what is queued for them, and the reason.
+        self.host.keyspace().watch_hub().close();
         self.drain.start();
         if let Err(why) = self.front.await {
             tracing::error!(error = %why, "a listener's task failed");
@@ -126,12 +129,16 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     if config.member.data_dir.is_empty() {
         config.member.data_dir = format!("{}.etcd", config.member.name);
     }
+    if let Some(fault) = validate::listener_faults(&config).into_iter().next() {
+        return Err(StartError::Bootstrap(fault));
+    }
     let bound = bind_all(&config)?;
     let directory = claim(&PathBuf::from(&config.member.data_dir))?;
     let known = directory.identity();
     let who = match known {
         Some(known) => Who { cluster: known.cluster, member: known.member, first: String::new() },
-        None => first_start(&config)?,
+        None => first_start(&config)
+            .inspect_err(|why| tracing::error!(error = %why, "bootstrap failed"))?,
     };
     let keyspace = keyspace_config(&config, &who)?;
     super::banner::starting(&config, known.is_some(), &who.first);

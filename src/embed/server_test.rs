@@ -16,7 +16,9 @@ use crate::embed::Config;
 use crate::service::pb::etcdserverpb::auth_client::AuthClient;
 use crate::service::pb::etcdserverpb::cluster_client::ClusterClient;
 use crate::service::pb::etcdserverpb::kv_client::KvClient;
+use crate::service::pb::etcdserverpb::lease_client::LeaseClient;
 use crate::service::pb::etcdserverpb::maintenance_client::MaintenanceClient;
+use crate::service::pb::etcdserverpb::watch_client::WatchClient;
 use crate::service::pb::health::health_client::HealthClient;
 use crate::support::urls::parse_list;
 
@@ -232,6 +234,37 @@ async fn an_address_in_use_stops_the_start_in_gos_words() {
     let want = format!("listen tcp {address}: bind: address already in use");
     assert_eq!(refused.to_string(), want);
     assert!(!dir.path().join("data").exists(), "nothing was made before the ports were ours");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_streams_that_never_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(config(&dir)).await;
+    let url = format!("http://{}", server.client_addresses()[0]);
+    let mut leases = LeaseClient::connect(url.clone()).await.unwrap();
+    let (_ask, asks) = tokio::sync::mpsc::channel(1);
+    let asks = tokio_stream::wrappers::ReceiverStream::new(asks);
+    let mut alive = leases.lease_keep_alive(asks).await.unwrap().into_inner();
+    let mut watches = WatchClient::connect(url).await.unwrap();
+    let create = pb::WatchCreateRequest { key: "a".into(), ..Default::default() };
+    let create = pb::watch_request::RequestUnion::CreateRequest(create);
+    let request = pb::WatchRequest { request_union: Some(create) };
+    let requests =
+        tokio_stream::StreamExt::chain(tokio_stream::once(request), tokio_stream::pending());
+    let mut watched = watches.watch(requests).await.unwrap().into_inner();
+    assert!(watched.message().await.unwrap().unwrap().created);
+    let began = tokio::time::Instant::now();
+    let ends = async {
+        let (alive, watched) = (alive.message().await, watched.message().await);
+        for status in [alive.unwrap_err(), watched.unwrap_err()] {
+            let want = (Code::Unavailable, "etcdserver: server stopped");
+            assert_eq!((status.code(), status.message()), want);
+        }
+    };
+    let (stopped, ()) = tokio::join!(server.stop(), ends);
+    stopped.unwrap();
+    // A cut would have come after the request timeout of 7 s.
+    assert!(began.elapsed() < Duration::from_secs(6));
 }
 
 #[tokio::test]

@@ -92,7 +92,6 @@ pub(super) fn faults(config: &Config) -> Vec<String> {
              might run into issue when multiple members have the same default name"
         );
     }
-    faults.extend(secure_faults(config));
     faults
 }
 
@@ -184,7 +183,8 @@ fn gate_fault(config: &Config) -> Option<String> {
     })
 }
 
-fn secure_faults(config: &Config) -> Vec<String> {
+/// Listeners that cannot be. etcd only finds these when it starts.
+pub(super) fn listener_faults(config: &Config) -> Vec<String> {
     let member = &config.member;
     let mut faults = Vec::new();
     for url in member.listen_client.iter().chain(&member.listen_client_http) {
@@ -226,8 +226,7 @@ pub(super) fn auto_compaction(config: &Config) -> Result<Option<AutoCompaction>,
         Ok(hours) if hours >= 0 && !revisions => GoDuration::from_secs(hours.saturating_mul(3600)),
         Ok(count) if count >= 0 => GoDuration(count),
         _ => GoDuration::parse(retention).ok_or_else(|| {
-            let why = format!("time: invalid duration {}", quote(retention));
-            format!("error parsing CompactionRetention: {why}")
+            format!("error parsing CompactionRetention: {}", GoDuration::complaint(retention))
         })?,
     };
     Ok(match amount.0 {

@@ -55,6 +55,7 @@ async fn start_with(disk: &Disk, config: KeyspaceConfig, incarnation: u64) -> Me
     let mut store = StoreOptions::new(GroupId(0), "/unused".into(), disk.bases.clone());
     store.engine = EngineKind::Memory;
     store.single_voter = true;
+    store.base_after_bytes = 256 << 10;
     let seams = Seams {
         clock: Arc::new(SystemClock::default()),
         blocking: Arc::new(Blocking::bounded(2)),
@@ -473,4 +474,31 @@ async fn a_restarted_process_counts_its_batches_from_the_start() {
     let member = start_with(&disk, config(), 8).await;
     assert_eq!(member.put_key("a", "2").await, 3);
     member.stop().await;
+}
+
+#[tokio::test]
+async fn a_log_that_was_purged_behind_a_base_opens_again() {
+    let disk = Disk::default();
+    let value = "x".repeat(10_000);
+    for round in 0..3 {
+        let member = start_with(&disk, config(), round + 1).await;
+        for n in 0..60 {
+            member.put_key(&format!("r{round}k{n}"), &value).await;
+        }
+        let purged = || member.journal.group(GroupId(0)).state().purged;
+        eventually("a base lets entries go", || purged().is_some()).await;
+        member.stop().await;
+    }
+    let member = start_with(&disk, config(), 9).await;
+    assert_eq!(member.get(all()).await.count, 180);
+    assert_eq!(member.put_key("more", "1").await, 182);
+    member.stop().await;
+}
+
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

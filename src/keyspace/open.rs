@@ -241,11 +241,7 @@ impl Keyspace {
         tasks.spawn(members::publish(
             Arc::clone(&inner.state),
             Arc::clone(&inner.writer),
-            MemberAttributes {
-                member_id: inner.config.member_id.0,
-                name: inner.config.name.clone(),
-                client_urls: inner.config.client_urls.clone(),
-            },
+            self.attributes(),
         ));
         if let Some(mode) = inner.config.auto_compaction {
             let compacts =
@@ -264,9 +260,21 @@ impl Keyspace {
         }
     }
 
-    /// Resolves once this member's name and URLs are known and a leader has been elected: etcd's "ready to serve".
+    /// Resolves once there is a leader and this member's name and URLs are known to all: etcd serves clients from
+    /// then on (etcdserver/server.go, `publishV3`). It has no deadline of its own; the caller may drop it.
     pub async fn ready(&self) -> Result<(), KeyspaceError> {
-        self.0.reader.linearize().await
+        let told = self.attributes();
+        let id = self.0.config.member_id;
+        let published = |machine: &StateMachine| machine.member_attributes(id) == Some(&told);
+        self.0.state.wait_until(published).await
+    }
+
+    fn attributes(&self) -> MemberAttributes {
+        MemberAttributes {
+            member_id: self.0.config.member_id.0,
+            name: self.0.config.name.clone(),
+            client_urls: self.0.config.client_urls.clone(),
+        }
     }
 
     /// Stops in order. Requests that wait are answered; calls made from now on answer `Stopped`.

@@ -56,6 +56,23 @@ impl State {
         }
     }
 
+    /// Waits until the applied state is as `holds` wants it. The caller sets the deadline.
+    pub(crate) async fn wait_until(
+        &self,
+        holds: impl Fn(&StateMachine) -> bool,
+    ) -> Result<(), KeyspaceError> {
+        let mut applied = self.applied.subscribe();
+        loop {
+            applied.mark_unchanged();
+            if holds(&self.machine.read()) {
+                return Ok(());
+            }
+            if applied.changed().await.is_err() {
+                return Err(KeyspaceError::Stopped);
+            }
+        }
+    }
+
     /// Reads revisions off the runtime's thread, for a decision that must not wait for a disk.
     pub(crate) async fn prefetch(
         &self,

@@ -99,7 +99,7 @@ impl Desk {
             ),
             cluster: Cluster::new(keyspace.clone()),
             maintenance: Maintenance::new(keyspace.clone()),
-            health: Health::new(serving),
+            health: Health::new(serving.clone()),
         };
         let grpc = Grpc::new(
             keyspace.clone(),
@@ -107,6 +107,7 @@ impl Desk {
             counts,
             settings.request_bytes_max,
             settings.slow_request,
+            serving,
         );
         let access = Access::new(settings.hosts, settings.origins);
         Desk { grpc, site: Site::new(member, metrics, access) }

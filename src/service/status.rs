@@ -92,6 +92,11 @@ pub(crate) fn no_leader() -> Status {
     status(&KeyspaceError::NoLeader)
 }
 
+/// `etcdserver: server stopped`, for streams that end because the server does.
+pub(crate) fn stopped() -> Status {
+    status(&KeyspaceError::Stopped)
+}
+
 /// The metadata `client-api-version` is not text.
 pub(crate) fn invalid_client_version() -> Status {
     Status::invalid_argument("etcdserver: invalid client api version")

@@ -96,8 +96,11 @@ impl Engine for MemoryEngine {
 
     fn scan(&self, low: &[u8], high: &[u8], visit: &mut Visit<'_>) -> Result<(), EngineError> {
         let (low, high) = (Bytes::copy_from_slice(low), Bytes::copy_from_slice(high));
-        for (key, value) in self.map.read().range(low..high) {
-            if visit(key.clone(), value.clone()).is_break() {
+        // Not under the lock: a visitor may read other keys, and may take its time.
+        let shared = |(key, value): (&Bytes, &Bytes)| (key.clone(), value.clone());
+        let found: Vec<_> = self.map.read().range(low..high).map(shared).collect();
+        for (key, value) in found {
+            if visit(key, value).is_break() {
                 break;
             }
         }

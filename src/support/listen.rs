@@ -64,7 +64,7 @@ pub fn bind(url: &Url, options: SocketOptions) -> Result<Listener, ListenError> 
         port.parse().map_err(|_| failed("address ".to_owned() + &port + ": invalid port"))?;
     let address =
         SocketAddr::new(resolve(&host).ok_or_else(|| failed("no such host".to_owned()))?, port);
-    bind_tcp(address, options).map_err(|(call, why)| ListenError {
+    bind_everywhere(address, options).map_err(|(call, why)| ListenError {
         network: "tcp",
         address: address.to_string(),
         reason: format!("{call}: {}", words(&why)),
@@ -78,6 +78,21 @@ fn resolve(host: &str) -> Option<IpAddr> {
         "" => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         _ => host.parse().ok(),
     }
+}
+
+/// As in Go, `0.0.0.0` takes IPv6 as well where the machine has it.
+fn bind_everywhere(
+    address: SocketAddr,
+    options: SocketOptions,
+) -> Result<Listener, (&'static str, io::Error)> {
+    if address.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+        let both = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), address.port());
+        match bind_tcp(both, options) {
+            Err((_, why)) if why.kind() != io::ErrorKind::AddrInUse => {}
+            decided => return decided,
+        }
+    }
+    bind_tcp(address, options)
 }
 
 fn bind_tcp(
@@ -252,6 +267,14 @@ mod tests {
         assert_eq!(refused.to_string(), want);
         drop(first);
         bind(&again, SocketOptions::default()).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_listener_on_every_address_is_reached_over_ipv4() {
+        let all = bind(&url("http://0.0.0.0:0"), SocketOptions::default()).unwrap();
+        let port = all.port().unwrap();
+        let (client, served) = tokio::join!(TcpStream::connect(("127.0.0.1", port)), all.accept());
+        assert!(client.is_ok() && served.is_ok());
     }
 
     #[tokio::test]

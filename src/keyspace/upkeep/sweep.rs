@@ -111,7 +111,11 @@ impl Sweeper {
                 Begun::HashFirst => {}
                 Begun::At(cursor) => self.sweep(state, cursor).await,
                 Begun::Pinned => return Ok(false),
-                Begun::Done => return Ok(true),
+                Begun::Done => {
+                    // Whatever a stop cut off has been swept by now.
+                    self.waiting.lock().interrupted = false;
+                    return Ok(true);
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 use tonic::{Code, Status};
@@ -120,6 +121,8 @@ pub(crate) struct Outgoing {
     inner: tonic::body::Body,
     prefixes: Prefixes,
     ending: Ending,
+    /// Resolves with the reason why a stream that would never end by itself is ended.
+    cut: Option<BoxFuture<'static, Status>>,
 }
 
 /// Counts the end of a call, once.
@@ -158,7 +161,23 @@ impl Drop for Ending {
 
 impl Outgoing {
     pub(crate) fn new(inner: tonic::body::Body, ending: Ending) -> Self {
-        Outgoing { inner, prefixes: Prefixes::default(), ending }
+        Outgoing { inner, prefixes: Prefixes::default(), ending, cut: None }
+    }
+
+    /// Ends the stream with the status that `cut` resolves to.
+    pub(crate) fn until(self, cut: BoxFuture<'static, Status>) -> Self {
+        Outgoing { cut: Some(cut), ..self }
+    }
+
+    /// The trailers of a stream that is cut now, once.
+    fn poll_cut(&mut self, context: &mut Context<'_>) -> Option<Frame<Bytes>> {
+        let Poll::Ready(status) = self.cut.as_mut()?.as_mut().poll(context) else { return None };
+        self.cut = None;
+        self.inner = tonic::body::Body::empty();
+        self.ending.end(status.code());
+        let mut trailers = http::HeaderMap::new();
+        status.add_header(&mut trailers).ok()?;
+        Some(Frame::trailers(trailers))
     }
 }
 
@@ -177,6 +196,9 @@ impl Body for Outgoing {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
+        if let Some(trailers) = this.poll_cut(context) {
+            return Poll::Ready(Some(Ok(trailers)));
+        }
         let polled = std::task::ready!(Pin::new(&mut this.inner).poll_frame(context));
         match &polled {
             Some(Ok(frame)) => {

@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use tokio::sync::watch as signal;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -35,7 +37,7 @@ use super::pb::etcdserverpb::lease_server::LeaseServer;
 use super::pb::etcdserverpb::maintenance_server::MaintenanceServer;
 use super::pb::etcdserverpb::watch_server::WatchServer;
 use super::pb::health::health_server::HealthServer;
-use super::status::{invalid_client_version, no_leader};
+use super::status::{invalid_client_version, no_leader, stopped};
 use super::watch::WatchService;
 use crate::keyspace::Keyspace;
 use crate::support::go::quote::quote;
@@ -49,6 +51,9 @@ const SEND_BYTES_MAX: usize = i32::MAX as usize;
 /// A client may name any API version: only so many characters of it become a label.
 const VERSION_LABEL_MAX: usize = 32;
 
+/// Streams that would keep a stopping server waiting; those of watches are ended by their hub, after their events.
+const ENDLESS: [&str; 2] = ["/etcdserverpb.Lease/LeaseKeepAlive", "/grpc.health.v1.Health/Watch"];
+
 /// Every gRPC service of one keyspace.
 #[derive(Clone)]
 pub(crate) struct Grpc(Arc<Inner>);
@@ -58,6 +63,7 @@ struct Inner {
     counts: Arc<GrpcCounts>,
     receive_bytes_max: usize,
     slow: Duration,
+    serving: signal::Receiver<bool>,
     kv: KvServer<Kv>,
     watch: WatchServer<WatchService>,
     lease: LeaseServer<LeaseService>,
@@ -90,12 +96,14 @@ impl Grpc {
         counts: Arc<GrpcCounts>,
         request_bytes_max: usize,
         slow: Duration,
+        serving: signal::Receiver<bool>,
     ) -> Grpc {
         Grpc(Arc::new(Inner {
             keyspace,
             counts,
             receive_bytes_max: request_bytes_max.saturating_add(OVERHEAD_BYTES),
             slow,
+            serving,
             kv: unlimited!(KvServer::new(services.kv)),
             watch: unlimited!(WatchServer::new(services.watch)),
             lease: unlimited!(LeaseServer::new(services.lease)),
@@ -131,11 +139,25 @@ impl Grpc {
             ending.end(code);
             return response;
         }
-        response.map(|body| Body::new(Outgoing::new(body, ending)))
+        let endless = ENDLESS.contains(&ending.method.path.as_str());
+        response.map(|body| {
+            let body = Outgoing::new(body, ending);
+            Body::new(if endless { body.until(this.stopping()) } else { body })
+        })
     }
 }
 
 impl Inner {
+    /// Resolves when the server stops.
+    fn stopping(&self) -> BoxFuture<'static, Status> {
+        let mut serving = self.serving.clone();
+        Box::pin(async move {
+            // An error means that nobody is left to serve, which is stopping as well.
+            let _ = serving.wait_for(|serving| !*serving).await;
+            stopped()
+        })
+    }
+
     fn begin(&self, method: MethodCounts) -> Ending {
         method.start();
         Ending {

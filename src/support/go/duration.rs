@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::quote::quote;
+
 /// A duration as Go has it: signed nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GoDuration(pub i64);
@@ -51,6 +53,25 @@ impl GoDuration {
         }
         let signed = if negative { -total } else { total };
         i64::try_from(signed).ok().map(GoDuration)
+    }
+
+    /// What Go says to a text that [`GoDuration::parse`] refused.
+    pub fn complaint(text: &str) -> String {
+        let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+        let digits = |c: char| c.is_ascii_digit() || c == '.';
+        let number = unsigned.trim_end_matches(|c| !digits(c));
+        let unit = &unsigned[number.len()..];
+        let is_number = number.bytes().any(|b| b.is_ascii_digit()) && number.chars().all(digits);
+        match unit {
+            "" if is_number => format!("time: missing unit in duration {}", quote(text)),
+            "ns" | "us" | "µs" | "μs" | "ms" | "s" | "m" | "h" | "" => {
+                format!("time: invalid duration {}", quote(text))
+            }
+            unit if is_number => {
+                format!("time: unknown unit {} in duration {}", quote(unit), quote(text))
+            }
+            _ => format!("time: invalid duration {}", quote(text)),
+        }
     }
 }
 
@@ -134,6 +155,18 @@ mod tests {
             ("9999999999h", None),
         ] {
             assert_eq!(GoDuration::parse(text).map(|d| d.0), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn refused_durations_are_complained_of_in_gos_words() {
+        for (text, want) in [
+            ("x", "time: invalid duration \"x\""),
+            ("", "time: invalid duration \"\""),
+            ("-5", "time: missing unit in duration \"-5\""),
+            ("1d", "time: unknown unit \"d\" in duration \"1d\""),
+        ] {
+            assert_eq!(GoDuration::complaint(text), want);
         }
     }
 

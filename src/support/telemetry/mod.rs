@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Registry;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -127,6 +128,9 @@ pub fn dispatch_to(least: Severity, format: Format, sinks: Vec<Box<dyn Write + S
     Dispatch::new(Registry::default().with(ZapLayer { least, format, sinks: Mutex::new(sinks) }))
 }
 
+/// How the targets of our own lines begin.
+const OURS: &str = "quorate";
+
 struct ZapLayer {
     least: Severity,
     format: Format,
@@ -136,7 +140,7 @@ struct ZapLayer {
 impl ZapLayer {
     /// Libraries below us speak only when something is wrong.
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        let ours = metadata.target().starts_with("quorate");
+        let ours = metadata.target().starts_with(OURS);
         match Severity::of(*metadata.level()) {
             None => false,
             // A field may raise an error to a fatal one.
@@ -151,8 +155,20 @@ impl<S> Layer<S> for ZapLayer
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
+    /// Asked once a callsite: what is off costs a load and a branch. Spans of libraries are always off.
     fn enabled(&self, metadata: &Metadata<'_>, _context: Context<'_, S>) -> bool {
-        metadata.is_span() || self.wants(metadata)
+        self.wants(metadata) && (metadata.is_event() || metadata.target().starts_with(OURS))
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(match self.least {
+            Severity::Debug => LevelFilter::DEBUG,
+            Severity::Info => LevelFilter::INFO,
+            Severity::Warn => LevelFilter::WARN,
+            Severity::Error | Severity::DPanic | Severity::Panic | Severity::Fatal => {
+                LevelFilter::ERROR
+            }
+        })
     }
 
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
