@@ -53,6 +53,21 @@ pub fn claim(data_dir: &Path) -> Result<Directory, HostError> {
     Ok(open_directory(data_dir)?)
 }
 
+/// Sizes on the disk that a member chooses for itself, from one start to the next.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskSizes {
+    /// Of a new journal segment, in bytes; rounded up to 4 KiB, at least 64 KiB.
+    pub segment_bytes: u64,
+    /// How far the journal grows before a base is written, in bytes.
+    pub base_after_bytes: u64,
+}
+
+impl DiskSizes {
+    fn segment(self) -> u64 {
+        self.segment_bytes.max(64 << 10).next_multiple_of(4096)
+    }
+}
+
 /// One member's open keyspaces and what they share.
 pub struct Host {
     keyspace: Keyspace,
@@ -72,12 +87,18 @@ impl Host {
     pub async fn open(
         mut directory: Directory,
         config: KeyspaceConfig,
+        sizes: DiskSizes,
         observer: Arc<dyn JournalObserver>,
     ) -> Result<Host, HostError> {
         let blocking = Arc::new(Blocking::bounded(BLOCKING_SLICES));
         let folder = directory.journal();
         let expected = directory.identity().map(|identity| JournalId(identity.journal));
-        let options = JournalOptions { expected, observer, ..JournalOptions::default() };
+        let options = JournalOptions {
+            segment_bytes: sizes.segment(),
+            expected,
+            observer,
+            ..JournalOptions::default()
+        };
         let opened = blocking.run(move || {
             let device = device(&folder)?;
             Ok::<_, HostError>(Journal::open(device, options, Runner::Thread)?)
@@ -89,6 +110,7 @@ impl Host {
         directory.settle(journal.id().0, is_new, config.cluster_id, config.member_id)?;
         let folder = directory.group(GroupId(0));
         let mut store = StoreOptions::new(GroupId(0), folder.clone(), device(&folder)?);
+        store.base_after_bytes = sizes.base_after_bytes;
         store.single_voter = config.initial_members.len() == 1;
         let seams = Seams {
             clock: Arc::new(SystemClock::default()),
