@@ -16,7 +16,7 @@ use crate::consensus::NoPeers;
 use crate::keyspace::{Keyspace, KeyspaceConfig, OpenError, Seams};
 use crate::storage::StoreOptions;
 use crate::storage::device::FileDevice;
-use crate::storage::directory::{Directory, DirectoryError, open_directory};
+use crate::storage::directory::{Directory, DirectoryError, create_private, open_directory};
 use crate::storage::journal::{
     Journal, JournalError, JournalId, JournalObserver, JournalOptions, Runner,
 };
@@ -76,10 +76,9 @@ pub struct Host {
 }
 
 fn device(folder: &Path) -> Result<Arc<FileDevice>, HostError> {
-    std::fs::create_dir_all(folder)
-        .and_then(|()| FileDevice::open(folder))
-        .map(Arc::new)
-        .map_err(|source| HostError::Io { folder: folder.display().to_string(), source })
+    create_private(folder)?;
+    let opened = FileDevice::open(folder).map(Arc::new);
+    opened.map_err(|source| HostError::Io { folder: folder.display().to_string(), source })
 }
 
 impl Host {
