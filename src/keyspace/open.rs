@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::internal::MemberAttributes;
+use quorate_core::api::pb::internal::command::Request;
 use quorate_core::api::refusal::Corrupt;
 use quorate_core::state_machine::{Limits, StateMachine};
 use rand::SeedableRng as _;
@@ -31,10 +33,12 @@ use super::{Inner, Keyspace, KeyspaceError, members};
 use crate::consensus::{Consensus, Settings, StartError, Timing};
 use crate::storage::journal::GroupLog;
 use crate::storage::{self, Store, StoreOptions};
-use quorate_core::api::pb::etcdserverpb as pb;
 
 /// Batches under way get this long to be answered when the keyspace stops.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// How often the store is asked whether it still works.
+const STORE_LOOK: Duration = Duration::from_secs(1);
 
 /// A keyspace was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -226,6 +230,7 @@ impl Keyspace {
         };
         *tasks.proposer.lock() = Some(tokio::spawn(proposer.run()));
         tasks.spawn(note_end(inner.consensus.clone(), inner.failed.clone()));
+        tasks.spawn(watch_store(Arc::clone(&inner.state), inner.failed.clone()));
         tasks.spawn(sweep(fed.sweeper, Arc::clone(&inner.state), inner.failed.clone()));
         tasks.spawn(inner.lessor.clone().run(std::future::pending()));
         tasks.spawn(follow_leadership(
@@ -324,6 +329,16 @@ async fn note_end(consensus: Consensus, failed: watch::Sender<Option<String>>) {
     fail(&failed, cause);
 }
 
+/// The store's background work failed, or a read found damage: with no write under way nobody else would notice.
+async fn watch_store(state: Arc<State>, failed: watch::Sender<Option<String>>) {
+    loop {
+        tokio::time::sleep(STORE_LOOK).await;
+        if let Some(cause) = state.store.stopped() {
+            return fail(&failed, Some(cause));
+        }
+    }
+}
+
 async fn sweep(sweeper: Arc<Sweeper>, state: Arc<State>, failed: watch::Sender<Option<String>>) {
     let corrupt: Corrupt = sweeper.run(&state).await;
     fail(&failed, Some(corrupt.to_string()));
@@ -370,7 +385,6 @@ impl Compactable for Compacts {
 
     async fn compact(&self, revision: i64) -> Result<(), KeyspaceError> {
         let request = pb::CompactionRequest { revision, physical: false };
-        let request = quorate_core::api::pb::internal::command::Request::Compaction(request);
-        self.writer.write(request).await.map(drop)
+        self.writer.write(Request::Compaction(request)).await.map(drop)
     }
 }

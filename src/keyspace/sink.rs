@@ -14,10 +14,12 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use quorate_core::api::batch::{LeaseChange, RevisionRecord};
 use quorate_core::api::ids::{LogId, MemberId};
 use quorate_core::api::pb::internal::log_payload::Payload;
 use quorate_core::api::pb::internal::{LogPayload, StoredMembership};
-use quorate_core::api::reply::Applied;
+use quorate_core::api::refusal::Refusal;
+use quorate_core::api::reply::Reply;
 use quorate_core::api::view::View;
 
 use super::lease::Lessor;
@@ -38,47 +40,66 @@ pub(crate) struct Sink {
     pub(crate) incarnation: u64,
 }
 
+/// What an applied entry leaves to tell, once its batch has gone to the store.
+struct Decided {
+    replies: Vec<Result<Reply, Refusal>>,
+    duplicate: bool,
+    revisions: Vec<RevisionRecord>,
+    revision: i64,
+    compacted_to: Option<i64>,
+    leases: Vec<LeaseChange>,
+}
+
 impl Sink {
     async fn apply_one(&self, at: LogId, payload: LogPayload) -> Result<(), Fatal> {
         let view = self.state.store.view();
         let cold = self.state.machine.read().cold_reads(&payload);
-        let mut applied = if cold.is_empty() {
+        let mut decided = if cold.is_empty() {
             self.decide(&view, at, &payload)?
         } else {
             let warm = self.state.prefetch(view, cold).await.map_err(fatal)?;
             self.decide(&warm, at, &payload)?
         };
         self.state.advance(at);
-        let seq = self.own_seq(&payload).filter(|_| !applied.duplicate);
-        let replies = std::mem::take(&mut applied.replies);
-        self.publish(at, &applied);
-        if let Some(seq) = seq {
+        let replies = std::mem::take(&mut decided.replies);
+        self.publish(at, &decided);
+        if let Some(seq) = self.own_seq(&payload)
+            && !decided.duplicate
+        {
             self.in_flight.applied(seq, replies);
         }
         Ok(())
     }
 
-    fn decide(&self, view: &impl View, at: LogId, payload: &LogPayload) -> Result<Applied, Fatal> {
+    fn decide(&self, view: &impl View, at: LogId, payload: &LogPayload) -> Result<Decided, Fatal> {
         let mut machine = self.state.machine.write();
         let previous = machine.compact_revision();
         let applied = machine.apply(view, at, payload).map_err(fatal)?;
-        // The clone shares every key and value.
-        self.state.store.commit(applied.batch.clone()).map_err(fatal)?;
-        if let Some(to) = applied.batch.compacted_to {
+        let decided = Decided {
+            replies: applied.replies,
+            duplicate: applied.duplicate,
+            // Keys and values are shared, not copied.
+            revisions: applied.batch.revisions.clone(),
+            revision: applied.batch.revision,
+            compacted_to: applied.batch.compacted_to,
+            leases: applied.leases,
+        };
+        self.state.store.commit(applied.batch).map_err(fatal)?;
+        if let Some(to) = decided.compacted_to {
             self.sweeper.compacted(previous, to);
         }
-        Ok(applied)
+        Ok(decided)
     }
 
-    fn publish(&self, at: LogId, applied: &Applied) {
-        if let Some(to) = applied.batch.compacted_to {
+    fn publish(&self, at: LogId, decided: &Decided) {
+        if let Some(to) = decided.compacted_to {
             self.hub.compacted(to);
             self.sweeper.wake();
         }
-        if !applied.batch.revisions.is_empty() {
-            self.hub.publish(&applied.batch.revisions, applied.batch.revision);
+        if !decided.revisions.is_empty() {
+            self.hub.publish(&decided.revisions, decided.revision);
         }
-        self.lessor.applied(at, &applied.leases);
+        self.lessor.applied(at, &decided.leases);
     }
 
     /// The sequence number of a batch that this process proposed.

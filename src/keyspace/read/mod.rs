@@ -56,19 +56,25 @@ impl Reader {
     }
 
     async fn read_index(&self) -> Result<u64, KeyspaceError> {
-        let mut leader = self.consensus.leader_changes();
         loop {
-            leader.mark_unchanged();
             match self.consensus.read_index().await {
                 Ok(index) => return Ok(index),
                 Err(ReadIndexError::NotLeader { .. } | ReadIndexError::NoQuorum) => {}
                 Err(ReadIndexError::TooMany) => return Err(KeyspaceError::TooManyRequests),
                 Err(ReadIndexError::Stopped) => return Err(KeyspaceError::Stopped),
             }
-            match tokio::time::timeout(RETRY, leader.changed()).await {
-                Ok(Ok(())) | Err(_) => {}
-                Ok(Err(_ended)) => return Err(KeyspaceError::Stopped),
-            }
+            self.await_leader().await?;
+        }
+    }
+
+    /// Waits until there is a leader to ask, or for as long as etcd waits between two tries.
+    async fn await_leader(&self) -> Result<(), KeyspaceError> {
+        let mut leader = self.consensus.leader_changes();
+        let known = leader.borrow_and_update().leader();
+        let changed = leader.wait_for(|view| view.leader().is_some() && view.leader() != known);
+        match tokio::time::timeout(RETRY, changed).await {
+            Ok(Ok(_)) | Err(_) => Ok(()),
+            Ok(Err(_ended)) => Err(KeyspaceError::Stopped),
         }
     }
 
