@@ -63,6 +63,8 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         !from_file && flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls");
     let advertise_client = (!silent_advertise).then(|| flags.urls("advertise-client-urls"));
     MemberSettings {
+        journal_segment_bytes: flags.uint("journal-segment-bytes"),
+        base_after_bytes: flags.uint("base-after-bytes"),
         name: flags.text("name"),
         data_dir: flags.text("data-dir"),
         listen_peer: flags.urls("listen-peer-urls"),

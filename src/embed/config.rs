@@ -66,6 +66,10 @@ pub struct ClusterSettings {
 /// Settings of one member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberSettings {
+    /// `--journal-segment-bytes`.
+    pub journal_segment_bytes: u64,
+    /// `--base-after-bytes`.
+    pub base_after_bytes: u64,
     /// `--name`.
     pub name: String,
     /// `--data-dir`; empty for `<name>.etcd`.
@@ -157,6 +161,8 @@ pub const DEFAULT_NAME: &str = "default";
 impl Default for MemberSettings {
     fn default() -> Self {
         MemberSettings {
+            journal_segment_bytes: 64 << 20,
+            base_after_bytes: 64 << 20,
             name: DEFAULT_NAME.to_owned(),
             data_dir: String::new(),
             listen_peer: urls("http://localhost:2380"),

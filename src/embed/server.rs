@@ -20,7 +20,7 @@ use tracing::instrument::WithSubscriber as _;
 use super::config::Config;
 use super::gates::{GATES, is_on};
 use super::{Built, bootstrap, validate};
-use crate::host::{Host, HostError, claim};
+use crate::host::{DiskSizes, Host, HostError, claim};
 use crate::keyspace::members::{cluster_id, member_id};
 use crate::keyspace::{InitialMember, KeyspaceConfig};
 use crate::service::serve::{ConnectionLimits, Tasks, Traffic, serve};
@@ -144,7 +144,11 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     super::banner::starting(&config, known.is_some(), &who.first);
     let journal = JournalFigures::default();
     let limits = limits(&config, &keyspace);
-    let host = Host::open(directory, keyspace, Arc::new(Syncs(journal.clone()))).await?;
+    let sizes = DiskSizes {
+        segment_bytes: config.member.journal_segment_bytes,
+        base_after_bytes: config.member.base_after_bytes,
+    };
+    let host = Host::open(directory, keyspace, sizes, Arc::new(Syncs(journal.clone()))).await?;
     let (serving, served) = watch::channel(false);
     let desk = Desk::new(host.keyspace(), service_settings(&config), served, &journal);
     let addresses = bound.clients.iter().map(|(listener, _)| listener.to_string()).collect();

@@ -16,7 +16,7 @@ use crate::consensus::NoPeers;
 use crate::keyspace::{Keyspace, KeyspaceConfig, OpenError, Seams};
 use crate::storage::StoreOptions;
 use crate::storage::device::FileDevice;
-use crate::storage::directory::{Directory, DirectoryError, open_directory};
+use crate::storage::directory::{Directory, DirectoryError, create_private, open_directory};
 use crate::storage::journal::{
     Journal, JournalError, JournalId, JournalObserver, JournalOptions, Runner,
 };
@@ -53,6 +53,21 @@ pub fn claim(data_dir: &Path) -> Result<Directory, HostError> {
     Ok(open_directory(data_dir)?)
 }
 
+/// Sizes on the disk that a member chooses for itself, from one start to the next.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskSizes {
+    /// Of a new journal segment, in bytes; rounded up to 4 KiB, at least 64 KiB.
+    pub segment_bytes: u64,
+    /// How far the journal grows before a base is written, in bytes.
+    pub base_after_bytes: u64,
+}
+
+impl DiskSizes {
+    fn segment(self) -> u64 {
+        self.segment_bytes.max(64 << 10).next_multiple_of(4096)
+    }
+}
+
 /// One member's open keyspaces and what they share.
 pub struct Host {
     keyspace: Keyspace,
@@ -61,10 +76,9 @@ pub struct Host {
 }
 
 fn device(folder: &Path) -> Result<Arc<FileDevice>, HostError> {
-    std::fs::create_dir_all(folder)
-        .and_then(|()| FileDevice::open(folder))
-        .map(Arc::new)
-        .map_err(|source| HostError::Io { folder: folder.display().to_string(), source })
+    create_private(folder)?;
+    let opened = FileDevice::open(folder).map(Arc::new);
+    opened.map_err(|source| HostError::Io { folder: folder.display().to_string(), source })
 }
 
 impl Host {
@@ -72,12 +86,18 @@ impl Host {
     pub async fn open(
         mut directory: Directory,
         config: KeyspaceConfig,
+        sizes: DiskSizes,
         observer: Arc<dyn JournalObserver>,
     ) -> Result<Host, HostError> {
         let blocking = Arc::new(Blocking::bounded(BLOCKING_SLICES));
         let folder = directory.journal();
         let expected = directory.identity().map(|identity| JournalId(identity.journal));
-        let options = JournalOptions { expected, observer, ..JournalOptions::default() };
+        let options = JournalOptions {
+            segment_bytes: sizes.segment(),
+            expected,
+            observer,
+            ..JournalOptions::default()
+        };
         let opened = blocking.run(move || {
             let device = device(&folder)?;
             Ok::<_, HostError>(Journal::open(device, options, Runner::Thread)?)
@@ -89,6 +109,7 @@ impl Host {
         directory.settle(journal.id().0, is_new, config.cluster_id, config.member_id)?;
         let folder = directory.group(GroupId(0));
         let mut store = StoreOptions::new(GroupId(0), folder.clone(), device(&folder)?);
+        store.base_after_bytes = sizes.base_after_bytes;
         store.single_voter = config.initial_members.len() == 1;
         let seams = Seams {
             clock: Arc::new(SystemClock::default()),

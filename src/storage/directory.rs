@@ -233,16 +233,28 @@ fn read_identity(data_dir: &Path, member: &Path) -> Result<Option<Identity>, Dir
     }
 }
 
-/// Makes a folder that only its owner may enter; one that exists is left as it is.
+/// Makes a folder that only its owner may enter, and its name durable; one that exists keeps its rights.
+///
+/// The names above it are synced each time: an earlier start may have made them and ended before it synced them,
+/// and what is synced below a name that a power cut takes away is gone with it.
 pub(crate) fn create_private(folder: &Path) -> Result<(), DirectoryError> {
-    if folder.is_dir() {
-        return Ok(());
+    if !folder.is_dir() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|source| io_error("create", folder, source))?;
     }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(|source| io_error("create", folder, source))
+    let whole = std::path::absolute(folder).map_err(|source| io_error("find", folder, source))?;
+    for above in whole.ancestors().skip(1) {
+        match File::open(above).and_then(|above| above.sync_all()) {
+            Ok(()) => {}
+            // Not ours to read, so nothing in it is ours to make durable, and nothing above it either.
+            Err(source) if source.kind() == io::ErrorKind::PermissionDenied => break,
+            Err(source) => return Err(io_error("sync", above, source)),
+        }
+    }
+    Ok(())
 }
 
 fn any_entry(folder: &Path, is_it: impl Fn(&str) -> bool) -> Result<bool, DirectoryError> {

@@ -14,7 +14,7 @@ const fn legacy(name: &'static str) -> Row {
         .help("Ignored by etcd for years.")
 }
 
-pub(super) const ROWS: [Row; 12] = [
+pub(super) const ROWS: [Row; 14] = [
     row("corrupt-check-time", Kind::Duration, "0s")
         .not_yet()
         .help("Time between two comparisons of the members' data. Not built yet."),
@@ -47,6 +47,10 @@ pub(super) const ROWS: [Row; 12] = [
         .help("A YAML or JSON file with all settings; other flags and variables are then ignored."),
     Row::new(Group::Quorate, "runtime", Kind::OneOf(&["auto", "single", "multi"]), "")
         .help("Threads that serve: 'single', 'multi', or by the number of cores."),
+    Row::new(Group::Quorate, "journal-segment-bytes", Kind::Uint, "67108864")
+        .help("Size of a new journal segment; rounded up to 4 KiB, at least 64 KiB."),
+    Row::new(Group::Quorate, "base-after-bytes", Kind::Uint, "67108864")
+        .help("A base is written when the journal has grown by this and by the last base's size."),
 ];
 
 pub(super) const LEGACY: [Row; 15] = [
