@@ -92,7 +92,8 @@ pub(crate) fn transcripts(options: &Options) -> Result<Verdict> {
         for step in parse(&text, generation)? {
             session.step(&step, &mut written)?;
         }
-        drop(member);
+        drop(std::mem::take(&mut session.running));
+        member.stop(STOP_DEADLINE * 2)?;
         if options.record {
             fs::write(file, written)?;
         }
@@ -118,7 +119,11 @@ fn parse(text: &str, generation: &str) -> Result<Vec<Step>> {
         let run = if let Some(command) = line.strip_prefix("$ ") {
             Run::Foreground(command.to_owned())
         } else if let Some((marker, command)) = marked(line) {
-            if marker.split(',').any(|m| m == generation) { Run::Foreground(command.to_owned()) } else { Run::Skipped }
+            if marker.split(',').any(|m| m == generation) {
+                Run::Foreground(command.to_owned())
+            } else {
+                Run::Skipped
+            }
         } else if let Some(rest) = line.strip_prefix("& ") {
             let (name, command) = rest.split_once(' ').context("& NAME COMMAND")?;
             Run::Background(name.to_owned(), command.to_owned())
@@ -148,11 +153,7 @@ fn parse(text: &str, generation: &str) -> Result<Vec<Step>> {
             }
             continue;
         };
-        steps.push(Step {
-            head: vec![line.to_owned()],
-            run,
-            ..Step::default()
-        });
+        steps.push(Step { head: vec![line.to_owned()], run, ..Step::default() });
     }
     Ok(steps)
 }
@@ -210,9 +211,9 @@ impl<'a> Session<'a> {
     }
 
     fn filled(&self, text: &str) -> String {
-        self.words.iter().fold(text.to_owned(), |text, (name, word)| {
-            text.replace(&format!("{{{name}}}"), word)
-        })
+        self.words
+            .iter()
+            .fold(text.to_owned(), |text, (name, word)| text.replace(&format!("{{{name}}}"), word))
     }
 
     fn step(&mut self, step: &Step, written: &mut String) -> Result<()> {
@@ -349,7 +350,8 @@ fn fit(template: &str, line: &str, words: &mut Words) -> bool {
     let is_name = name == "*" || (!name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase()));
     if !is_name {
         let upto = open + 1;
-        return line.get(..upto) == Some(&template[..upto]) && fit(&template[upto..], &line[upto..], words);
+        return line.get(..upto) == Some(&template[..upto])
+            && fit(&template[upto..], &line[upto..], words);
     }
     if !line.starts_with(&template[..open]) {
         return false;
@@ -432,7 +434,11 @@ mod tests {
     #[test]
     fn a_word_binds_once_and_repeats() {
         let mut words = Words::new();
-        assert!(fit("lease {id} granted with TTL(60s)", "lease 1f granted with TTL(60s)", &mut words));
+        assert!(fit(
+            "lease {id} granted with TTL(60s)",
+            "lease 1f granted with TTL(60s)",
+            &mut words
+        ));
         assert!(fit("lease {id} revoked", "lease 1f revoked", &mut words));
         assert!(!fit("lease {id} revoked", "lease 2f revoked", &mut words));
     }

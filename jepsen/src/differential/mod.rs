@@ -66,10 +66,8 @@ impl Options {
 
 /// Runs every seed and prints the findings as they come.
 pub(crate) async fn differential(mut options: Options) -> Result<Verdict> {
-    let Some(etcd) = options
-        .etcd
-        .take()
-        .or_else(|| std::env::var_os("ETCD_BIN").map(PathBuf::from))
+    let Some(etcd) =
+        options.etcd.take().or_else(|| std::env::var_os("ETCD_BIN").map(PathBuf::from))
     else {
         return Ok(Verdict::Unknown("no oracle: give --etcd or set ETCD_BIN".into()));
     };

@@ -49,12 +49,7 @@ struct Pair<'a> {
 
 impl Run {
     pub(super) fn new(ours: &Path, etcd: &Path, release: Release, max_findings: usize) -> Self {
-        Self {
-            ours: ours.to_owned(),
-            etcd: etcd.to_owned(),
-            release,
-            max_findings,
-        }
+        Self { ours: ours.to_owned(), etcd: etcd.to_owned(), release, max_findings }
     }
 
     /// Starts both servers on empty directories, plays the script, stops them.
@@ -124,7 +119,8 @@ impl Pair<'_> {
                 self.catching_up |= start > 0 && start <= self.current;
             }
             Call::HashKv(_)
-                if self.compacted.is_some() && !self.run.release.dialect().hash_after_compaction =>
+                if self.compacted.is_some()
+                    && !self.run.release.dialect().hash_after_compaction =>
             {
                 return;
             }
@@ -194,9 +190,7 @@ impl Pair<'_> {
         }
         if ours != theirs {
             self.diverged = true;
-            self.outcome
-                .findings
-                .push(Finding::streams(index, stream, &ours, &theirs));
+            self.outcome.findings.push(Finding::streams(index, stream, &ours, &theirs));
         }
     }
 

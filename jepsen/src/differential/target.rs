@@ -45,18 +45,14 @@ pub(super) struct Target {
 impl Target {
     pub(super) async fn start(binary: &Path, root: &Path, name: &str) -> Result<Self> {
         let spec = MemberSpec::single(binary, root, name)?;
-        let member = tokio::task::spawn_blocking(move || spec.start(Duration::from_secs(30))).await??;
+        let member =
+            tokio::task::spawn_blocking(move || spec.start(Duration::from_secs(30))).await??;
         let client = Client::connect(&member.spec().endpoint()).await?;
         let mut streams = Vec::new();
         for _ in 0..STREAMS {
             streams.push(Stream::open(&client).await?);
         }
-        Ok(Self {
-            member,
-            client,
-            streams,
-            keep_alives: None,
-        })
+        Ok(Self { member, client, streams, keep_alives: None })
     }
 
     /// Makes one call that is not about watching.
@@ -87,10 +83,9 @@ impl Target {
                 Call::TimeToLive(r) => {
                     answer(client.lease.lease_time_to_live(r).await, Answer::TimeToLive)
                 }
-                Call::Leases => answer(
-                    client.lease.lease_leases(LeaseLeasesRequest {}).await,
-                    Answer::Leases,
-                ),
+                Call::Leases => {
+                    answer(client.lease.lease_leases(LeaseLeasesRequest {}).await, Answer::Leases)
+                }
                 Call::HashKv(revision) => answer(
                     client.maintenance.hash_kv(HashKvRequest { revision }).await,
                     Answer::HashKv,
@@ -99,10 +94,11 @@ impl Target {
                     client.cluster.member_list(MemberListRequest { linearizable }).await,
                     Answer::MemberList,
                 ),
-                Call::Status => answer(
-                    client.maintenance.status(StatusRequest {}).await,
-                    |status| Answer::Status(Box::new(status)),
-                ),
+                Call::Status => {
+                    answer(client.maintenance.status(StatusRequest {}).await, |status| {
+                        Answer::Status(Box::new(status))
+                    })
+                }
                 Call::WatchCreate(stream, request) => {
                     self.streams[stream].create(request).await.into()
                 }
@@ -147,18 +143,12 @@ impl Target {
         let Some(open) = &mut self.keep_alives else {
             return Err(Status::unavailable("keep-alive stream closed"));
         };
-        open.answers
-            .message()
-            .await?
-            .ok_or_else(|| Status::unavailable("keep-alive stream ended"))
+        open.answers.message().await?.ok_or_else(|| Status::unavailable("keep-alive stream ended"))
     }
 
     /// Moves the sentinel key, and answers when every stream has heard of it.
     pub(super) async fn settle(&mut self) -> Answer {
-        let put = PutRequest {
-            key: Bytes::from_static(SENTINEL_KEY),
-            ..PutRequest::default()
-        };
+        let put = PutRequest { key: Bytes::from_static(SENTINEL_KEY), ..PutRequest::default() };
         let answer = self.call(Call::Put(put)).await;
         let Some(revision) = answer.revision() else {
             return answer;
@@ -200,9 +190,7 @@ async fn range_stream(client: &mut Client, request: RangeRequest) -> Answer {
         }
         Ok(messages)
     }
-    collect(client, request)
-        .await
-        .map_or_else(Answer::from, Answer::RangeStream)
+    collect(client, request).await.map_or_else(Answer::from, Answer::RangeStream)
 }
 
 async fn revoke(client: &mut Client, id: i64) -> Answer {
@@ -231,14 +219,8 @@ async fn grant_and_revoke(client: &mut Client, request: LeaseGrantRequest) -> An
 
 async fn expire(client: &mut Client, put: PutRequest) -> Answer {
     let begun = Instant::now();
-    let grant = LeaseGrantRequest {
-        id: put.lease,
-        ttl: 1,
-    };
-    let read = RangeRequest {
-        key: put.key.clone(),
-        ..RangeRequest::default()
-    };
+    let grant = LeaseGrantRequest { id: put.lease, ttl: 1 };
+    let read = RangeRequest { key: put.key.clone(), ..RangeRequest::default() };
     let granted = answer(client.lease.lease_grant(grant).await, Answer::Grant);
     let written = answer(client.kv.put(put).await, Answer::Put);
     loop {

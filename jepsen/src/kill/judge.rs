@@ -77,7 +77,8 @@ pub(super) async fn judge(client: &Client, told: &Told) -> Result<(Vec<String>, 
     }
     for increments in &told.counters {
         written_once(&truth, &increments.0, &mut findings, &mut summary);
-        summary.increments += increments.0.iter().filter(|s| s.acknowledged.is_some()).count() as u64;
+        summary.increments +=
+            increments.0.iter().filter(|s| s.acknowledged.is_some()).count() as u64;
     }
     counters_add_up(&truth, &mut findings);
     for rewrites in &told.rewrites {
@@ -153,9 +154,8 @@ async fn truth(client: &Client) -> Result<Truth> {
 }
 
 async fn history(client: &mut Client, revision: i64) -> Result<Vec<Seen1>> {
-    let mut everything = Everything::from(client, 1, false)
-        .await
-        .context("no watch for the history")?;
+    let mut everything =
+        Everything::from(client, 1, false).await.context("no watch for the history")?;
     let mut history = Vec::new();
     while history.last().map_or(1, |e: &Seen1| e.revision) < revision {
         let response = timeout(Duration::from_secs(10), everything.next())
@@ -252,11 +252,8 @@ fn history_explains_state(truth: &Truth, findings: &mut Vec<String>) {
             replayed.insert(event.key.clone(), (event.revision, event.version));
         }
     }
-    let state: BTreeMap<_, _> = truth
-        .state
-        .iter()
-        .map(|(key, kv)| (key.clone(), (kv.mod_revision, kv.version)))
-        .collect();
+    let state: BTreeMap<_, _> =
+        truth.state.iter().map(|(key, kv)| (key.clone(), (kv.mod_revision, kv.version))).collect();
     if state != replayed {
         findings.push(format!(
             "at revision {} the state has {} keys, the history says {}, or they differ",
