@@ -179,7 +179,7 @@ pub(super) async fn shrink(run: &Run, script: &[Call], outcome: &Outcome) -> Res
             let mut without = kept.clone();
             without.drain(from..(from + piece).min(kept.len()));
             runs += 1;
-            if !run.play(&without).await?.shows_like(first) {
+            if !run.play(&without, &[]).await?.shows_like(first) {
                 from += piece;
             } else {
                 kept = without;

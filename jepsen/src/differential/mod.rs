@@ -11,6 +11,7 @@
 mod allowed;
 mod answer;
 mod call;
+mod crowd;
 mod finding;
 mod generate;
 mod run;
@@ -78,7 +79,8 @@ pub(crate) async fn differential(mut options: Options) -> Result<Verdict> {
     for seed in options.seed..options.seed + options.seeds {
         let script = generate::script(seed, options.calls, release.dialect());
         let run = run::Run::new(&options.ours, &etcd, release, options.max_findings);
-        let outcome = run.play(&script).await?;
+        let crowd = crowd::scripts(seed, options.calls / 4);
+        let outcome = run.play(&script, &crowd).await?;
         println!("seed {seed}: {}", outcome.summary());
         for finding in &outcome.findings {
             println!("seed {seed} {finding}\n  replay: {}", options.replay(seed));

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::allowed::{Release, explain};
 use super::answer::Answer;
 use super::call::Call;
+use super::crowd;
 use super::finding::{Finding, Outcome};
 use super::target::Target;
 use crate::member::{Workspace, panics_in};
@@ -52,8 +53,8 @@ impl Run {
         Self { ours: ours.to_owned(), etcd: etcd.to_owned(), release, max_findings }
     }
 
-    /// Starts both servers on empty directories, plays the script, stops them.
-    pub(super) async fn play(&self, script: &[Call]) -> Result<Outcome> {
+    /// Starts both servers on empty directories, plays the script, then the crowd's, and stops them.
+    pub(super) async fn play(&self, script: &[Call], crowd: &[Vec<Call>]) -> Result<Outcome> {
         let workspace = Workspace::create("differential")?;
         let (ours, theirs) = tokio::try_join!(
             Target::start(&self.ours, workspace.path(), "ours"),
@@ -80,6 +81,9 @@ impl Run {
             let end = script.len();
             pair.step(end, Call::WatchSettle).await;
             pair.step(end, Call::HashKv(0)).await;
+            let crowd_findings = crowd::play(&mut pair.ours, &mut pair.theirs, crowd).await;
+            pair.outcome.calls += crowd.iter().map(Vec::len).sum::<usize>();
+            pair.outcome.findings.extend(crowd_findings);
         }
         let mut outcome = pair.outcome;
         let log = pair.ours.member.spec().log.clone();

@@ -57,24 +57,22 @@ impl Target {
 
     /// Makes one call that is not about watching.
     pub(super) async fn call(&mut self, call: Call) -> Answer {
-        match timeout(ANSWER_DEADLINE, self.unary(call)).await {
+        match timeout(ANSWER_DEADLINE, self.make(call)).await {
             Ok(answer) => answer,
             Err(_) => Answer::Silent(format!("no answer within {ANSWER_DEADLINE:?}")),
         }
     }
 
-    fn unary(&mut self, call: Call) -> BoxFuture<'_, Answer> {
+    fn make(&mut self, call: Call) -> BoxFuture<'_, Answer> {
         let mut client = self.client.clone();
         async move {
             match call {
-                Call::Range(r) => answer(client.kv.range(r).await, Answer::Range),
-                Call::RangeStream(r) => range_stream(&mut client, r).await,
-                Call::Put(r) => answer(client.kv.put(r).await, Answer::Put),
-                Call::DeleteRange(r) => {
-                    answer(client.kv.delete_range(r).await, Answer::DeleteRange)
-                }
-                Call::Txn(r) => answer(client.kv.txn(r).await, Answer::Txn),
-                Call::Compact(r) => answer(client.kv.compact(r).await, Answer::Compact),
+                call @ (Call::Range(_)
+                | Call::RangeStream(_)
+                | Call::Put(_)
+                | Call::DeleteRange(_)
+                | Call::Txn(_)
+                | Call::Compact(_)) => unary(&client, call).await,
                 Call::Grant(r) => answer(client.lease.lease_grant(r).await, Answer::Grant),
                 Call::GrantAndRevoke(r) => grant_and_revoke(&mut client, r).await,
                 Call::Expire(put) => expire(&mut client, put).await,
@@ -159,6 +157,20 @@ impl Target {
             }
         }
         answer
+    }
+}
+
+/// Makes one call of the KV service.
+pub(super) async fn unary(client: &Client, call: Call) -> Answer {
+    let mut client = client.clone();
+    match call {
+        Call::Range(r) => answer(client.kv.range(r).await, Answer::Range),
+        Call::RangeStream(r) => range_stream(&mut client, r).await,
+        Call::Put(r) => answer(client.kv.put(r).await, Answer::Put),
+        Call::DeleteRange(r) => answer(client.kv.delete_range(r).await, Answer::DeleteRange),
+        Call::Txn(r) => answer(client.kv.txn(r).await, Answer::Txn),
+        Call::Compact(r) => answer(client.kv.compact(r).await, Answer::Compact),
+        other => Answer::Silent(format!("not a call of the KV service: {other:?}")),
     }
 }
 

@@ -1,8 +1,4 @@
 //! The client side of etcd's API, generated from `proto/` (see `tests/generated.rs` of the root package).
-#![expect(
-    clippy::allow_attributes,
-    reason = "an expectation of dead code counts it as alive, and is never met"
-)]
 #![expect(clippy::enum_variant_names, reason = "generated: the names are the protocol's")]
 #![allow(
     dead_code,
