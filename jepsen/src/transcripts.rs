@@ -7,7 +7,7 @@
 //! a                          what it prints; {lease} binds or repeats a word, {*} is anything
 //! 3.4| a                     a line that only that etcdctl prints; `3.4,3.5|`, `new|`: 3.6 and later
 //! $3.5,new get a --count-only  a command that only those have
-//! exit 1                     its status, when that is not 0
+//! exit 1                     its status, when that is not 0; `exit any`
 //! & name watch w --prefix    a command that goes on, and
 //! stop name                  its end, once it has printed what follows
 //! ```
@@ -61,7 +61,8 @@ struct Step {
     expected: Vec<String>,
     /// The expected lines as the file has them, other etcdctls' too.
     written: Vec<String>,
-    status: i32,
+    /// `None`: any.
+    status: Option<i32>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -137,7 +138,7 @@ fn parse(text: &str, generation: &str) -> Result<Vec<Step>> {
                 step.head.push(line.to_owned());
                 step.input.push(input.strip_prefix(' ').unwrap_or(input).to_owned());
             } else if let Some(status) = line.strip_prefix("exit ") {
-                step.status = status.parse()?;
+                step.status = if status == "any" { None } else { Some(status.parse()?) };
                 continue;
             } else if let Some((marker, rest)) = line.split_once("| ")
                 && marker.split(',').all(|m| GENERATIONS.contains(&m))
@@ -219,7 +220,7 @@ impl<'a> Session<'a> {
     fn step(&mut self, step: &Step, written: &mut String) -> Result<()> {
         let (printed, status) = match &step.run {
             Run::Nothing => (Vec::new(), 0),
-            Run::Skipped => (step.expected.clone(), step.status),
+            Run::Skipped => (step.expected.clone(), step.status.unwrap_or(0)),
             Run::Foreground(command) => self.foreground(command, &step.input)?,
             Run::Background(name, command) => {
                 let started = self.background(command, &step.input)?;
@@ -238,8 +239,10 @@ impl<'a> Session<'a> {
             written.push_str(line);
             written.push('\n');
         }
-        if status != 0 {
-            written.push_str(&format!("exit {status}\n"));
+        match step.status {
+            None => written.push_str("exit any\n"),
+            Some(_) if status != 0 => written.push_str(&format!("exit {status}\n")),
+            Some(_) => {}
         }
         Ok(())
     }
@@ -306,8 +309,10 @@ impl<'a> Session<'a> {
     fn compare(&mut self, step: &Step, printed: &[String], status: i32) -> bool {
         let before = self.findings.len();
         let command = step.head.first().cloned().unwrap_or_default();
-        if status != step.status {
-            self.findings.push(format!("{command}: exit {status}, expected {}", step.status));
+        if let Some(expected) = step.status
+            && status != expected
+        {
+            self.findings.push(format!("{command}: exit {status}, expected {expected}"));
         }
         for nth in 0..printed.len().max(step.expected.len()) {
             if self.findings.len() >= before + FINDINGS_MAX {

@@ -282,3 +282,53 @@ impl Stream {
 fn request(union: RequestUnion) -> WatchRequest {
     WatchRequest { request_union: Some(union) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::etcdserverpb::ResponseHeader;
+    use crate::pb::mvccpb::KeyValue;
+
+    fn response(header: i64, revisions: &[i64], fragment: bool) -> WatchResponse {
+        let event = |revision: &i64| Event {
+            kv: Some(KeyValue { mod_revision: *revision, ..KeyValue::default() }),
+            ..Event::default()
+        };
+        WatchResponse {
+            header: Some(ResponseHeader { revision: header, ..ResponseHeader::default() }),
+            fragment,
+            events: revisions.iter().map(event).collect(),
+            ..WatchResponse::default()
+        }
+    }
+
+    fn violations(responses: &[WatchResponse]) -> Vec<String> {
+        let mut state = State::default();
+        for response in responses {
+            state.hear(response.clone());
+        }
+        state.heard.violations
+    }
+
+    #[test]
+    fn one_response_per_revision_or_many_revisions_in_one_are_the_same() {
+        let (mut one, mut many) = (State::default(), State::default());
+        one.hear(response(3, &[2, 3], false));
+        many.hear(response(2, &[2], false));
+        many.hear(response(3, &[3], false));
+        assert_eq!(one.heard, many.heard);
+        assert!(one.heard.violations.is_empty());
+    }
+
+    #[test]
+    fn a_revision_split_over_two_responses_is_found_unless_fragmented() {
+        assert_eq!(violations(&[response(2, &[2], false), response(2, &[2], false)]).len(), 1);
+        assert!(violations(&[response(2, &[2], true), response(2, &[2], false)]).is_empty());
+    }
+
+    #[test]
+    fn events_out_of_order_or_above_their_header_are_found() {
+        assert_eq!(violations(&[response(3, &[3, 2], false)]).len(), 1);
+        assert_eq!(violations(&[response(2, &[3], false)]).len(), 1);
+    }
+}
