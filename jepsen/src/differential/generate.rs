@@ -405,9 +405,11 @@ fn deletes(txn: &TxnRequest) -> bool {
     })
 }
 
-/// Takes `ignore_value` and `ignore_lease` out of a txn that deletes: when a put is to keep the value of a key that the
-/// same txn has deleted, every etcd up to 3.7.1 ends in a panic while applying (server/etcdserver/txn/put.go), and again
-/// at every start. Nothing is to be compared with that.
+/// Takes `ignore_value` and `ignore_lease` out of a txn that deletes.
+///
+/// The check for duplicate keys overlooks deletes up to the end of the key space (`range_end` `\0`), so a put may find
+/// the key gone whose value it is to keep: every etcd up to 3.7.1 then ends in a panic while applying
+/// (server/etcdserver/txn/put.go), and again at every start. Nothing is to be compared with that.
 fn keep_nothing(txn: &mut TxnRequest) {
     for op in txn.success.iter_mut().chain(&mut txn.failure) {
         match &mut op.request {
