@@ -62,11 +62,6 @@ impl LeaseFacts for Leases {
         facts.collect()
     }
 
-    fn lease(&self, id: LeaseId) -> Option<LeaseFact> {
-        let view = self.0.machine.read().lease(id)?;
-        Some(LeaseFact { id, granted_ttl: view.granted_ttl, remaining_ttl: view.remaining_ttl })
-    }
-
     fn keys(&self, id: LeaseId) -> Vec<Bytes> {
         self.0.machine.read().lease_keys(id)
     }

@@ -3,13 +3,15 @@
 //! ```text
 //!   consensus --> apply: prefetch cold values       (off the runtime's thread, no lock)
 //!                   |    decide + Store::commit     (machine's write lock; O(batch), memory only)
-//!                   |    advance the applied index  (linearizable reads go on)
 //!                   |    watchers, lessor, sweeper  (in log order)
+//!                   |    advance the applied index  (linearizable reads go on)
 //!                   v    answer the waiters         (only of this process's own batches)
 //! ```
 //!
 //! **Invariant:** the index never names a revision that the store's view cannot read: commit happens before the
 //! write lock is given back.
+//! **Invariant:** the hub and the lessor know an entry before a linearizable read may rely on it: a watch that is
+//! created after the read starts after it, and a lease that was granted is found.
 
 use std::sync::Arc;
 
@@ -60,9 +62,9 @@ impl Sink {
             let warm = self.state.prefetch(view, cold).await.map_err(fatal)?;
             self.decide(&warm, at, &payload)?
         };
-        self.state.advance(at);
         let replies = std::mem::take(&mut decided.replies);
         self.publish(at, &decided);
+        self.state.advance(at);
         if let Some(seq) = self.own_seq(&payload)
             && !decided.duplicate
         {
@@ -86,14 +88,15 @@ impl Sink {
         };
         self.state.store.commit(applied.batch).map_err(fatal)?;
         if let Some(to) = decided.compacted_to {
+            // Watchers below it are cancelled before a sweep can drop what they would read.
+            self.hub.compacted(to);
             self.sweeper.compacted(previous, to);
         }
         Ok(decided)
     }
 
     fn publish(&self, at: LogId, decided: &Decided) {
-        if let Some(to) = decided.compacted_to {
-            self.hub.compacted(to);
+        if decided.compacted_to.is_some() {
             self.sweeper.wake();
         }
         if !decided.revisions.is_empty() {

@@ -24,9 +24,6 @@ pub trait LeaseFacts: Send + Sync + 'static {
     /// Every lease, in id order.
     fn leases(&self) -> Vec<LeaseFact>;
 
-    /// One lease, if it exists.
-    fn lease(&self, id: LeaseId) -> Option<LeaseFact>;
-
     /// The keys that hang on the lease, sorted.
     fn keys(&self, id: LeaseId) -> Vec<Bytes>;
 }

@@ -197,10 +197,6 @@ impl LeaseFacts for Member {
         self.facts.lock().leases.values().copied().collect()
     }
 
-    fn lease(&self, id: LeaseId) -> Option<LeaseFact> {
-        self.facts.lock().leases.get(&id).copied()
-    }
-
     fn keys(&self, id: LeaseId) -> Vec<Bytes> {
         vec![format!("key of {id}").into()]
     }
