@@ -49,9 +49,15 @@ async fn run(command: Command) -> Result<Verdict> {
         Command::Differential(options) => differential::differential(options).await,
         Command::Powercut(options) => powercut::powercut(options).await,
         Command::Kill(options) => kill::kill(options).await,
-        Command::Transcripts(options) => tokio::task::spawn_blocking(move || transcripts::transcripts(&options)).await?,
-        Command::Bench(options) => tokio::task::spawn_blocking(move || bench::side_by_side(&options)).await?,
-        Command::BenchStore(options) => tokio::task::spawn_blocking(move || bench::store(&options)).await?,
+        Command::Transcripts(options) => {
+            tokio::task::spawn_blocking(move || transcripts::transcripts(&options)).await?
+        }
+        Command::Bench(options) => {
+            tokio::task::spawn_blocking(move || bench::side_by_side(&options)).await?
+        }
+        Command::BenchStore(options) => {
+            tokio::task::spawn_blocking(move || bench::store(&options)).await?
+        }
     }
 }
 

@@ -85,10 +85,7 @@ impl MemberSpec {
     /// # Errors
     /// When it exits first, or is not ready by the deadline; the end of its log is part of the error.
     pub(crate) fn start(&self, deadline: Duration) -> Result<Member> {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&self.log)?;
+        let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let log_start = log.metadata()?.len();
         let started = Instant::now();
         let child = self
@@ -98,12 +95,8 @@ impl MemberSpec {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {}", self.binary.display()))?;
-        let mut member = Member {
-            spec: self.clone(),
-            child,
-            log_start,
-            ready_after: Duration::ZERO,
-        };
+        let mut member =
+            Member { spec: self.clone(), child, log_start, ready_after: Duration::ZERO };
         loop {
             if member.log_text()?.contains(READY) {
                 member.ready_after = started.elapsed();

@@ -7,7 +7,7 @@
 //! a                          what it prints; {lease} binds or repeats a word, {*} is anything
 //! 3.4| a                     a line that only that etcdctl prints; `3.4,3.5|`, `new|`: 3.6 and later
 //! $3.5,new get a --count-only  a command that only those have
-//! exit 1                     its status, when that is not 0
+//! exit 1                     its status, when that is not 0; `exit any`
 //! & name watch w --prefix    a command that goes on, and
 //! stop name                  its end, once it has printed what follows
 //! ```
@@ -61,7 +61,8 @@ struct Step {
     expected: Vec<String>,
     /// The expected lines as the file has them, other etcdctls' too.
     written: Vec<String>,
-    status: i32,
+    /// `None`: any.
+    status: Option<i32>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -92,7 +93,8 @@ pub(crate) fn transcripts(options: &Options) -> Result<Verdict> {
         for step in parse(&text, generation)? {
             session.step(&step, &mut written)?;
         }
-        drop(member);
+        drop(std::mem::take(&mut session.running));
+        member.stop(STOP_DEADLINE * 2)?;
         if options.record {
             fs::write(file, written)?;
         }
@@ -118,7 +120,11 @@ fn parse(text: &str, generation: &str) -> Result<Vec<Step>> {
         let run = if let Some(command) = line.strip_prefix("$ ") {
             Run::Foreground(command.to_owned())
         } else if let Some((marker, command)) = marked(line) {
-            if marker.split(',').any(|m| m == generation) { Run::Foreground(command.to_owned()) } else { Run::Skipped }
+            if marker.split(',').any(|m| m == generation) {
+                Run::Foreground(command.to_owned())
+            } else {
+                Run::Skipped
+            }
         } else if let Some(rest) = line.strip_prefix("& ") {
             let (name, command) = rest.split_once(' ').context("& NAME COMMAND")?;
             Run::Background(name.to_owned(), command.to_owned())
@@ -132,7 +138,7 @@ fn parse(text: &str, generation: &str) -> Result<Vec<Step>> {
                 step.head.push(line.to_owned());
                 step.input.push(input.strip_prefix(' ').unwrap_or(input).to_owned());
             } else if let Some(status) = line.strip_prefix("exit ") {
-                step.status = status.parse()?;
+                step.status = if status == "any" { None } else { Some(status.parse()?) };
                 continue;
             } else if let Some((marker, rest)) = line.split_once("| ")
                 && marker.split(',').all(|m| GENERATIONS.contains(&m))
@@ -148,11 +154,7 @@ fn parse(text: &str, generation: &str) -> Result<Vec<Step>> {
             }
             continue;
         };
-        steps.push(Step {
-            head: vec![line.to_owned()],
-            run,
-            ..Step::default()
-        });
+        steps.push(Step { head: vec![line.to_owned()], run, ..Step::default() });
     }
     Ok(steps)
 }
@@ -210,15 +212,15 @@ impl<'a> Session<'a> {
     }
 
     fn filled(&self, text: &str) -> String {
-        self.words.iter().fold(text.to_owned(), |text, (name, word)| {
-            text.replace(&format!("{{{name}}}"), word)
-        })
+        self.words
+            .iter()
+            .fold(text.to_owned(), |text, (name, word)| text.replace(&format!("{{{name}}}"), word))
     }
 
     fn step(&mut self, step: &Step, written: &mut String) -> Result<()> {
         let (printed, status) = match &step.run {
             Run::Nothing => (Vec::new(), 0),
-            Run::Skipped => (step.expected.clone(), step.status),
+            Run::Skipped => (step.expected.clone(), step.status.unwrap_or(0)),
             Run::Foreground(command) => self.foreground(command, &step.input)?,
             Run::Background(name, command) => {
                 let started = self.background(command, &step.input)?;
@@ -237,8 +239,10 @@ impl<'a> Session<'a> {
             written.push_str(line);
             written.push('\n');
         }
-        if status != 0 {
-            written.push_str(&format!("exit {status}\n"));
+        match step.status {
+            None => written.push_str("exit any\n"),
+            Some(_) if status != 0 => written.push_str(&format!("exit {status}\n")),
+            Some(_) => {}
         }
         Ok(())
     }
@@ -305,8 +309,10 @@ impl<'a> Session<'a> {
     fn compare(&mut self, step: &Step, printed: &[String], status: i32) -> bool {
         let before = self.findings.len();
         let command = step.head.first().cloned().unwrap_or_default();
-        if status != step.status {
-            self.findings.push(format!("{command}: exit {status}, expected {}", step.status));
+        if let Some(expected) = step.status
+            && status != expected
+        {
+            self.findings.push(format!("{command}: exit {status}, expected {expected}"));
         }
         for nth in 0..printed.len().max(step.expected.len()) {
             if self.findings.len() >= before + FINDINGS_MAX {
@@ -349,7 +355,8 @@ fn fit(template: &str, line: &str, words: &mut Words) -> bool {
     let is_name = name == "*" || (!name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase()));
     if !is_name {
         let upto = open + 1;
-        return line.get(..upto) == Some(&template[..upto]) && fit(&template[upto..], &line[upto..], words);
+        return line.get(..upto) == Some(&template[..upto])
+            && fit(&template[upto..], &line[upto..], words);
     }
     if !line.starts_with(&template[..open]) {
         return false;
@@ -432,7 +439,11 @@ mod tests {
     #[test]
     fn a_word_binds_once_and_repeats() {
         let mut words = Words::new();
-        assert!(fit("lease {id} granted with TTL(60s)", "lease 1f granted with TTL(60s)", &mut words));
+        assert!(fit(
+            "lease {id} granted with TTL(60s)",
+            "lease 1f granted with TTL(60s)",
+            &mut words
+        ));
         assert!(fit("lease {id} revoked", "lease 1f revoked", &mut words));
         assert!(!fit("lease {id} revoked", "lease 2f revoked", &mut words));
     }

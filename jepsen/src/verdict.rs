@@ -19,11 +19,7 @@ pub(crate) enum Verdict {
 impl Verdict {
     /// Valid without findings.
     pub(crate) fn of(findings: Vec<String>) -> Self {
-        if findings.is_empty() {
-            Self::Valid
-        } else {
-            Self::Invalid(findings)
-        }
+        if findings.is_empty() { Self::Valid } else { Self::Invalid(findings) }
     }
 
     /// Prints the verdict; 0 valid, 1 invalid, 2 unknown.

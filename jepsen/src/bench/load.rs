@@ -135,18 +135,12 @@ async fn one_client(
             Work::Put => {
                 let mut value = value.to_vec();
                 rng.fill(&mut value[..]);
-                let put = PutRequest {
-                    key: key(number),
-                    value: value.into(),
-                    ..PutRequest::default()
-                };
+                let put =
+                    PutRequest { key: key(number), value: value.into(), ..PutRequest::default() };
                 kv.put(put).await.context("put")?;
             }
             Work::LinearizableGet => {
-                let get = RangeRequest {
-                    key: key(number),
-                    ..RangeRequest::default()
-                };
+                let get = RangeRequest { key: key(number), ..RangeRequest::default() };
                 kv.range(get).await.context("get")?;
             }
         }

@@ -85,7 +85,9 @@ pub(crate) fn side_by_side(options: &Options) -> Result<Verdict> {
         let every_key = options.shape(Work::Put, 256, Until::EachKey, 0);
         load::run(&server.spec().endpoint(), &every_key)?;
     }
-    println!("| what | clients | ours /s | etcd /s | ratio | p50 µs | ratio | p99 µs | ratio | CPU µs/op | ratio |");
+    println!(
+        "| what | clients | ours /s | etcd /s | ratio | p50 µs | ratio | p99 µs | ratio | CPU µs/op | ratio |"
+    );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     for work in [Work::Put, Work::LinearizableGet] {
         for clients in &options.clients {

@@ -69,7 +69,10 @@ fn one(options: &Options, binary: &Path, name: &str) -> Result<()> {
     report(name, "after the load", member.pid())?;
     let written = usage::written_bytes(member.pid())? as f64 / options.keys as f64;
     let (peak, parts) = (peak.stop()?, usage::disk_mib(&spec.data_dir));
-    println!("{name}: written {written:.0} bytes per put; disk at rest {:.0} MiB, peak {peak:.0} MiB {parts:.0?}", parts.values().sum::<f64>());
+    println!(
+        "{name}: written {written:.0} bytes per put; disk at rest {:.0} MiB, peak {peak:.0} MiB {parts:.0?}",
+        parts.values().sum::<f64>()
+    );
     let spec = member.kill()?;
     let member = spec.start(RESTART_DEADLINE)?;
     println!("{name}: restart after SIGKILL {:.2?}", member.ready_after());
@@ -87,7 +90,10 @@ fn one(options: &Options, binary: &Path, name: &str) -> Result<()> {
 
 fn report(name: &str, when: &str, pid: u32) -> Result<()> {
     let (anonymous, file) = usage::resident_mib(pid)?;
-    println!("{name}: {when}: resident {:.0} MiB ({anonymous:.0} anonymous, {file:.0} file)", anonymous + file);
+    println!(
+        "{name}: {when}: resident {:.0} MiB ({anonymous:.0} anonymous, {file:.0} file)",
+        anonymous + file
+    );
     Ok(())
 }
 

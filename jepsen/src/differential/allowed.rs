@@ -22,11 +22,7 @@ impl Release {
         let line = text.lines().find_map(|l| l.strip_prefix("etcd Version: "))?;
         let mut parts = line.trim().splitn(3, '.');
         let mut next = || parts.next()?.split('-').next()?.parse().ok();
-        Some(Self {
-            major: next()?,
-            minor: next()?,
-            patch: next()?,
-        })
+        Some(Self { major: next()?, minor: next()?, patch: next()? })
     }
 
     fn before(self, major: u32, minor: u32, patch: u32) -> bool {
@@ -82,11 +78,7 @@ pub(super) const ALLOWED: [Allowed; 8] = [
         explained_by: "3.6.6 refuses a negative start at once; 3.5.16 keeps tombstones there (#19179); 3.5.8 tells no progress to watchers behind (#15220)",
         applies: not_asked,
     },
-    Allowed {
-        name: "RangeStream (not asked)",
-        explained_by: "new in 3.7",
-        applies: not_asked,
-    },
+    Allowed { name: "RangeStream (not asked)", explained_by: "new in 3.7", applies: not_asked },
     Allowed {
         name: "HashKV: its hash_revision; all of it after a compaction (not asked)",
         explained_by: "3.6 added the field; 3.5.16 keeps tombstones at the compacted revision (#19179)",
@@ -190,7 +182,5 @@ pub(super) fn explain(
     ours: &Answer,
     theirs: &Answer,
 ) -> Option<&'static Allowed> {
-    ALLOWED
-        .iter()
-        .find(|row| (row.applies)(release, call, ours, theirs))
+    ALLOWED.iter().find(|row| (row.applies)(release, call, ours, theirs))
 }

@@ -31,7 +31,10 @@ pub(super) enum Answer {
     Status(Box<StatusResponse>),
     /// Several calls as one step.
     Several(Vec<Answer>),
-    Refused { code: String, text: String },
+    Refused {
+        code: String,
+        text: String,
+    },
     /// The harness saw no answer in time; never equal to another server's silence.
     Silent(String),
     Done,
@@ -39,10 +42,7 @@ pub(super) enum Answer {
 
 impl From<Status> for Answer {
     fn from(status: Status) -> Self {
-        Self::Refused {
-            code: format!("{:?}", status.code()),
-            text: status.message().to_owned(),
-        }
+        Self::Refused { code: format!("{:?}", status.code()), text: status.message().to_owned() }
     }
 }
 
@@ -51,9 +51,9 @@ impl Answer {
     pub(super) fn revision(&self) -> Option<i64> {
         let header = match self {
             Self::Range(r) => r.header,
-            Self::RangeStream(r) => r
-                .iter()
-                .find_map(|m| m.range_response.as_ref().and_then(|r| r.header)),
+            Self::RangeStream(r) => {
+                r.iter().find_map(|m| m.range_response.as_ref().and_then(|r| r.header))
+            }
             Self::Put(r) => r.header,
             Self::DeleteRange(r) => r.header,
             Self::Txn(r) => r.header,
@@ -139,8 +139,7 @@ impl Answer {
                 *ours == theirs
             }
             (Self::Several(ours), Self::Several(theirs)) => {
-                ours.len() == theirs.len()
-                    && ours.iter().zip(theirs).all(|(a, b)| a.agrees_with(b))
+                ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| a.agrees_with(b))
             }
             (ours, theirs) => ours == theirs,
         }
@@ -181,8 +180,7 @@ fn mask_members(list: &mut MemberListResponse) {
 }
 
 fn without_port(url: &str) -> String {
-    url.rsplit_once(':')
-        .map_or_else(|| url.to_owned(), |(host, _port)| format!("{host}:PORT"))
+    url.rsplit_once(':').map_or_else(|| url.to_owned(), |(host, _port)| format!("{host}:PORT"))
 }
 
 fn mask_status(status: &mut StatusResponse) {

@@ -120,9 +120,9 @@ fn range_at(request: &mut RangeRequest, current: i64) {
 fn txn_at(request: &mut TxnRequest, current: i64) {
     for compare in &mut request.compare {
         match &mut compare.target_union {
-            Some(
-                TargetUnion::CreateRevision(revision) | TargetUnion::ModRevision(revision),
-            ) => resolve(revision, current),
+            Some(TargetUnion::CreateRevision(revision) | TargetUnion::ModRevision(revision)) => {
+                resolve(revision, current)
+            }
             Some(TargetUnion::Version(_) | TargetUnion::Value(_) | TargetUnion::Lease(_))
             | None => {}
         }

@@ -50,11 +50,7 @@ impl Finding {
 
     pub(super) fn streams(index: usize, stream: usize, ours: &Heard, theirs: &Heard) -> Self {
         let mut what = format!("watch stream {stream}");
-        let common = ours
-            .created
-            .iter()
-            .zip(&theirs.created)
-            .position(|(a, b)| a != b);
+        let common = ours.created.iter().zip(&theirs.created).position(|(a, b)| a != b);
         if let Some(nth) = common {
             let (a, b) = (&ours.created[nth], &theirs.created[nth]);
             what += &format!("\n create {nth}: ours {a:?}\n   etcd {b:?}");
@@ -96,13 +92,7 @@ fn difference(ours: &str, theirs: &str) -> String {
     let (a, b): (Vec<_>, Vec<_>) = (ours.lines().collect(), theirs.lines().collect());
     let head = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
     let most = a.len().min(b.len()) - head;
-    let tail = a
-        .iter()
-        .rev()
-        .zip(b.iter().rev())
-        .take(most)
-        .take_while(|(a, b)| a == b)
-        .count();
+    let tail = a.iter().rev().zip(b.iter().rev()).take(most).take_while(|(a, b)| a == b).count();
     let from = head.saturating_sub(3);
     let show = |lines: &[&str]| abridged(&lines[from..lines.len() - tail].join("\n    "), 2500);
     format!("  ours:\n    {}\n  etcd:\n    {}", show(&a), show(&b))
@@ -189,7 +179,7 @@ pub(super) async fn shrink(run: &Run, script: &[Call], outcome: &Outcome) -> Res
             let mut without = kept.clone();
             without.drain(from..(from + piece).min(kept.len()));
             runs += 1;
-            if !run.play(&without).await?.shows_like(first) {
+            if !run.play(&without, &[]).await?.shows_like(first) {
                 from += piece;
             } else {
                 kept = without;

@@ -11,6 +11,7 @@
 mod allowed;
 mod answer;
 mod call;
+mod crowd;
 mod finding;
 mod generate;
 mod run;
@@ -66,10 +67,8 @@ impl Options {
 
 /// Runs every seed and prints the findings as they come.
 pub(crate) async fn differential(mut options: Options) -> Result<Verdict> {
-    let Some(etcd) = options
-        .etcd
-        .take()
-        .or_else(|| std::env::var_os("ETCD_BIN").map(PathBuf::from))
+    let Some(etcd) =
+        options.etcd.take().or_else(|| std::env::var_os("ETCD_BIN").map(PathBuf::from))
     else {
         return Ok(Verdict::Unknown("no oracle: give --etcd or set ETCD_BIN".into()));
     };
@@ -80,7 +79,8 @@ pub(crate) async fn differential(mut options: Options) -> Result<Verdict> {
     for seed in options.seed..options.seed + options.seeds {
         let script = generate::script(seed, options.calls, release.dialect());
         let run = run::Run::new(&options.ours, &etcd, release, options.max_findings);
-        let outcome = run.play(&script).await?;
+        let crowd = crowd::scripts(seed, options.calls / 4);
+        let outcome = run.play(&script, &crowd).await?;
         println!("seed {seed}: {}", outcome.summary());
         for finding in &outcome.findings {
             println!("seed {seed} {finding}\n  replay: {}", options.replay(seed));

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::allowed::{Release, explain};
 use super::answer::Answer;
 use super::call::Call;
+use super::crowd;
 use super::finding::{Finding, Outcome};
 use super::target::Target;
 use crate::member::{Workspace, panics_in};
@@ -49,16 +50,11 @@ struct Pair<'a> {
 
 impl Run {
     pub(super) fn new(ours: &Path, etcd: &Path, release: Release, max_findings: usize) -> Self {
-        Self {
-            ours: ours.to_owned(),
-            etcd: etcd.to_owned(),
-            release,
-            max_findings,
-        }
+        Self { ours: ours.to_owned(), etcd: etcd.to_owned(), release, max_findings }
     }
 
-    /// Starts both servers on empty directories, plays the script, stops them.
-    pub(super) async fn play(&self, script: &[Call]) -> Result<Outcome> {
+    /// Starts both servers on empty directories, plays the script, then the crowd's, and stops them.
+    pub(super) async fn play(&self, script: &[Call], crowd: &[Vec<Call>]) -> Result<Outcome> {
         let workspace = Workspace::create("differential")?;
         let (ours, theirs) = tokio::try_join!(
             Target::start(&self.ours, workspace.path(), "ours"),
@@ -85,6 +81,9 @@ impl Run {
             let end = script.len();
             pair.step(end, Call::WatchSettle).await;
             pair.step(end, Call::HashKv(0)).await;
+            let crowd_findings = crowd::play(&mut pair.ours, &mut pair.theirs, crowd).await;
+            pair.outcome.calls += crowd.iter().map(Vec::len).sum::<usize>();
+            pair.outcome.findings.extend(crowd_findings);
         }
         let mut outcome = pair.outcome;
         let log = pair.ours.member.spec().log.clone();
@@ -124,7 +123,8 @@ impl Pair<'_> {
                 self.catching_up |= start > 0 && start <= self.current;
             }
             Call::HashKv(_)
-                if self.compacted.is_some() && !self.run.release.dialect().hash_after_compaction =>
+                if self.compacted.is_some()
+                    && !self.run.release.dialect().hash_after_compaction =>
             {
                 return;
             }
@@ -194,9 +194,7 @@ impl Pair<'_> {
         }
         if ours != theirs {
             self.diverged = true;
-            self.outcome
-                .findings
-                .push(Finding::streams(index, stream, &ours, &theirs));
+            self.outcome.findings.push(Finding::streams(index, stream, &ours, &theirs));
         }
     }
 

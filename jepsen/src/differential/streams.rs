@@ -31,11 +31,7 @@ const SENTINEL_ID: i64 = 1_000_000;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Told {
     Event(Event),
-    Canceled {
-        compact_revision: i64,
-        reason: String,
-        revision: Option<i64>,
-    },
+    Canceled { compact_revision: i64, reason: String, revision: Option<i64> },
     Progress(i64),
 }
 
@@ -90,11 +86,14 @@ impl State {
             return;
         }
         if response.canceled {
-            self.told(id, Told::Canceled {
-                compact_revision: response.compact_revision,
-                reason: response.cancel_reason,
-                revision,
-            });
+            self.told(
+                id,
+                Told::Canceled {
+                    compact_revision: response.compact_revision,
+                    reason: response.cancel_reason,
+                    revision,
+                },
+            );
             return;
         }
         if response.events.is_empty() && !response.fragment {
@@ -164,16 +163,12 @@ impl Stream {
             watch_id: SENTINEL_ID,
             ..WatchCreateRequest::default()
         };
-        requests
-            .send(request(RequestUnion::CreateRequest(sentinel)))
-            .await?;
+        requests.send(request(RequestUnion::CreateRequest(sentinel))).await?;
         let mut client = client.watch.clone();
-        let mut incoming = timeout(
-            Duration::from_secs(10),
-            client.watch(ReceiverStream::new(outgoing)),
-        )
-        .await??
-        .into_inner();
+        let mut incoming =
+            timeout(Duration::from_secs(10), client.watch(ReceiverStream::new(outgoing)))
+                .await??
+                .into_inner();
         let state = Arc::new(Mutex::new(State::default()));
         let changed = Arc::new(Notify::new());
         let (heard, heard_changed) = (Arc::clone(&state), Arc::clone(&changed));
@@ -234,8 +229,7 @@ impl Stream {
     pub(super) async fn create(&self, create: WatchCreateRequest) -> Result<()> {
         let before = self.state.lock().heard.created.len();
         self.send(RequestUnion::CreateRequest(create)).await?;
-        self.until("an answer to a create request", |s| s.heard.created.len() > before)
-            .await
+        self.until("an answer to a create request", |s| s.heard.created.len() > before).await
     }
 
     /// The ids that a cancel request would be answered for.
@@ -244,9 +238,7 @@ impl Stream {
         let created = state.heard.created.iter();
         let created = created.filter(|c| c.watch_id == id && !c.canceled).count();
         let ended_by_client = state.heard.watchers.get(&id).map_or(0, |told| {
-            told.iter()
-                .filter(|t| matches!(t, Told::Canceled { compact_revision: 0, .. }))
-                .count()
+            told.iter().filter(|t| matches!(t, Told::Canceled { compact_revision: 0, .. })).count()
         });
         created > ended_by_client
     }
@@ -259,8 +251,7 @@ impl Stream {
             told.iter().filter(|t| matches!(t, Told::Canceled { .. })).count()
         };
         let before = canceled(&self.state.lock());
-        self.send(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: id }))
-            .await?;
+        self.send(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: id })).await?;
         if !open {
             return Ok(());
         }
@@ -289,7 +280,55 @@ impl Stream {
 }
 
 fn request(union: RequestUnion) -> WatchRequest {
-    WatchRequest {
-        request_union: Some(union),
+    WatchRequest { request_union: Some(union) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::etcdserverpb::ResponseHeader;
+    use crate::pb::mvccpb::KeyValue;
+
+    fn response(header: i64, revisions: &[i64], fragment: bool) -> WatchResponse {
+        let event = |revision: &i64| Event {
+            kv: Some(KeyValue { mod_revision: *revision, ..KeyValue::default() }),
+            ..Event::default()
+        };
+        WatchResponse {
+            header: Some(ResponseHeader { revision: header, ..ResponseHeader::default() }),
+            fragment,
+            events: revisions.iter().map(event).collect(),
+            ..WatchResponse::default()
+        }
+    }
+
+    fn violations(responses: &[WatchResponse]) -> Vec<String> {
+        let mut state = State::default();
+        for response in responses {
+            state.hear(response.clone());
+        }
+        state.heard.violations
+    }
+
+    #[test]
+    fn one_response_per_revision_or_many_revisions_in_one_are_the_same() {
+        let (mut one, mut many) = (State::default(), State::default());
+        one.hear(response(3, &[2, 3], false));
+        many.hear(response(2, &[2], false));
+        many.hear(response(3, &[3], false));
+        assert_eq!(one.heard, many.heard);
+        assert!(one.heard.violations.is_empty());
+    }
+
+    #[test]
+    fn a_revision_split_over_two_responses_is_found_unless_fragmented() {
+        assert_eq!(violations(&[response(2, &[2], false), response(2, &[2], false)]).len(), 1);
+        assert!(violations(&[response(2, &[2], true), response(2, &[2], false)]).is_empty());
+    }
+
+    #[test]
+    fn events_out_of_order_or_above_their_header_are_found() {
+        assert_eq!(violations(&[response(3, &[3, 2], false)]).len(), 1);
+        assert_eq!(violations(&[response(2, &[3], false)]).len(), 1);
     }
 }

@@ -45,40 +45,34 @@ pub(super) struct Target {
 impl Target {
     pub(super) async fn start(binary: &Path, root: &Path, name: &str) -> Result<Self> {
         let spec = MemberSpec::single(binary, root, name)?;
-        let member = tokio::task::spawn_blocking(move || spec.start(Duration::from_secs(30))).await??;
+        let member =
+            tokio::task::spawn_blocking(move || spec.start(Duration::from_secs(30))).await??;
         let client = Client::connect(&member.spec().endpoint()).await?;
         let mut streams = Vec::new();
         for _ in 0..STREAMS {
             streams.push(Stream::open(&client).await?);
         }
-        Ok(Self {
-            member,
-            client,
-            streams,
-            keep_alives: None,
-        })
+        Ok(Self { member, client, streams, keep_alives: None })
     }
 
     /// Makes one call that is not about watching.
     pub(super) async fn call(&mut self, call: Call) -> Answer {
-        match timeout(ANSWER_DEADLINE, self.unary(call)).await {
+        match timeout(ANSWER_DEADLINE, self.make(call)).await {
             Ok(answer) => answer,
             Err(_) => Answer::Silent(format!("no answer within {ANSWER_DEADLINE:?}")),
         }
     }
 
-    fn unary(&mut self, call: Call) -> BoxFuture<'_, Answer> {
+    fn make(&mut self, call: Call) -> BoxFuture<'_, Answer> {
         let mut client = self.client.clone();
         async move {
             match call {
-                Call::Range(r) => answer(client.kv.range(r).await, Answer::Range),
-                Call::RangeStream(r) => range_stream(&mut client, r).await,
-                Call::Put(r) => answer(client.kv.put(r).await, Answer::Put),
-                Call::DeleteRange(r) => {
-                    answer(client.kv.delete_range(r).await, Answer::DeleteRange)
-                }
-                Call::Txn(r) => answer(client.kv.txn(r).await, Answer::Txn),
-                Call::Compact(r) => answer(client.kv.compact(r).await, Answer::Compact),
+                call @ (Call::Range(_)
+                | Call::RangeStream(_)
+                | Call::Put(_)
+                | Call::DeleteRange(_)
+                | Call::Txn(_)
+                | Call::Compact(_)) => unary(&client, call).await,
                 Call::Grant(r) => answer(client.lease.lease_grant(r).await, Answer::Grant),
                 Call::GrantAndRevoke(r) => grant_and_revoke(&mut client, r).await,
                 Call::Expire(put) => expire(&mut client, put).await,
@@ -87,10 +81,9 @@ impl Target {
                 Call::TimeToLive(r) => {
                     answer(client.lease.lease_time_to_live(r).await, Answer::TimeToLive)
                 }
-                Call::Leases => answer(
-                    client.lease.lease_leases(LeaseLeasesRequest {}).await,
-                    Answer::Leases,
-                ),
+                Call::Leases => {
+                    answer(client.lease.lease_leases(LeaseLeasesRequest {}).await, Answer::Leases)
+                }
                 Call::HashKv(revision) => answer(
                     client.maintenance.hash_kv(HashKvRequest { revision }).await,
                     Answer::HashKv,
@@ -99,10 +92,11 @@ impl Target {
                     client.cluster.member_list(MemberListRequest { linearizable }).await,
                     Answer::MemberList,
                 ),
-                Call::Status => answer(
-                    client.maintenance.status(StatusRequest {}).await,
-                    |status| Answer::Status(Box::new(status)),
-                ),
+                Call::Status => {
+                    answer(client.maintenance.status(StatusRequest {}).await, |status| {
+                        Answer::Status(Box::new(status))
+                    })
+                }
                 Call::WatchCreate(stream, request) => {
                     self.streams[stream].create(request).await.into()
                 }
@@ -147,18 +141,12 @@ impl Target {
         let Some(open) = &mut self.keep_alives else {
             return Err(Status::unavailable("keep-alive stream closed"));
         };
-        open.answers
-            .message()
-            .await?
-            .ok_or_else(|| Status::unavailable("keep-alive stream ended"))
+        open.answers.message().await?.ok_or_else(|| Status::unavailable("keep-alive stream ended"))
     }
 
     /// Moves the sentinel key, and answers when every stream has heard of it.
     pub(super) async fn settle(&mut self) -> Answer {
-        let put = PutRequest {
-            key: Bytes::from_static(SENTINEL_KEY),
-            ..PutRequest::default()
-        };
+        let put = PutRequest { key: Bytes::from_static(SENTINEL_KEY), ..PutRequest::default() };
         let answer = self.call(Call::Put(put)).await;
         let Some(revision) = answer.revision() else {
             return answer;
@@ -169,6 +157,20 @@ impl Target {
             }
         }
         answer
+    }
+}
+
+/// Makes one call of the KV service.
+pub(super) async fn unary(client: &Client, call: Call) -> Answer {
+    let mut client = client.clone();
+    match call {
+        Call::Range(r) => answer(client.kv.range(r).await, Answer::Range),
+        Call::RangeStream(r) => range_stream(&mut client, r).await,
+        Call::Put(r) => answer(client.kv.put(r).await, Answer::Put),
+        Call::DeleteRange(r) => answer(client.kv.delete_range(r).await, Answer::DeleteRange),
+        Call::Txn(r) => answer(client.kv.txn(r).await, Answer::Txn),
+        Call::Compact(r) => answer(client.kv.compact(r).await, Answer::Compact),
+        other => Answer::Silent(format!("not a call of the KV service: {other:?}")),
     }
 }
 
@@ -200,9 +202,7 @@ async fn range_stream(client: &mut Client, request: RangeRequest) -> Answer {
         }
         Ok(messages)
     }
-    collect(client, request)
-        .await
-        .map_or_else(Answer::from, Answer::RangeStream)
+    collect(client, request).await.map_or_else(Answer::from, Answer::RangeStream)
 }
 
 async fn revoke(client: &mut Client, id: i64) -> Answer {
@@ -231,14 +231,8 @@ async fn grant_and_revoke(client: &mut Client, request: LeaseGrantRequest) -> An
 
 async fn expire(client: &mut Client, put: PutRequest) -> Answer {
     let begun = Instant::now();
-    let grant = LeaseGrantRequest {
-        id: put.lease,
-        ttl: 1,
-    };
-    let read = RangeRequest {
-        key: put.key.clone(),
-        ..RangeRequest::default()
-    };
+    let grant = LeaseGrantRequest { id: put.lease, ttl: 1 };
+    let read = RangeRequest { key: put.key.clone(), ..RangeRequest::default() };
     let granted = answer(client.lease.lease_grant(grant).await, Answer::Grant);
     let written = answer(client.kv.put(put).await, Answer::Put);
     loop {

@@ -77,7 +77,8 @@ pub(super) async fn judge(client: &Client, told: &Told) -> Result<(Vec<String>, 
     }
     for increments in &told.counters {
         written_once(&truth, &increments.0, &mut findings, &mut summary);
-        summary.increments += increments.0.iter().filter(|s| s.acknowledged.is_some()).count() as u64;
+        summary.increments +=
+            increments.0.iter().filter(|s| s.acknowledged.is_some()).count() as u64;
     }
     counters_add_up(&truth, &mut findings);
     for rewrites in &told.rewrites {
@@ -153,9 +154,8 @@ async fn truth(client: &Client) -> Result<Truth> {
 }
 
 async fn history(client: &mut Client, revision: i64) -> Result<Vec<Seen1>> {
-    let mut everything = Everything::from(client, 1, false)
-        .await
-        .context("no watch for the history")?;
+    let mut everything =
+        Everything::from(client, 1, false).await.context("no watch for the history")?;
     let mut history = Vec::new();
     while history.last().map_or(1, |e: &Seen1| e.revision) < revision {
         let response = timeout(Duration::from_secs(10), everything.next())
@@ -252,11 +252,8 @@ fn history_explains_state(truth: &Truth, findings: &mut Vec<String>) {
             replayed.insert(event.key.clone(), (event.revision, event.version));
         }
     }
-    let state: BTreeMap<_, _> = truth
-        .state
-        .iter()
-        .map(|(key, kv)| (key.clone(), (kv.mod_revision, kv.version)))
-        .collect();
+    let state: BTreeMap<_, _> =
+        truth.state.iter().map(|(key, kv)| (key.clone(), (kv.mod_revision, kv.version))).collect();
     if state != replayed {
         findings.push(format!(
             "at revision {} the state has {} keys, the history says {}, or they differ",
@@ -284,5 +281,110 @@ fn heard_everything(truth: &Truth, seen: &Seen, findings: &mut Vec<String>) {
         && last.revision == next.revision
     {
         findings.push(format!("watcher: revision {} cut short", last.revision));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kv(key: &str, revision: i64, version: i64) -> KeyValue {
+        KeyValue {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            create_revision: revision,
+            mod_revision: revision,
+            version,
+            ..KeyValue::default()
+        }
+    }
+
+    fn event(key: &str, revision: i64, version: i64) -> Seen1 {
+        Seen1 {
+            revision,
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            deleted: false,
+            version,
+            value_len: 0,
+        }
+    }
+
+    fn truth(keys: &[(&str, i64, i64)]) -> Truth {
+        let state =
+            keys.iter().map(|(k, r, v)| (Bytes::copy_from_slice(k.as_bytes()), kv(k, *r, *v)));
+        Truth {
+            revision: keys.last().map_or(1, |(_, r, _)| *r),
+            state: state.collect(),
+            history: keys.iter().map(|(k, r, v)| event(k, *r, *v)).collect(),
+        }
+    }
+
+    fn sent(key: &str, acknowledged: Option<i64>) -> Sent {
+        Sent { key: key.to_owned(), value: Vec::new(), acknowledged }
+    }
+
+    fn once(truth: &Truth, sent: &Sent) -> Vec<String> {
+        let mut findings = Vec::new();
+        written_once(truth, std::slice::from_ref(sent), &mut findings, &mut Summary::default());
+        findings
+    }
+
+    #[test]
+    fn an_acknowledged_write_must_be_there_and_an_open_one_may() {
+        let truth = truth(&[("a", 2, 1)]);
+        assert!(once(&truth, &sent("a", Some(2))).is_empty());
+        assert!(once(&truth, &sent("a", None)).is_empty());
+        assert!(once(&truth, &sent("b", None)).is_empty());
+        assert!(once(&truth, &sent("b", Some(3)))[0].starts_with("lost"));
+    }
+
+    #[test]
+    fn a_write_applied_twice_or_moved_is_found() {
+        assert!(once(&truth(&[("a", 2, 2)]), &sent("a", None))[0].starts_with("applied twice"));
+        assert!(once(&truth(&[("a", 3, 1)]), &sent("a", Some(2)))[0].starts_with("moved"));
+    }
+
+    #[test]
+    fn a_counter_without_its_markers_is_found() {
+        let mut truth = truth(&[("marker/0/1/000000", 2, 1)]);
+        let mut counter = kv("counter/0", 2, 1);
+        counter.value = Bytes::from_static(b"2");
+        truth.state.insert(counter.key.clone(), counter);
+        let mut findings = Vec::new();
+        counters_add_up(&truth, &mut findings);
+        assert_eq!(findings, ["counter 0 is 2 with 1 markers"]);
+    }
+
+    #[test]
+    fn a_version_beyond_the_writes_sent_is_found() {
+        let rewrites = Rewrites { key: "rewrite/0".to_owned(), acknowledged: vec![2], open: 1 };
+        for (version, findings_expected) in [(1, 0), (2, 0), (3, 1)] {
+            let mut truth = truth(&[("rewrite/0", 2, version)]);
+            truth.state.insert("rewrite/0".into(), kv("rewrite/0", 2, version));
+            let mut findings = Vec::new();
+            versions_count_writes(&truth, &rewrites, &mut findings, &mut Summary::default());
+            assert_eq!(findings.len(), findings_expected, "version {version}: {findings:?}");
+        }
+    }
+
+    #[test]
+    fn a_watcher_that_missed_or_repeated_an_event_is_found() {
+        let truth = truth(&[("a", 2, 1), ("b", 3, 1), ("c", 4, 1)]);
+        let heard = |events: Vec<Seen1>| {
+            let seen = Seen { events, ..Seen::default() };
+            let mut findings = Vec::new();
+            heard_everything(&truth, &seen, &mut findings);
+            findings.len()
+        };
+        assert_eq!(heard(truth.history.clone()), 0);
+        assert_eq!(heard(truth.history[..2].to_vec()), 0);
+        assert_eq!(heard(vec![truth.history[0].clone(), truth.history[2].clone()]), 1);
+        assert_eq!(heard(vec![truth.history[0].clone(), truth.history[0].clone()]), 1);
+    }
+
+    #[test]
+    fn a_history_with_a_hole_is_found() {
+        let mut findings = Vec::new();
+        history_explains_state(&truth(&[("a", 2, 1), ("b", 4, 1)]), &mut findings);
+        assert_eq!(findings, ["history: revision 4 after 2"]);
     }
 }

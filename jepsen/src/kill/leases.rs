@@ -12,9 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Arena;
 use crate::client::Client;
-use crate::pb::etcdserverpb::{
-    LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest,
-};
+use crate::pb::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest};
 
 const TTL: Duration = Duration::from_secs(6);
 const HELD: Duration = Duration::from_secs(17);
@@ -52,18 +50,14 @@ pub(super) async fn hold(arena: Arena, worker: i64) -> Held {
 }
 
 async fn grant(client: &mut Client, id: i64, key: &str) -> bool {
-    let grant = LeaseGrantRequest {
-        ttl: TTL.as_secs() as i64,
-        id,
-    };
+    let grant = LeaseGrantRequest { ttl: TTL.as_secs() as i64, id };
     let put = PutRequest {
         key: Bytes::copy_from_slice(key.as_bytes()),
         lease: id,
         ..PutRequest::default()
     };
     let granted = timeout(PATIENCE, client.lease.lease_grant(grant)).await;
-    matches!(granted, Ok(Ok(_)))
-        && matches!(timeout(PATIENCE, client.kv.put(put)).await, Ok(Ok(_)))
+    matches!(granted, Ok(Ok(_))) && matches!(timeout(PATIENCE, client.kv.put(put)).await, Ok(Ok(_)))
 }
 
 /// Renews and looks for a while; `renewed` is when the last answered renewal was sent.
@@ -83,7 +77,10 @@ async fn one_lease(
             match renew(&mut client, id).await {
                 Some(0) => {
                     if sent.elapsed() + sent.duration_since(renewed) < TTL {
-                        held.early.push(format!("lease {id}: gone {:?} after its renewal", renewed.elapsed()));
+                        held.early.push(format!(
+                            "lease {id}: gone {:?} after its renewal",
+                            renewed.elapsed()
+                        ));
                     }
                     return;
                 }
@@ -98,10 +95,8 @@ async fn one_lease(
                 },
             }
         }
-        let read = RangeRequest {
-            key: Bytes::copy_from_slice(key.as_bytes()),
-            ..RangeRequest::default()
-        };
+        let read =
+            RangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..RangeRequest::default() };
         if let Ok(Ok(answer)) = timeout(PATIENCE, client.kv.range(read)).await {
             held.looks += 1;
             if answer.get_ref().count == 0 {

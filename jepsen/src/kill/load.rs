@@ -64,11 +64,7 @@ pub(super) async fn puts(arena: Arena, seed: u64, worker: u64) -> Puts {
             let value: Vec<u8> = (0..length).map(|_| rng.random()).collect();
             let acknowledged = put(&mut client, &key, value.clone()).await;
             let lost = acknowledged.is_none();
-            told.0.push(Sent {
-                key,
-                value,
-                acknowledged,
-            });
+            told.0.push(Sent { key, value, acknowledged });
             if lost || arena.over() {
                 break;
             }
@@ -79,10 +75,7 @@ pub(super) async fn puts(arena: Arena, seed: u64, worker: u64) -> Puts {
 }
 
 pub(super) async fn rewrites(arena: Arena, worker: usize) -> Rewrites {
-    let mut told = Rewrites {
-        key: format!("rewrite/{worker}"),
-        ..Rewrites::default()
-    };
+    let mut told = Rewrites { key: format!("rewrite/{worker}"), ..Rewrites::default() };
     while let Some(mut client) = arena.client().await {
         while !arena.over() {
             match put(&mut client, &told.key, b"x".to_vec()).await {
@@ -118,11 +111,7 @@ pub(super) async fn increments(arena: Arena, seed: u64, worker: u64) -> Incremen
                 Increment::Raced => {}
                 Increment::NotSent => break,
                 Increment::Lost => {
-                    told.0.push(Sent {
-                        key: marker,
-                        value: Vec::new(),
-                        acknowledged: None,
-                    });
+                    told.0.push(Sent { key: marker, value: Vec::new(), acknowledged: None });
                     break;
                 }
             }
@@ -143,10 +132,7 @@ enum Increment {
 
 async fn increment(client: &mut Client, counter: usize, marker: &str) -> Increment {
     let key = Bytes::from(counter_key(counter));
-    let read = RangeRequest {
-        key: key.clone(),
-        ..RangeRequest::default()
-    };
+    let read = RangeRequest { key: key.clone(), ..RangeRequest::default() };
     let Ok(Ok(read)) = timeout(PATIENCE, client.kv.range(read)).await else {
         return Increment::NotSent;
     };
@@ -156,11 +142,7 @@ async fn increment(client: &mut Client, counter: usize, marker: &str) -> Increme
         (text.parse::<u64>().unwrap_or(0), kv.mod_revision)
     });
     let write = |key: Bytes, value: Bytes| RequestOp {
-        request: Some(Request::RequestPut(PutRequest {
-            key,
-            value,
-            ..PutRequest::default()
-        })),
+        request: Some(Request::RequestPut(PutRequest { key, value, ..PutRequest::default() })),
     };
     let txn = TxnRequest {
         compare: vec![Compare {

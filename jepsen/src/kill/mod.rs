@@ -95,7 +95,9 @@ impl Load {
     fn start(arena: &Arena, seed: u64) -> Self {
         Self {
             puts: (0..4).map(|n| tokio::spawn(load::puts(arena.clone(), seed, n))).collect(),
-            counters: (0..3).map(|n| tokio::spawn(load::increments(arena.clone(), seed, n))).collect(),
+            counters: (0..3)
+                .map(|n| tokio::spawn(load::increments(arena.clone(), seed, n)))
+                .collect(),
             rewrites: (0..2).map(|n| tokio::spawn(load::rewrites(arena.clone(), n))).collect(),
             leases: (0..3).map(|n| tokio::spawn(leases::hold(arena.clone(), n))).collect(),
             watchers: (0..3).map(|n| tokio::spawn(watchers::watch(arena.clone(), n))).collect(),
@@ -126,10 +128,7 @@ pub(crate) async fn kill(options: Options) -> Result<Verdict> {
     let mut spec = MemberSpec::single(&options.ours, workspace.path(), "member")?;
     spec.extra.clone_from(&options.flags);
     let member = start(spec.clone()).await?;
-    let arena = Arena {
-        endpoint: spec.endpoint(),
-        over: Arc::new(AtomicBool::new(false)),
-    };
+    let arena = Arena { endpoint: spec.endpoint(), over: Arc::new(AtomicBool::new(false)) };
     let load = Load::start(&arena, options.seed);
     let (member, restarts) = hurt(member, &options).await?;
     arena.over.store(true, Ordering::Relaxed);

@@ -63,9 +63,7 @@ impl Everything {
             prev_kv,
             ..WatchCreateRequest::default()
         };
-        let create = WatchRequest {
-            request_union: Some(RequestUnion::CreateRequest(create)),
-        };
+        let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         requests.send(create).await.ok()?;
         let opened = timeout(PATIENCE, client.watch.watch(ReceiverStream::new(outgoing))).await;
         let responses = opened.ok()?.ok()?.into_inner();
@@ -94,7 +92,8 @@ pub(super) async fn watch(arena: Arena, worker: u64) -> Seen {
                 Ok(Some(response)) => response,
             };
             if response.canceled {
-                seen.faults.push(format!("watch from {next} cancelled: {}", response.cancel_reason));
+                seen.faults
+                    .push(format!("watch from {next} cancelled: {}", response.cancel_reason));
                 return seen;
             }
             for event in response.events {
