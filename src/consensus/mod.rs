@@ -59,6 +59,8 @@ pub use self::error::{ProposeError, ReadIndexError, StartError};
 pub use self::leader::LeaderView;
 pub use self::network::{BadFrame, Lane, NoPeers, Purpose, Transport, TransportError};
 pub use self::runtime::Timing;
+#[cfg(feature = "simulation")]
+pub use self::runtime::seeded;
 pub use self::types::{AppliedSink, Fatal};
 
 type Raft = openraft::Raft<TypeConfig, MachineAdapter>;

@@ -7,6 +7,12 @@ use openraft::{Config, SnapshotPolicy};
 
 use super::error::StartError;
 
+/// Runs `life` with openraft's chance (election timeouts) drawn from `seed`.
+#[cfg(feature = "simulation")]
+pub fn seeded<F: Future>(seed: u64, life: F) -> impl Future<Output = F::Output> {
+    super::types::Runtime::scope(seed, life)
+}
+
 /// How a group keeps time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {

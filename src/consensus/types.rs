@@ -28,7 +28,7 @@ impl openraft::RaftTypeConfig for TypeConfig {
     type Vote = openraft::Vote<Self::LeaderId>;
     type Payload = openraft::EntryPayload<Proposal, u64, PeerNode>;
     type Entry = openraft::Entry<CommittedLeader, Self::Payload>;
-    type AsyncRuntime = openraft_rt_tokio::TokioRuntime;
+    type AsyncRuntime = Runtime;
     type Responder<T>
         = OneshotResponder<Self, T>
     where
@@ -39,6 +39,11 @@ impl openraft::RaftTypeConfig for TypeConfig {
         T: OptionalSend + 'static;
     type ErrorSource = BoxedErrorSource;
 }
+
+#[cfg(not(feature = "simulation"))]
+type Runtime = openraft_rt_tokio::TokioRuntime;
+#[cfg(feature = "simulation")]
+pub(crate) type Runtime = openraft_rt::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
 
 pub(crate) type CommittedLeader = openraft::vote::leader_id_std::CommittedLeaderId<u64>;
 pub(crate) type RaftLogId = openraft::LogId<CommittedLeader>;

@@ -57,7 +57,7 @@ const ROOT_MODULES: [&str; 9] =
     ["support", "storage", "consensus", "keyspace", "host", "fleet", "service", "embed", "cli"];
 
 /// Every name of a higher floor, or of a library that does not belong on this one.
-pub fn check(file: &SourceFile) -> Vec<Fault> {
+pub(crate) fn check(file: &SourceFile) -> Vec<Fault> {
     let Some(place) = file.name.strip_prefix("src/") else { return Vec::new() };
     if let Some(core) = place.strip_prefix("core/") {
         return check_core(file, core);

@@ -13,7 +13,7 @@ const LONG_FILES: [(&str, usize); 0] = [];
 /// Functions that are longer today: file, name, lines.
 const LONG_FUNCTIONS: [(&str, &str, usize); 0] = [];
 
-pub fn check(files: &[SourceFile]) -> Vec<Fault> {
+pub(crate) fn check(files: &[SourceFile]) -> Vec<Fault> {
     files
         .iter()
         .filter(|file| !file.is_test())

@@ -1,19 +1,19 @@
 //! A source file as the rules see it: comments and strings blanked, test modules marked.
 
 /// One file of source.
-pub struct SourceFile {
+pub(crate) struct SourceFile {
     /// Its path from the project's root.
-    pub name: String,
+    pub(crate) name: String,
     /// As it stands on disk.
-    pub text: String,
+    pub(crate) text: String,
     /// The same lines, with comments and the insides of strings blanked.
-    pub code: Vec<String>,
+    pub(crate) code: Vec<String>,
     /// Made by a generator.
-    pub generated: bool,
+    pub(crate) generated: bool,
 }
 
 impl SourceFile {
-    pub fn new(name: &str, text: &str) -> Self {
+    pub(crate) fn new(name: &str, text: &str) -> Self {
         SourceFile {
             name: name.to_owned(),
             text: text.to_owned(),
@@ -23,14 +23,14 @@ impl SourceFile {
     }
 
     /// It holds only tests.
-    pub fn is_test(&self) -> bool {
+    pub(crate) fn is_test(&self) -> bool {
         self.name.ends_with("_test.rs")
             || self.name.ends_with("tests.rs")
             || self.name.contains("/tests/")
     }
 
     /// The first line (from 0) of a trailing `#[cfg(test)] mod tests`, or the number of lines.
-    pub fn end_of_code(&self) -> usize {
+    pub(crate) fn end_of_code(&self) -> usize {
         (0..self.code.len())
             .find(|&i| {
                 self.code[i].trim() == "#[cfg(test)]"
