@@ -26,12 +26,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
 
 use crate::powerfs::image::NameSync;
 use crate::powerfs::odds::NameSurvival;
 use crate::verdict::Verdict;
 
 use self::life::Run;
+
+/// A signal that was sent together with what went wrong has come after so long.
+const SIGNAL_DELAY: Duration = Duration::from_millis(100);
 
 /// The command's.
 #[derive(Debug, Clone, clap::Args)]
@@ -69,6 +73,9 @@ pub(crate) struct Options {
     /// An aimed cut falls within so many changes of such files.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) aim_calls_max: u64,
+    /// An aimed cut waits so long for such a change.
+    #[arg(long, default_value_t = 3000)]
+    pub(crate) aim_ms_max: u64,
     /// How many in 100 cuts fall while the server starts.
     #[arg(long, default_value_t = 10)]
     pub(crate) startup_percent: u32,
@@ -140,6 +147,13 @@ async fn interrupted() -> std::io::Result<()> {
     }
 }
 
+fn interruption(signal: std::io::Result<()>, run: Run) -> Result<Verdict> {
+    signal.context("cannot wait for signals")?;
+    let verdict = Verdict::Unknown(format!("interrupted, {}", run.tally));
+    run.discard()?;
+    Ok(verdict)
+}
+
 /// Runs the cuts and judges.
 ///
 /// # Errors
@@ -148,16 +162,19 @@ pub(crate) async fn powercut(options: Options) -> Result<Verdict> {
     ensure!(options.server.is_file(), "no server at {}", options.server.display());
     let cuts = options.cuts;
     let mut run = Run::new(options.clone())?;
+    let mut stop = std::pin::pin!(interrupted());
     for life in 0..=cuts {
         let findings = tokio::select! {
+            biased;
+            signal = &mut stop => return interruption(signal, run),
             findings = Box::pin(run.life(life, life == cuts)) => findings,
-            signal = interrupted() => {
-                signal?;
-                return Ok(Verdict::Unknown(format!("interrupted, {}", run.tally)));
-            }
         };
         let findings = findings.with_context(|| format!("life {life}, {}", run.tally))?;
         if !findings.is_empty() {
+            // A signal to the whole process group ends the server before it ends us.
+            if let Ok(signal) = timeout(SIGNAL_DELAY, &mut stop).await {
+                return interruption(signal, run);
+            }
             run.report_failure(life)?;
             return Ok(Verdict::of(findings));
         }

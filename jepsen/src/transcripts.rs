@@ -253,7 +253,8 @@ impl<'a> Session<'a> {
         let output = child.wait_with_output()?;
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
         text.push_str(&plain_errors(&String::from_utf8_lossy(&output.stderr)));
-        Ok((text.lines().map(str::to_owned).collect(), output.status.code().unwrap_or(-1)))
+        let lines = text.lines().map(|line| shown(line).to_owned()).collect();
+        Ok((lines, output.status.code().unwrap_or(-1)))
     }
 
     fn background(&self, command: &str, input: &[String]) -> Result<Background> {
@@ -261,6 +262,8 @@ impl<'a> Session<'a> {
         let mut stdin = child.stdin.take().context("a piped input")?;
         for line in input {
             writeln!(stdin, "{line}")?;
+            // A watcher is caught up every 100 ms, and tells no progress before.
+            std::thread::sleep(Duration::from_millis(400));
         }
         let printed = Arc::new(Mutex::new(String::new()));
         let streams: [Box<dyn std::io::Read + Send>; 2] = [
@@ -376,10 +379,16 @@ fn fit(template: &str, line: &str, words: &mut Words) -> bool {
     false
 }
 
+/// What a terminal shows of a line that was drawn over: a progress bar's last state.
+fn shown(line: &str) -> &str {
+    line.rsplit('\r').next().unwrap_or(line)
+}
+
 /// The client's own retry log lines go: they tell addresses and attempts.
 fn plain_errors(text: &str) -> String {
     text.lines()
         .filter(|line| !line.starts_with("{\"level\":"))
+        .map(shown)
         .flat_map(|line| [line, "\n"])
         .collect()
 }

@@ -56,6 +56,10 @@ const EXIT_USAGE: u8 = 2;
 
 /// Reads arguments (the program's name first) and variables.
 pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
+    if let Some(word @ ("gateway" | "grpc-proxy")) = arguments.get(1).map(String::as_str) {
+        let why = format!("{word} is not supported yet: this program is a server");
+        return failed(&early_log(), arguments, &why);
+    }
     let mut flags = settings::defaults();
     let leftover = match flags.parse(arguments.get(1..).unwrap_or_default()) {
         Ok(leftover) => leftover,

@@ -1,7 +1,5 @@
 //! The lines that say how a server was started; operators and tests read their fields.
 
-use std::time::Duration;
-
 use quorate_core::api::ids::MemberId;
 
 use super::config::Config;
@@ -66,7 +64,7 @@ pub(super) fn starting(config: &Config, restarted: bool, initial_cluster: &str) 
         "auto-compaction-retention" = cluster.auto_compaction_retention,
         "max-learners" = cluster.learners_max,
         "warning-unary-request-duration" = %member.warn_unary,
-        "watch-progress-notify-interval" = ?Duration::from(member.watch_progress_interval.to_std()),
+        "watch-progress-notify-interval" = %member.watch_progress_interval,
         "starting an etcd server: further settings"
     );
 }

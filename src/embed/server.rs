@@ -332,3 +332,7 @@ async fn elected(keyspace: &crate::keyspace::Keyspace) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+#[cfg(test)]
+#[path = "server_test.rs"]
+mod tests;

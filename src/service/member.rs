@@ -31,13 +31,13 @@ impl Seat for Member {
     }
 
     fn has_leader(&self) -> bool {
-        self.keyspace.status().leader.is_some()
+        self.keyspace.leader_view().leader().is_some()
     }
 }
 
 impl Probe for Member {
     fn alarms(&self) -> Vec<pb::AlarmMember> {
-        self.keyspace.status().alarms
+        self.keyspace.alarms()
     }
 
     fn has_leader(&self) -> bool {

@@ -44,7 +44,6 @@ pub use self::metrics::JournalFigures;
 use self::metrics::ServerMetrics;
 use self::watch::WatchService;
 use crate::keyspace::Keyspace;
-use quorate_core::api::ids::MemberId;
 
 /// What the floor is told at the start.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +79,7 @@ impl Desk {
         serving: signal::Receiver<bool>,
         journal: &JournalFigures,
     ) -> Desk {
-        let id = MemberId(keyspace.header().member_id);
+        let id = keyspace.config().member_id;
         let metrics = Arc::new(ServerMetrics::new(id, &settings.gates, journal));
         let counts = Arc::new(GrpcCounts::new(metrics.registry(), settings.extensive_metrics));
         let member = Arc::new(Member::new(keyspace.clone(), Arc::clone(&metrics)));

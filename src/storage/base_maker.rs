@@ -84,7 +84,7 @@ impl Upkeep {
         }
         let grown = self.shared.meter.since_base.load(Ordering::Relaxed);
         let limit = base_len.max(self.shared.options.base_after_bytes);
-        grown > limit || self.shared.orders.lock().base_wanted
+        grown > limit || self.shared.orders.lock().base_wanted || self.shared.log.pins_oldest()
     }
 
     /// Takes the outcome of a base that has been written.

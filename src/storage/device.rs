@@ -8,7 +8,8 @@
 //!
 //! **Assumed of the device** (journal rule 11): a 4 KiB page that was synced is kept whole or reported bad; a page
 //! written and not synced is kept, lost or left as it was before, each by itself; names change only as
-//! [`LogDevice::sync_dir`] orders them. A device that answers a sync before the bytes are safe is out of scope.
+//! [`LogDevice::sync_dir`] orders them, and a change that failed to sync may still become durable by a later one.
+//! A device that answers a sync before the bytes are safe is out of scope.
 
 use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
@@ -27,6 +28,8 @@ pub trait LogFile: Send + Sync + Debug {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Returns when every byte written before is on the disk (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
+    /// Cuts the file off after `size` bytes. When that is durable is left open.
+    fn shrink(&self, size: u64) -> io::Result<()>;
     /// Asks for `len` bytes from `offset` on to be written to the disk, and does not wait; a hint.
     fn push_out(&self, _offset: u64, _len: u64) -> io::Result<()> {
         Ok(())
@@ -101,6 +104,10 @@ impl LogFile for File {
 
     fn sync_data(&self) -> io::Result<()> {
         File::sync_data(self)
+    }
+
+    fn shrink(&self, size: u64) -> io::Result<()> {
+        self.set_len(size)
     }
 
     fn push_out(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -137,6 +137,8 @@ fn start(
     begun: Begun,
 ) -> Result<Store, OpenError> {
     let runner = options.runner;
+    let meter = Meter::default();
+    Meter::add(&meter.since_base, unbased_bytes(&log, state, begun.applied));
     let shared = Arc::new(Shared {
         log,
         engine: RwLock::new(engine),
@@ -151,7 +153,7 @@ fn start(
         growth_refused: Mutex::new(None),
         room: Notify::new(),
         base: Mutex::new(state.base.clone()),
-        meter: Meter::default(),
+        meter,
         options,
     });
     let upkeep = Upkeep {
@@ -173,6 +175,18 @@ fn start(
         }
     };
     Ok(Store { shared, upkeep })
+}
+
+/// Bytes of the journal's entries above the base that the state store has already; what is applied later counts
+/// itself.
+fn unbased_bytes(log: &GroupLog, state: &GroupState, applied: Option<LogId>) -> u64 {
+    let next = |id: Option<LogId>| id.map_or(0, |id| id.index + 1);
+    let (first, last) = (next(state.purged), next(state.last));
+    let (base, applied) = (next(state.base.as_ref().map(|base| base.at)), next(applied));
+    let share = applied.saturating_sub(base.max(first));
+    let bytes = u128::from(log.retained_bytes()) * u128::from(share);
+    let entries = u128::from(last.saturating_sub(first).max(1));
+    u64::try_from(bytes / entries).unwrap_or(u64::MAX)
 }
 
 fn replay_target(

@@ -61,7 +61,8 @@ pub struct StoreOptions {
     pub purge_behind_base: bool,
     /// Apply the whole journal, not only up to the commit index: right only for a group of a single voter.
     pub single_voter: bool,
-    /// Growth is refused while less than this and the next base's size is free on the disk, in bytes.
+    /// Growth is refused while the disk has less than two segments of the journal, the last base's size and this
+    /// many bytes free.
     pub reserve_bytes: u64,
     /// Where time is read.
     pub clock: Arc<dyn Clock>,
@@ -86,7 +87,7 @@ impl StoreOptions {
             base_after_bytes: 64 << 20,
             purge_behind_base: true,
             single_voter: false,
-            reserve_bytes: 128 << 20,
+            reserve_bytes: 16 << 20,
             clock: Arc::new(SystemClock::default()),
         }
     }

@@ -211,28 +211,28 @@ impl Upkeep {
         self.shared.room.notify_waiters();
     }
 
-    /// Refuses growth while the disk is too full for the journal and the next base.
+    /// Refuses growth while the disk has no room for the journal's next segments and the next base.
     fn watch_disk(&self) {
         let options = &self.shared.options;
-        let Ok(free) = options.device.free_space() else {
-            return;
-        };
         let base = self.shared.base.lock().as_ref().map_or(0, |base| base.len);
-        let needed = options.reserve_bytes.saturating_add(base);
+        let reserve = options.reserve_bytes.saturating_add(base);
         let mut refused = self.shared.growth_refused.lock();
-        if free < needed {
-            if refused.is_none() {
-                tracing::warn!(
-                    group = options.group.0,
-                    free,
-                    needed,
-                    "the disk is nearly full: growth is refused"
-                );
-            }
-            *refused = Some(format!("{free} bytes free on the disk, {needed} are kept in reserve"));
-        } else if refused.is_some() && free > needed + needed / 8 {
-            tracing::info!(group = options.group.0, free, "the disk has room again");
-            *refused = None;
+        // Once refused, an eighth more must be free before growth goes on.
+        let asked = if refused.is_some() { reserve + reserve / 8 } else { reserve };
+        let short = self.shared.log.growth_refused(asked);
+        if short == refused.is_some() {
+            return;
+        }
+        *refused = short.then(|| {
+            format!("the disk has less than {reserve} bytes beside the journal's reserve")
+        });
+        match &*refused {
+            Some(reason) => tracing::warn!(
+                group = options.group.0,
+                reason,
+                "the disk is nearly full: growth is refused"
+            ),
+            None => tracing::info!(group = options.group.0, "the disk has room again"),
         }
     }
 

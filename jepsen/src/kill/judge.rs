@@ -157,10 +157,10 @@ async fn history(client: &mut Client, revision: i64) -> Result<Vec<Seen1>> {
         .await
         .context("no watch for the history")?;
     let mut history = Vec::new();
-    while history.last().is_none_or(|e: &Seen1| e.revision < revision) {
+    while history.last().map_or(1, |e: &Seen1| e.revision) < revision {
         let response = timeout(Duration::from_secs(10), everything.next())
             .await
-            .context("the history stopped")?
+            .with_context(|| format!("the history stopped below {revision}"))?
             .context("the history's watch broke")?;
         ensure!(!response.canceled, "the history's watch was cancelled");
         history.extend(response.events.into_iter().map(Seen1::from));

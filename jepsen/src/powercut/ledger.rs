@@ -111,9 +111,9 @@ impl Ledger {
         self.answered(revision);
     }
 
-    /// Marks every key of a life that is there as leaving, and says how many they are.
-    pub(crate) fn life_leaving(&mut self, life: u32) -> i64 {
-        let of_life = self.keys.values_mut().filter(|record| record.life == life);
+    /// Marks every key of a life and of those before it as leaving, and says how many there are.
+    pub(crate) fn lives_leaving(&mut self, last: u32) -> i64 {
+        let of_life = self.keys.values_mut().filter(|record| record.life <= last);
         let mut count = 0;
         for record in of_life.filter(|record| record.standing == Standing::Held) {
             record.standing = Standing::Leaving;
@@ -122,8 +122,8 @@ impl Ledger {
         count
     }
 
-    pub(crate) fn life_gone(&mut self, life: u32, revision: i64) {
-        self.keys.retain(|_, record| record.life != life);
+    pub(crate) fn lives_gone(&mut self, last: u32, revision: i64) {
+        self.keys.retain(|_, record| record.life > last);
         self.answered(revision);
     }
 

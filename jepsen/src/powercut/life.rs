@@ -90,12 +90,13 @@ impl Run {
         let latency = Duration::from_micros(self.options.sync_latency_us);
         let fs = PowerFs::mount(self.disk.clone(), &self.mount_point(), latency)
             .context("cannot mount the disk: FUSE needs root or fusermount3")?;
-        let findings = match plan.when {
-            When::Startup { calls } if !last => {
-                self.start_and_cut(&fs, &plan, calls);
+        let findings = match &plan.when {
+            When::Startup(trap) if !last => {
+                fs.with(|image| image.arm(trap.clone()));
+                self.start_and_cut(&fs, &plan);
                 Vec::new()
             }
-            When::Startup { .. } | When::Time | When::Calls { .. } | When::Aimed { .. } => {
+            When::Startup(_) | When::Time | When::Calls(_) | When::Aimed { .. } => {
                 self.serve_and_cut(&fs, &plan, number, last).await?
             }
         };
@@ -108,13 +109,12 @@ impl Run {
     }
 
     /// The power goes while the server starts, or right after.
-    fn start_and_cut(&mut self, fs: &PowerFs, plan: &Plan, calls: u64) {
-        fs.with(|image| image.arm(Vec::new(), calls));
+    fn start_and_cut(&mut self, fs: &PowerFs, plan: &Plan) {
         // A server that cannot start without power is right; what it left is for the next life to show.
         let started = block_in_place(|| self.spec.start(STARTUP_CUT_DEADLINE));
         fs.with(Image::freeze);
         drop(started);
-        self.tally.cut(plan.when, true);
+        self.tally.cut(&plan.when, true);
     }
 
     async fn serve_and_cut(
@@ -153,18 +153,18 @@ impl Run {
     /// Waits for the moment of the plan.
     async fn cut(&mut self, fs: &PowerFs, plan: &Plan) {
         let mut wait = plan.life;
-        match plan.when {
-            When::Calls { calls } => fs.with(|image| image.arm(Vec::new(), calls)),
-            When::Aimed { after, calls } => {
-                sleep(after).await;
-                wait = plan.life.saturating_sub(after);
-                fs.with(|image| image.arm(self.options.aim.clone(), calls));
+        match &plan.when {
+            When::Calls(trap) => fs.with(|image| image.arm(trap.clone())),
+            When::Aimed { after, trap } => {
+                sleep(*after).await;
+                wait = plan.life.saturating_sub(*after);
+                fs.with(|image| image.arm(trap.clone()));
             }
-            When::Startup { .. } | When::Time => {}
+            When::Startup(_) | When::Time => {}
         }
         let sprung = block_in_place(|| fs.wait_for_cut(wait));
         fs.with(Image::freeze);
-        self.tally.cut(plan.when, sprung);
+        self.tally.cut(&plan.when, sprung);
     }
 
     fn check_rebuilds(&mut self, member: &Member) -> Result<Vec<String>> {

@@ -255,7 +255,7 @@ async fn put(shared: Shared, key: Bytes, lease: i64) -> bool {
     true
 }
 
-/// Deletes the keys of a life long ago, then compacts once to a revision of an earlier life.
+/// Deletes the keys of lives long ago, then compacts once to a revision of an earlier life.
 async fn sweep_and_compact(mut shared: Shared, mut rng: StdRng) -> Vec<String> {
     let before = shared.ledger.lock().revision;
     let mut findings = sweep(&shared).await;
@@ -286,24 +286,24 @@ async fn sweep(shared: &Shared) -> Vec<String> {
     let Some(old) = shared.life.checked_sub(LIVES_KEPT) else {
         return Vec::new();
     };
-    let there = shared.ledger.lock().life_leaving(old);
+    let there = shared.ledger.lock().lives_leaving(old);
     if there == 0 {
         return Vec::new();
     }
     let request = DeleteRangeRequest {
-        key: Bytes::from(format!("{FIRST}{old:06}/")),
-        range_end: Bytes::from(format!("{FIRST}{old:06}0")),
+        key: Bytes::from_static(FIRST.as_bytes()),
+        range_end: Bytes::from(format!("{FIRST}{:06}/", old + 1)),
         prev_kv: false,
     };
     let mut kv = shared.client.kv.clone();
     let Some(response) = shared.answer(kv.delete_range(request)).await else {
         return Vec::new();
     };
-    shared.ledger.lock().life_gone(old, revision(response.header));
+    shared.ledger.lock().lives_gone(old, revision(response.header));
     if response.deleted == there {
         return Vec::new();
     }
-    vec![format!("life {old}: a sweep deleted {} keys of {there}", response.deleted)]
+    vec![format!("a sweep up to life {old} deleted {} keys of {there}", response.deleted)]
 }
 
 /// Takes HashKV at acknowledged revisions, a few in each life.

@@ -6,18 +6,19 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::Options;
+use crate::powerfs::trap::Armed;
 
 /// The moment of a cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum When {
-    /// At this changing call since the process started: while it recovers.
-    Startup { calls: u64 },
-    /// After this time under load.
+    /// At a changing call since the process started: while it recovers.
+    Startup(Armed),
+    /// When the time under load is over.
     Time,
-    /// At this changing call under load: between a write and its sync, say.
-    Calls { calls: u64 },
-    /// After a while, at this changing call on a path with one of the aimed-at patterns.
-    Aimed { after: Duration, calls: u64 },
+    /// At a changing call under load: between a write and its sync, say.
+    Calls(Armed),
+    /// After a while, at a changing call on a path with an aimed-at pattern, or soon after it.
+    Aimed { after: Duration, trap: Armed },
 }
 
 /// One life's.
@@ -41,10 +42,11 @@ impl Plan {
         let longest = options.life_ms_max.max(options.life_ms_min + 1);
         let ms = rng.random_range(options.life_ms_min..longest);
         let when = when(options, &mut rng, ms);
+        let aimed = matches!(when, When::Aimed { .. });
         Self {
             seed,
             when,
-            life: Duration::from_millis(ms),
+            life: Duration::from_millis(if aimed { ms.max(options.aim_ms_max) } else { ms }),
             linger: Duration::from_millis(rng.random_range(0..20)),
             power: options.state_glob.is_none() || rng.random_bool(0.5),
             rng,
@@ -54,22 +56,29 @@ impl Plan {
 
 fn when(options: &Options, rng: &mut StdRng, life_ms: u64) -> When {
     if rng.random_range(0..100) < options.startup_percent {
-        return When::Startup { calls: calls(rng, 8) };
+        return When::Startup(any_call(rng, 8));
     }
     if !options.aim.is_empty() && rng.random_range(0..100) < options.aim_percent {
+        let pattern = options.aim[rng.random_range(0..options.aim.len())].clone();
         let after = Duration::from_millis(rng.random_range(0..=life_ms / 2));
-        return When::Aimed { after, calls: rng.random_range(1..=options.aim_calls_max) };
+        let matching = rng.random_range(1..=options.aim_calls_max);
+        let then = if rng.random_bool(0.5) { 0 } else { magnitude(rng, 5) };
+        return When::Aimed { after, trap: Armed { pattern, matching, then } };
     }
     if rng.random_bool(0.5) {
-        return When::Calls { calls: calls(rng, 11) };
+        return When::Calls(any_call(rng, 11));
     }
     When::Time
 }
 
-/// A number of calls whose magnitude, below 2 to the `bits`, is drawn first: what servers do differs that much.
-fn calls(rng: &mut StdRng, bits: u32) -> u64 {
-    let magnitude = rng.random_range(0..bits);
-    rng.random_range(1..=1 << magnitude)
+fn any_call(rng: &mut StdRng, bits: u32) -> Armed {
+    Armed { pattern: String::new(), matching: 0, then: magnitude(rng, bits) }
+}
+
+/// A number whose magnitude, below 2 to the `bits`, is drawn first: what servers do in a while differs that much.
+fn magnitude(rng: &mut StdRng, bits: u32) -> u64 {
+    let bits = rng.random_range(0..bits);
+    rng.random_range(1..=1 << bits)
 }
 
 /// A seed for each life that has nothing to do with its neighbours' (splitmix64's finaliser).

@@ -1,5 +1,6 @@
 //! What a run did, for the report.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::check::Checked;
@@ -13,7 +14,8 @@ pub(crate) struct Tally {
     pub(crate) at_startup: u32,
     pub(crate) by_time: u32,
     pub(crate) by_calls: u32,
-    pub(crate) aimed: u32,
+    /// By the pattern aimed at.
+    pub(crate) aimed: BTreeMap<String, u32>,
     pub(crate) losses: Losses,
     /// Writes that were answered.
     pub(crate) acknowledged: u64,
@@ -28,13 +30,15 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Counts a cut; `sprung` tells that it fell where the plan aimed, not when the life's time was over.
-    pub(crate) fn cut(&mut self, when: When, sprung: bool) {
+    pub(crate) fn cut(&mut self, when: &When, sprung: bool) {
         self.cuts += 1;
         match when {
-            When::Startup { .. } => self.at_startup += 1,
-            When::Calls { .. } if sprung => self.by_calls += 1,
-            When::Aimed { .. } if sprung => self.aimed += 1,
-            When::Calls { .. } | When::Aimed { .. } | When::Time => self.by_time += 1,
+            When::Startup(_) => self.at_startup += 1,
+            When::Calls(_) if sprung => self.by_calls += 1,
+            When::Aimed { trap, .. } if sprung => {
+                *self.aimed.entry(trap.pattern.clone()).or_default() += 1;
+            }
+            When::Calls(_) | When::Aimed { .. } | When::Time => self.by_time += 1,
         }
     }
 
@@ -53,9 +57,13 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} cuts ({} aimed, {} by count of calls, {} by time, {} while starting); {}; ",
-            self.cuts, self.aimed, self.by_calls, self.by_time, self.at_startup, self.losses
+            "{} cuts ({} by count of calls, {} by time, {} while starting",
+            self.cuts, self.by_calls, self.by_time, self.at_startup
         )?;
+        for (pattern, count) in &self.aimed {
+            write!(f, ", {count} at {pattern}")?;
+        }
+        write!(f, "); {}; ", self.losses)?;
         write!(
             f,
             "{} writes acknowledged; checked {} keys, {} leases, {} hashes",

@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use super::file::{FileData, PAGE, SyncPoint};
 use super::names::{Change, Ino, Names, ROOT, Slot};
 use super::odds::{Losses, Odds};
-use super::trap::Trap;
+use super::trap::{Armed, Trap};
 
 /// What a file's sync does for names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -366,9 +366,9 @@ impl Image {
         self.frozen
     }
 
-    /// See [`Trap::arm`].
-    pub(crate) fn arm(&mut self, patterns: Vec<String>, calls: u64) {
-        self.trap.arm(patterns, calls);
+    /// Cuts the power by itself when this comes about.
+    pub(crate) fn arm(&mut self, armed: Armed) {
+        self.trap.arm(armed);
     }
 
     /// The disk after the cut, powered again: what was durable and a random part of the rest.

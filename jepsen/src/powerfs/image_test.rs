@@ -6,6 +6,7 @@ use super::file::PAGE;
 use super::image::{Image, Lies, NameSync, Refused};
 use super::names::{Ino, ROOT, Slot};
 use super::odds::{NameSurvival, Odds};
+use super::trap::Armed;
 
 const ALL_LOST: Odds =
     Odds { page: 0.0, torn: 0.0, size: 0.0, name: 0.0, names: NameSurvival::Subset, mixed: false };
@@ -100,16 +101,17 @@ fn after_the_freeze_everything_is_refused_also_a_sync_in_flight() {
 }
 
 #[test]
-fn a_trap_springs_at_the_nth_call_on_a_path_with_its_pattern() {
+fn a_trap_springs_so_many_calls_after_one_on_a_path_with_its_pattern() {
     let mut image = Image::new(NameSync::Strict, Lies::default());
     let dir = image.create(ROOT, os("base"), true, 0o700).unwrap().ino;
     let (inside, outside) = (create(&mut image, dir, "f"), create(&mut image, ROOT, "g"));
-    image.arm(vec!["base/f".to_owned()], 2);
+    image.arm(Armed { pattern: "base/f".to_owned(), matching: 1, then: 2 });
     for _ in 0..9 {
         image.write(outside, 0, b"x").unwrap();
     }
     image.write(inside, 0, b"x").unwrap();
-    assert_eq!(image.write(inside, 0, b"y").unwrap_err(), Refused::PowerIsOff);
+    image.write(outside, 0, b"y").unwrap();
+    assert_eq!(image.write(outside, 0, b"z").unwrap_err(), Refused::PowerIsOff);
     assert!(image.is_frozen());
 }
 

@@ -65,10 +65,7 @@ impl AlarmBook {
 
     fn stands(&self, alarm: AlarmType) -> bool {
         let kind = alarm as i32;
-        self.alarms
-            .range((kind, 0)..=(kind, u64::MAX))
-            .next()
-            .is_some()
+        self.alarms.range((kind, 0)..=(kind, u64::MAX)).next().is_some()
     }
 
     /// Whether the alarms that stand let `request` pass. CORRUPT speaks before NOSPACE, as in etcd.
@@ -86,9 +83,7 @@ impl AlarmBook {
     }
 
     pub(crate) fn records(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
-        self.alarms
-            .iter()
-            .map(|alarm| (record_key(*alarm), record(*alarm)))
+        self.alarms.iter().map(|alarm| (record_key(*alarm), record(*alarm)))
     }
 
     pub(crate) fn restore(&mut self, value: &[u8]) -> Result<(), Corrupt> {

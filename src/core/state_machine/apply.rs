@@ -78,20 +78,16 @@ impl StateMachine {
 
     fn follows(&self, at: LogId) -> Result<(), Corrupt> {
         match self.applied {
-            Some(applied) if at.index <= applied.index || at.term < applied.term => Err(
-                Corrupt::Invariant(format!("entry {at} was handed to a state at {applied}")),
-            ),
+            Some(applied) if at.index <= applied.index || at.term < applied.term => {
+                Err(Corrupt::Invariant(format!("entry {at} was handed to a state at {applied}")))
+            }
             Some(_) | None => Ok(()),
         }
     }
 
     fn check_level(&self, at: LogId, needed: u32) -> Result<(), Corrupt> {
         if needed > CLUSTER_LEVEL {
-            return Err(Corrupt::LevelTooNew {
-                index: at.index,
-                needed,
-                known: CLUSTER_LEVEL,
-            });
+            return Err(Corrupt::LevelTooNew { index: at.index, needed, known: CLUSTER_LEVEL });
         }
         Ok(())
     }
@@ -184,9 +180,7 @@ impl StateMachine {
         changes: &mut Changes,
     ) -> Result<Reply, Refusal> {
         self.mvcc.compact(compaction.revision, changes)?;
-        Ok(Reply::Compaction(pb::CompactionResponse {
-            header: header(self.mvcc.revision),
-        }))
+        Ok(Reply::Compaction(pb::CompactionResponse { header: header(self.mvcc.revision) }))
     }
 
     fn grant(
@@ -244,12 +238,9 @@ impl StateMachine {
     fn checkpoint(&mut self, request: &pb::LeaseCheckpointRequest, changes: &mut Changes) -> Reply {
         for checkpoint in &request.checkpoints {
             let id = LeaseId(checkpoint.id);
-            self.leases
-                .checkpoint(id, checkpoint.remaining_ttl, changes);
+            self.leases.checkpoint(id, checkpoint.remaining_ttl, changes);
         }
-        Reply::LeaseCheckpoint(pb::LeaseCheckpointResponse {
-            header: header(self.mvcc.revision),
-        })
+        Reply::LeaseCheckpoint(pb::LeaseCheckpointResponse { header: header(self.mvcc.revision) })
     }
 
     /// Raises the cluster level, never lowers it. One beyond this member's own stops it here, before it meets
@@ -318,8 +309,5 @@ impl StateMachine {
 }
 
 fn undecodable(at: LogId, reason: &str) -> Corrupt {
-    Corrupt::Undecodable {
-        what: format!("log entry {at}"),
-        reason: reason.to_owned(),
-    }
+    Corrupt::Undecodable { what: format!("log entry {at}"), reason: reason.to_owned() }
 }

@@ -80,11 +80,7 @@ pub fn check_txn(request: &pb::TxnRequest, limits: Limits) -> Result<(), Refusal
 }
 
 fn check_txn_shape(request: &pb::TxnRequest, max_ops: usize) -> Result<(), Refusal> {
-    let ops = request
-        .compare
-        .len()
-        .max(request.success.len())
-        .max(request.failure.len());
+    let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
     if ops > max_ops {
         return Err(Refusal::TooManyOps);
     }
@@ -183,11 +179,8 @@ impl<'r> Intervals<'r> {
             start = before;
             end = end.max(before_end);
         }
-        while let Some((next, next_end)) = self
-            .ranges
-            .range(start..=end)
-            .next()
-            .map(|(next, next_end)| (*next, *next_end))
+        while let Some((next, next_end)) =
+            self.ranges.range(start..=end).next().map(|(next, next_end)| (*next, *next_end))
         {
             end = end.max(next_end);
             self.ranges.remove(next);
@@ -204,10 +197,6 @@ impl<'r> Intervals<'r> {
 
     fn contains(&self, key: &[u8]) -> bool {
         self.points.contains(key)
-            || self
-                .ranges
-                .range(..=key)
-                .next_back()
-                .is_some_and(|(_, end)| key < *end)
+            || self.ranges.range(..=key).next_back().is_some_and(|(_, end)| key < *end)
     }
 }

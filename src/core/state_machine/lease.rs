@@ -60,11 +60,7 @@ impl LeaseBook {
         if self.leases.contains_key(&id) {
             return Err(Refusal::LeaseExists);
         }
-        let lease = Lease {
-            granted_ttl: ttl,
-            remaining_ttl: 0,
-            keys: BTreeSet::new(),
-        };
+        let lease = Lease { granted_ttl: ttl, remaining_ttl: 0, keys: BTreeSet::new() };
         changes.record(Space::Lease, record_key(id), Some(lease.encode(id)));
         changes.leases.push(LeaseChange::Granted { id, ttl });
         self.leases.insert(id, lease);
@@ -77,11 +73,7 @@ impl LeaseBook {
 
     /// A put may name this lease: it exists, or none is named.
     pub(crate) fn check(&self, id: i64) -> Result<(), Refusal> {
-        if id == 0 || self.contains(LeaseId(id)) {
-            Ok(())
-        } else {
-            Err(Refusal::LeaseNotFound)
-        }
+        if id == 0 || self.contains(LeaseId(id)) { Ok(()) } else { Err(Refusal::LeaseNotFound) }
     }
 
     /// Hangs `key` on the lease; the key dies when the lease does. "No lease" takes no keys.
@@ -117,9 +109,7 @@ impl LeaseBook {
         };
         lease.remaining_ttl = remaining_ttl;
         changes.record(Space::Lease, record_key(id), Some(lease.encode(id)));
-        changes
-            .leases
-            .push(LeaseChange::Checkpointed { id, remaining_ttl });
+        changes.leases.push(LeaseChange::Checkpointed { id, remaining_ttl });
     }
 
     pub(crate) fn view(&self, id: LeaseId) -> Option<LeaseView> {
@@ -136,19 +126,13 @@ impl LeaseBook {
 
     pub(crate) fn keys(&self, id: LeaseId) -> Vec<Bytes> {
         self.leases.get(&id).map_or_else(Vec::new, |lease| {
-            lease
-                .keys
-                .iter()
-                .map(|key| Bytes::copy_from_slice(key))
-                .collect()
+            lease.keys.iter().map(|key| Bytes::copy_from_slice(key)).collect()
         })
     }
 
     /// Every lease as its record.
     pub(crate) fn records(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
-        self.leases
-            .iter()
-            .map(|(id, lease)| (record_key(*id), lease.encode(*id)))
+        self.leases.iter().map(|(id, lease)| (record_key(*id), lease.encode(*id)))
     }
 
     /// Takes over a record that was written by [`LeaseBook::records`] or a grant.

@@ -26,10 +26,8 @@ pub(crate) struct MemberBook {
 impl MemberBook {
     /// Puts a membership in force.
     pub(crate) fn change(&mut self, at: LogId, membership: &Membership, changes: &mut Changes) {
-        self.stored = StoredMembership {
-            log_id: Some(position(at)),
-            membership: Some(membership.clone()),
-        };
+        self.stored =
+            StoredMembership { log_id: Some(position(at)), membership: Some(membership.clone()) };
         let value = self.stored.encode_to_vec().into();
         changes.record_unhashed(Space::Membership, Bytes::new(), Some(value));
         let hash = crc32c::crc32c(&membership.encode_to_vec());
@@ -57,10 +55,7 @@ impl MemberBook {
     fn admits(&self, id: MemberId) -> bool {
         self.stored.membership.as_ref().is_none_or(|membership| {
             membership.nodes.iter().any(|node| node.member_id == id.0)
-                || membership
-                    .configs
-                    .iter()
-                    .any(|config| config.member_ids.contains(&id.0))
+                || membership.configs.iter().any(|config| config.member_ids.contains(&id.0))
         })
     }
 
@@ -83,8 +78,7 @@ impl MemberBook {
 
     pub(crate) fn restore_attributes(&mut self, value: &[u8]) -> Result<(), Corrupt> {
         let attributes = decode::<MemberAttributes>("member attributes", value)?;
-        self.attributes
-            .insert(MemberId(attributes.member_id), attributes);
+        self.attributes.insert(MemberId(attributes.member_id), attributes);
         Ok(())
     }
 }

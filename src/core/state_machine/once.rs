@@ -37,10 +37,7 @@ impl ProposerBook {
         if repeated {
             return false;
         }
-        let last = Last {
-            incarnation: entry.incarnation,
-            seq: entry.seq,
-        };
+        let last = Last { incarnation: entry.incarnation, seq: entry.seq };
         self.last.insert(id, last);
         changes.record_unhashed(Space::Proposer, member_key(id.0), Some(last.encode(id)));
         true
@@ -52,19 +49,14 @@ impl ProposerBook {
     }
 
     pub(crate) fn records(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
-        self.last
-            .iter()
-            .map(|(id, last)| (member_key(id.0), last.encode(*id)))
+        self.last.iter().map(|(id, last)| (member_key(id.0), last.encode(*id)))
     }
 
     pub(crate) fn restore(&mut self, value: &[u8]) -> Result<(), Corrupt> {
         let record = decode::<ProposerRecord>("proposer record", value)?;
         self.last.insert(
             MemberId(record.member_id),
-            Last {
-                incarnation: record.incarnation,
-                seq: record.seq,
-            },
+            Last { incarnation: record.incarnation, seq: record.seq },
         );
         Ok(())
     }
@@ -72,11 +64,8 @@ impl ProposerBook {
 
 impl Last {
     fn encode(self, id: MemberId) -> Bytes {
-        let record = ProposerRecord {
-            member_id: id.0,
-            incarnation: self.incarnation,
-            seq: self.seq,
-        };
+        let record =
+            ProposerRecord { member_id: id.0, incarnation: self.incarnation, seq: self.seq };
         record.encode_to_vec().into()
     }
 }

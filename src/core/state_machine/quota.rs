@@ -91,10 +91,7 @@ pub struct DbSize {
 impl DbSize {
     /// A store that starts at the size it had before a restart.
     pub fn with_high_water(bytes: u64) -> DbSize {
-        DbSize {
-            rows: 0,
-            high_water: bytes,
-        }
+        DbSize { rows: 0, high_water: bytes }
     }
 
     /// A row of `key_bytes` and `value_bytes` was added: for a revision, 17 or 18 and the marshalled key-value.

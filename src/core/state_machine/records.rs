@@ -21,10 +21,7 @@ pub(crate) fn member_key(member_id: u64) -> Bytes {
 }
 
 pub(crate) fn position(at: LogId) -> LogPosition {
-    LogPosition {
-        term: at.term.0,
-        index: at.index,
-    }
+    LogPosition { term: at.term.0, index: at.index }
 }
 
 pub(crate) fn log_id(position: LogPosition) -> LogId {

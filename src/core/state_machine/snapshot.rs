@@ -89,11 +89,7 @@ impl StateMachine {
 }
 
 fn change(space: Space, key: Bytes, value: Bytes) -> RecordChange {
-    RecordChange {
-        space,
-        key,
-        value: Some(value),
-    }
+    RecordChange { space, key, value: Some(value) }
 }
 
 /// Rebuilds a state machine.
@@ -107,11 +103,7 @@ pub struct Restorer {
 impl Restorer {
     /// Starts from nothing; values stay cold up to `value_budget_bytes` until they are written anew.
     pub fn new(value_budget_bytes: usize) -> Restorer {
-        Restorer {
-            machine: StateMachine::new(value_budget_bytes),
-            stored: None,
-            newest: None,
-        }
+        Restorer { machine: StateMachine::new(value_budget_bytes), stored: None, newest: None }
     }
 
     /// Takes a record. Their order does not matter.
@@ -130,10 +122,8 @@ impl Restorer {
     /// Takes a stored revision; they come in ascending order.
     pub fn header(&mut self, header: &RevisionHeader) -> Result<(), Corrupt> {
         let revision = header.revision;
-        if self.newest.is_some_and(|newest| newest >= revision)
-            || revision.main < 1
-            || revision.sub < 0
-        {
+        let follows = self.newest.is_none_or(|newest| newest < revision);
+        if !follows || revision.main < 1 || !(0..Packed::SUB_END).contains(&revision.sub) {
             return Err(Corrupt::BadRevision {
                 revision: revision.to_string(),
                 reason: "it does not follow the one before".to_owned(),
@@ -196,5 +186,73 @@ impl StateMachine {
             self.leases.attach(lease, key);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(main: i64, sub: i64, lease: i64) -> RevisionHeader {
+        RevisionHeader {
+            revision: Revision::new(main, sub),
+            tombstone: false,
+            key: Bytes::from_static(b"a"),
+            create_revision: main,
+            version: 1,
+            lease,
+            value_len: 0,
+        }
+    }
+
+    fn machine_record(index: u64, revision: i64) -> Vec<u8> {
+        let record = MachineRecord {
+            applied: Some(super::super::records::position(LogId::new(1, index))),
+            revision,
+            compact_revision: -1,
+            ..MachineRecord::default()
+        };
+        record.encode_to_vec()
+    }
+
+    #[test]
+    fn nothing_restores_to_an_empty_store() {
+        let machine = Restorer::new(0).finish(None).unwrap();
+        assert_eq!((machine.revision(), machine.compact_revision()), (1, -1));
+    }
+
+    #[test]
+    fn revisions_out_of_order_or_out_of_bounds_are_refused() {
+        for (main, sub) in [(3, 0), (3, 1), (2, 9), (4, -1), (4, 1 << 31), (-4, 0)] {
+            let mut restorer = Restorer::new(0);
+            restorer.header(&header(3, 1, 0)).unwrap();
+            let refused = restorer.header(&header(main, sub, 0));
+            assert!(matches!(refused, Err(Corrupt::BadRevision { .. })), "{main}.{sub}");
+        }
+    }
+
+    #[test]
+    fn records_that_contradict_each_other_are_refused() {
+        let at = Some(LogId::new(1, 5));
+        let restorer = |revision, lease| {
+            let mut restorer = Restorer::new(0);
+            restorer.record(Space::Machine, b"", &machine_record(5, revision)).unwrap();
+            restorer.header(&header(3, 0, lease)).unwrap();
+            restorer
+        };
+        assert!(restorer(3, 0).finish(at).is_ok());
+        let elsewhere = restorer(3, 0).finish(Some(LogId::new(1, 6)));
+        assert!(matches!(elsewhere, Err(Corrupt::Invariant(_))));
+        let too_new = restorer(2, 0).finish(at);
+        assert!(matches!(too_new, Err(Corrupt::BadRevision { .. })));
+        let leaseless = restorer(3, 7).finish(at);
+        assert!(matches!(leaseless, Err(Corrupt::Invariant(_))));
+    }
+
+    #[test]
+    fn a_record_that_does_not_decode_is_named() {
+        let refused = Restorer::new(0).record(Space::Lease, b"", &[0xff]);
+        let Err(Corrupt::Undecodable { what, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(what, "lease record");
     }
 }

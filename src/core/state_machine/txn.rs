@@ -51,11 +51,7 @@ struct Path {
 
 impl Path {
     fn branch<'r>(&self, txn: &'r pb::TxnRequest) -> &'r [pb::RequestOp] {
-        if self.succeeded {
-            &txn.success
-        } else {
-            &txn.failure
-        }
+        if self.succeeded { &txn.success } else { &txn.failure }
     }
 }
 
@@ -111,10 +107,7 @@ fn choose<V: View>(
     values: &Values<'_, V>,
     txn: &pb::TxnRequest,
 ) -> Result<Path, Corrupt> {
-    let mut path = Path {
-        succeeded: true,
-        nested: Vec::new(),
-    };
+    let mut path = Path { succeeded: true, nested: Vec::new() };
     for compare in &txn.compare {
         if !holds(mvcc, values, compare)? {
             path.succeeded = false;
@@ -180,7 +173,13 @@ fn order_of<V: View>(
             let kv = values.read(key, at.revision, index.hot_at(at.revision))?;
             let wanted: &[u8] = match &compare.target_union {
                 Some(TargetUnion::Value(value)) => value,
-                _ => &[],
+                Some(
+                    TargetUnion::Version(_)
+                    | TargetUnion::CreateRevision(_)
+                    | TargetUnion::ModRevision(_)
+                    | TargetUnion::Lease(_),
+                )
+                | None => &[],
             };
             kv.value.as_ref().cmp(wanted)
         }
@@ -191,16 +190,14 @@ fn order_of<V: View>(
 
 /// The number compared with; 0 when the field set is not the target's own.
 fn wanted(compare: &pb::Compare) -> i64 {
-    match (
-        CompareTarget::try_from(compare.target),
-        &compare.target_union,
-    ) {
-        (Ok(CompareTarget::Version), Some(TargetUnion::Version(number)))
-        | (Ok(CompareTarget::Create), Some(TargetUnion::CreateRevision(number)))
-        | (Ok(CompareTarget::Mod), Some(TargetUnion::ModRevision(number)))
-        | (Ok(CompareTarget::Lease), Some(TargetUnion::Lease(number))) => *number,
-        _ => 0,
-    }
+    let (own, number) = match &compare.target_union {
+        Some(TargetUnion::Version(version)) => (CompareTarget::Version, *version),
+        Some(TargetUnion::CreateRevision(revision)) => (CompareTarget::Create, *revision),
+        Some(TargetUnion::ModRevision(revision)) => (CompareTarget::Mod, *revision),
+        Some(TargetUnion::Lease(lease)) => (CompareTarget::Lease, *lease),
+        Some(TargetUnion::Value(_)) | None => return 0,
+    };
+    if own as i32 == compare.target { number } else { 0 }
 }
 
 /// An unknown comparison always holds.
@@ -289,11 +286,7 @@ fn run<V: View>(
             None => continue,
         });
     }
-    Ok(response(
-        path,
-        responses,
-        Some(pb::ResponseHeader::default()),
-    ))
+    Ok(response(path, responses, Some(pb::ResponseHeader::default())))
 }
 
 /// A nested txn's header is there but empty, as etcd sends it.
@@ -307,9 +300,7 @@ fn response(
         succeeded: path.succeeded,
         responses: responses
             .into_iter()
-            .map(|response| pb::ResponseOp {
-                response: Some(response),
-            })
+            .map(|response| pb::ResponseOp { response: Some(response) })
             .collect(),
     }
 }
@@ -318,12 +309,7 @@ fn response(
 pub(crate) fn cold_reads(mvcc: &Mvcc, txn: &pb::TxnRequest, max: usize, cold: &mut Vec<Revision>) {
     for compare in &txn.compare {
         if compare.target == CompareTarget::Value as i32 {
-            cold_in_span(
-                mvcc,
-                &Span::new(&compare.key, &compare.range_end),
-                max,
-                cold,
-            );
+            cold_in_span(mvcc, &Span::new(&compare.key, &compare.range_end), max, cold);
         }
     }
     for op in txn.success.iter().chain(&txn.failure) {

@@ -158,7 +158,7 @@ impl Inner {
         let known = version.len() <= VERSION_LABEL_MAX;
         self.counts.request(method.flow, if known { version } else { "unknown" });
         let needs_leader = headers.get("hasleader").is_some_and(|value| value == "true");
-        if needs_leader && self.keyspace.status().leader.is_none() {
+        if needs_leader && self.keyspace.leader_view().leader().is_none() {
             return Err(no_leader());
         }
         Ok(())

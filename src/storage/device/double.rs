@@ -38,6 +38,7 @@ struct Content {
     live: Vec<u8>,
     durable: Vec<u8>,
     dirty: BTreeSet<usize>,
+    shrunk_to: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -114,7 +115,8 @@ impl DoubleDevice {
         self.disk.lock().frozen
     }
 
-    /// Sync number `n` fails, and as on Linux its pages are clean afterwards without being on the disk.
+    /// Sync number `n` fails. A file's pages are clean afterwards without being on the disk, as on Linux; changes of
+    /// names stay pending.
     pub fn fail_sync_at(&self, n: u64) {
         self.disk.lock().fail_sync_at = Some(n);
     }
@@ -149,6 +151,9 @@ impl DoubleDevice {
             let dirty = std::mem::take(&mut content.dirty);
             for page in dirty.into_iter().filter(|_| rng.random_bool(keep)) {
                 content.persist(page);
+            }
+            if content.shrunk_to.take().is_some_and(|_| rng.random_bool(keep)) {
+                content.durable.truncate(content.live.len());
             }
             content.live = content.durable.clone();
         }
@@ -186,8 +191,15 @@ impl DoubleDevice {
         };
         let id = disk.id_for_new(name);
         disk.durable_names.insert(name.to_owned(), id);
-        disk.contents
-            .insert(id, Content { live: bytes.clone(), durable: bytes, dirty: BTreeSet::new() });
+        disk.contents.insert(
+            id,
+            Content {
+                live: bytes.clone(),
+                durable: bytes,
+                dirty: BTreeSet::new(),
+                shrunk_to: None,
+            },
+        );
     }
 }
 
@@ -265,8 +277,15 @@ impl Disk {
     fn add(&mut self, name: &str, bytes: Vec<u8>) -> u64 {
         let id = self.id_for_new(name);
         self.pending.push(NameChange::Add(name.to_owned(), id));
-        self.contents
-            .insert(id, Content { live: bytes.clone(), durable: bytes, dirty: BTreeSet::new() });
+        self.contents.insert(
+            id,
+            Content {
+                live: bytes.clone(),
+                durable: bytes,
+                dirty: BTreeSet::new(),
+                shrunk_to: None,
+            },
+        );
         id
     }
 
@@ -323,6 +342,20 @@ impl LogFile for DoubleFile {
         for page in dirty {
             content.persist(page);
         }
+        if let Some(size) = content.shrunk_to.take() {
+            content.durable.truncate(size);
+        }
+        Ok(())
+    }
+
+    fn shrink(&self, size: u64) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.powered()?;
+        let size = usize::try_from(size).map_err(io::Error::other)?;
+        let content = disk.contents.get_mut(&self.id).expect("an open file has content");
+        content.live.truncate(size);
+        content.dirty.retain(|page| page * PAGE < size);
+        content.shrunk_to = Some(size);
         Ok(())
     }
 
@@ -400,11 +433,11 @@ impl LogDevice for DoubleDevice {
         if disk.sync_dir_lies {
             return Ok(());
         }
-        let pending = std::mem::take(&mut disk.pending);
         if !works {
+            // Names go through the file system's own journal: what failed stays to be done, unlike pages of a file.
             return Err(io::Error::other("this sync fails on demand"));
         }
-        for change in pending {
+        for change in std::mem::take(&mut disk.pending) {
             apply_change(&mut disk.durable_names, &change);
         }
         Ok(())

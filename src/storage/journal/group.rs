@@ -131,6 +131,23 @@ impl GroupLog {
         self.change(Record::GroupDropped, done)
     }
 
+    /// Bytes of this group's entries that the journal keeps: what a base at its end would let go.
+    pub fn retained_bytes(&self) -> u64 {
+        self.group.front.lock().runs.bytes()
+    }
+
+    /// Whether this group keeps the oldest segment of a journal that is above its cap: it should write a base.
+    pub fn pins_oldest(&self) -> bool {
+        let journal = super::Journal { inner: Arc::clone(&self.inner) };
+        journal.oldest_pinner() == Some(self.group.id)
+    }
+
+    /// Whether the journal asks for growth to be refused: see [`super::Journal::growth_refused`].
+    pub fn growth_refused(&self, reserve: u64) -> bool {
+        let journal = super::Journal { inner: Arc::clone(&self.inner) };
+        journal.growth_refused(reserve)
+    }
+
     /// The last entry that is synced (or purged).
     pub fn durable(&self) -> Option<LogId> {
         self.group.front.lock().durable()
@@ -185,6 +202,7 @@ impl GroupLog {
                 let Some(last) = front.ledger.state.last else {
                     return Ok(out);
                 };
+                next = next.max(front.ledger.first_index());
                 let end = to_exclusive.min(last.index.saturating_add(1));
                 let first_in_tail = front.tail.front().map(|entry| entry.record.id.index);
                 if let Some(first) = first_in_tail.filter(|first| next >= *first) {

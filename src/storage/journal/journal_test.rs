@@ -46,6 +46,7 @@ fn what_was_written_is_there_after_a_close() {
     log.truncate_from(40, must()).unwrap();
     log.append(entries(5, 40..45), must()).unwrap();
     let before = log.state();
+    journal.idle();
     journal.close().unwrap();
     drop(log);
 

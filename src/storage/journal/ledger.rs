@@ -33,6 +33,13 @@ impl Ledger {
         *term
     }
 
+    /// The first index that the log holds, or would hold.
+    pub(crate) fn first_index(&self) -> u64 {
+        let after_purged = self.state.purged.map(|purged| purged.index + 1);
+        let first = self.terms.front().map(|(first, _)| *first);
+        first.or(after_purged).unwrap_or(0)
+    }
+
     /// The log holds `id` for certain.
     pub(crate) fn holds(&self, id: LogId) -> bool {
         self.term_at(id.index) == Some(id.term.0)

@@ -39,6 +39,7 @@ mod reader;
 mod record;
 mod recover;
 mod replay;
+mod rotation;
 mod runs;
 mod segment;
 mod shared;
@@ -142,6 +143,7 @@ impl Journal {
             stamps_due: Mutex::default(),
             poison: Mutex::default(),
             poisoned: Default::default(),
+            writer_thread: Default::default(),
             figures: Figures::default(),
         });
         let (writer, report) = recover::open(&shared)?;
@@ -282,7 +284,9 @@ impl Inner {
             }
             shared.refuse_if_poisoned()?;
             let full = queue.bytes > shared.options.queue_bytes_max;
-            if !full || shared.runner == Runner::InPlace {
+            let me = std::thread::current().id();
+            if !full || shared.runner == Runner::InPlace || shared.writer_thread.get() == Some(&me)
+            {
                 return Ok(());
             }
             shared.room.wait(&mut queue);
@@ -315,6 +319,7 @@ impl Inner {
         let pool = Arc::clone(&self.pool);
         let preparing = spawn::thread("journal-pool", move || pool.run()).map_err(spawning())?;
         let writing = spawn::thread("journal", move || run(writer)).map_err(spawning())?;
+        let _first = self.shared.writer_thread.set(writing.thread().id());
         self.threads.lock().extend([preparing, writing]);
         Ok(())
     }

@@ -226,8 +226,9 @@ impl History {
                     Err(JournalError::Io { .. }) => return Ok(None),
                     Err(error) => return Err(format!("after a close: {error}")),
                 };
-                if self.states(&journal) != states {
-                    return Err("a close and an opening changed a state".to_owned());
+                let found = self.states(&journal);
+                if found != states {
+                    return Err(format!("a close and an opening made {found:?} of {states:?}"));
                 }
                 return Ok(Some(journal));
             }
@@ -289,27 +290,7 @@ impl History {
                 let index = self.rng.random_range(from..=base.index);
                 Call::Other(id, Step::Purge(group.id_at(index)?))
             }
-            94..98 => {
-                let ahead = self.rng.random_range(0..4);
-                let snapshot = match committed.filter(|_| ahead == 0) {
-                    Some(committed) => committed,
-                    None => {
-                        let term = last.map_or(1, |last| last.term.0 + 1);
-                        let above = committed.map_or(0, |c| c.index + 1);
-                        LogId::new(term, above.max(next.saturating_sub(3)) + ahead)
-                    }
-                };
-                let generation = group.generation + 1;
-                Call::Other(
-                    id,
-                    Step::Install(InstallMark {
-                        snapshot,
-                        generation,
-                        base: self.mark(snapshot, generation),
-                        membership: Bytes::from_static(b"members"),
-                    }),
-                )
-            }
+            94..98 => self.draw_install(id, &group, committed),
             _ => {
                 if !self.rng.random_bool(0.2) {
                     return None;
@@ -319,6 +300,23 @@ impl History {
         };
         self.move_model(&call);
         Some((call, self.steps.len()))
+    }
+
+    fn draw_install(&mut self, id: u64, group: &Group, committed: Option<LogId>) -> Call {
+        let next = group.last.map_or(0, |last| last.index + 1);
+        let ahead = self.rng.random_range(0..4);
+        let snapshot = match committed.filter(|_| ahead == 0) {
+            Some(committed) => committed,
+            None => {
+                let term = group.last.map_or(1, |last| last.term.0 + 1);
+                let above = committed.map_or(0, |c| c.index + 1);
+                LogId::new(term, above.max(next.saturating_sub(3)) + ahead)
+            }
+        };
+        let generation = group.generation + 1;
+        let base = self.mark(snapshot, generation);
+        let membership = Bytes::from_static(b"members");
+        Call::Other(id, Step::Install(InstallMark { snapshot, generation, base, membership }))
     }
 
     fn draw_entries(&mut self, last: Option<LogId>) -> Vec<LogRecord> {
@@ -421,10 +419,6 @@ impl History {
     fn read(&self, id: u64, log: &GroupLog) -> Result<Group, String> {
         let state = log.state();
         let from = state.purged.map_or(0, |purged| purged.index + 1);
-        let from = match state.purged {
-            Some(_) => from,
-            None => self.first_index(id),
-        };
         let entries = log.entries(from, u64::MAX, usize::MAX);
         let entries = entries.map_err(|error| format!("reading group {id}: {error}"))?;
         if let Some(committed) = state.committed {
@@ -444,10 +438,6 @@ impl History {
             generation: state.generation,
             entries: entries.into_iter().map(|entry| (entry.id.index, entry)).collect(),
         })
-    }
-
-    fn first_index(&self, _id: u64) -> u64 {
-        0
     }
 }
 

@@ -123,7 +123,7 @@ pub struct FrameFigures {
 
 /// Told on the writer's thread; must not block, nor call the journal.
 pub trait JournalObserver: Send + Sync + Debug {
-    /// A frame is durable. Its callers have been answered.
+    /// A data frame is durable; its callers are answered next.
     fn frame_synced(&self, figures: FrameFigures) {
         let _ = figures;
     }

@@ -119,17 +119,17 @@ impl Pool {
         FileName::free(state.next_number)
     }
 
-    /// A file of the segment size, or of `bytes` where that is more; one that waits is used if it can be.
+    /// A file of `bytes` or more: one that waits if it can be, else one just that long.
     pub(crate) fn prepare_at_least(&self, bytes: u64) -> Result<Prepared, JournalError> {
-        if bytes <= self.segment_bytes {
-            let waiting = self.state.lock().ready.pop_front();
-            return match waiting {
-                Some(waiting) => Ok(waiting),
-                None => self.prepare().map_err(preparing),
-            };
-        }
+        let waiting = match bytes <= self.segment_bytes {
+            true => self.state.lock().ready.pop_front(),
+            false => None,
+        };
         let page = 4096;
-        self.prepare_sized(bytes.next_multiple_of(page)).map_err(preparing)
+        match waiting {
+            Some(waiting) => Ok(waiting),
+            None => self.prepare_sized(bytes.next_multiple_of(page)).map_err(preparing),
+        }
     }
 
     /// Makes a file now, on the caller's thread. What was made of it goes when it cannot be finished.

@@ -11,9 +11,10 @@ use super::options::Rule;
 use super::pool::Pool;
 use super::record::Record;
 use super::replay::{Names, Replayed, replay};
+use super::rotation::Ended;
 use super::segment::{FileName, SEGMENT_HEADER, SegmentHeader};
 use super::shared::{OpenSegment, Shared};
-use super::writer::{Active, Ended, Position, Writer, written_entry};
+use super::writer::{Active, Position, Writer, written_entry};
 
 /// What opening found and did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +180,9 @@ fn resume(
     Ok((writer, report))
 }
 
+/// A segment begun by a crash is small: it is written while the start waits.
+const SEGMENT_AFTER_CRASH: u64 = 8 << 20;
+
 /// Rule 3: ends the last segment before the frames that are possibly not on the disk, and writes their records anew
 /// at the head of a new one, which gets its live name when all of it is synced.
 fn rewrite(writer: &mut Writer, unproven: Vec<(GroupId, Record)>) -> Result<(), JournalError> {
@@ -188,7 +192,8 @@ fn rewrite(writer: &mut Writer, unproven: Vec<(GroupId, Record)>) -> Result<(), 
         .values()
         .map(|written| Record::GroupState(written.ledger.state.clone()).size_bound() + 256);
     let needed = (records.sum::<usize>() + states.sum::<usize>() + 3 * SEGMENT_HEADER) as u64;
-    let prepared = writer.pool.prepare_at_least(needed)?;
+    let usual = writer.shared.options.segment_bytes.min(SEGMENT_AFTER_CRASH);
+    let prepared = writer.pool.prepare_at_least(needed.max(usual))?;
     let size = prepared.file.size();
     let header = SegmentHeader {
         journal: writer.journal,
@@ -229,6 +234,7 @@ fn rewrite(writer: &mut Writer, unproven: Vec<(GroupId, Record)>) -> Result<(), 
     writer.flush()?;
     writer.name_segment()?;
     ended.mark_continued()?;
+    ended.shrink()?;
     writer.floor_due = true;
     Ok(())
 }

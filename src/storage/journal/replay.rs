@@ -24,6 +24,8 @@ use super::runs::{Place, Run, Runs};
 use super::segment::{BadHeader, FORMAT, FileName, SEGMENT_HEADER, SegmentHeader};
 use crate::storage::device::LogDevice;
 
+const ZEROES: [u8; 4096] = [0; 4096];
+
 /// What a journal's folder holds.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
@@ -197,7 +199,12 @@ impl Replay<'_> {
             let reason = format!("the header is that of segment {}", header.segment);
             return Err(damaged(number, 0, reason));
         }
-        if size != header.bytes {
+        // A segment that a crash ended is cut off behind its end; that none of it is missing, `load` checks.
+        let whole = match next {
+            Some(_) => size <= header.bytes,
+            None => size == header.bytes,
+        };
+        if !whole {
             let reason = format!("{size} bytes long, {} by its header", header.bytes);
             return Err(damaged(number, 0, reason));
         }
@@ -248,6 +255,11 @@ impl Replay<'_> {
         let salt = self.salt(&last.header);
         let mut at = offset + ALIGN;
         while at + frame::FRAME_HEADER <= last.bytes.len() {
+            let page = at..at + ZEROES.len();
+            if at.is_multiple_of(ZEROES.len()) && last.bytes.get(page) == Some(&ZEROES) {
+                at += ZEROES.len(); // no frame begins here; this is most of a segment
+                continue;
+            }
             let rest = &last.bytes[at..];
             let proof = frame::peek(rest)
                 .filter(|header| header.sequence > expected && header.durable >= expected)

@@ -5,8 +5,9 @@
 //! callers see changes is the order in which they are written.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::ThreadId;
 
 use parking_lot::{Condvar, Mutex};
 use quorate_core::api::ids::{GroupId, LogId};
@@ -172,6 +173,8 @@ pub(crate) struct Shared {
     pub(crate) stamps_due: Mutex<Vec<Arc<Group>>>,
     pub(crate) poison: Mutex<Option<String>>,
     pub(crate) poisoned: AtomicBool,
+    /// The writer's thread, if it has one.
+    pub(crate) writer_thread: OnceLock<ThreadId>,
     pub(crate) figures: Figures,
 }
 

@@ -16,22 +16,23 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quorate_core::api::ids::GroupId;
-use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::error::{JournalError, JournalId};
 use super::frame::{self, FRAME_HEADER, FRAME_MAX};
 use super::ledger::Ledger;
 use super::options::{FrameFigures, Rule};
-use super::pool::{Pool, Prepared};
+use super::pool::Pool;
 use super::record::{ENTRY_OVERHEAD, LogRecord, RECORD_HEADER, Record, Seal};
 use super::runs::{Place, Run};
-use super::segment::{FileName, SEGMENT_HEADER, SegmentHeader};
-use super::shared::{Change, Done, Group, OpenSegment, Shared, Submission};
+use super::segment::FileName;
+use super::shared::{Change, Done, Group, Shared, Submission};
 use crate::storage::device::LogFile;
 
 /// Kept free at a segment's end: a seal frame, and the padding of the frame before it.
 pub(crate) const SEAL_ROOM: u64 = (FRAME_HEADER + RECORD_HEADER + 16) as u64;
+/// Memory kept for composing the next frame, after one that needed more.
+const DRAFT_KEPT: usize = 4 << 20;
 const STAMP_BYTES: usize = RECORD_HEADER + 8;
 
 /// The segment that frames go to.
@@ -54,7 +55,7 @@ pub(crate) struct Written {
 }
 
 /// What a synced record means for the group's front.
-enum Note {
+pub(crate) enum Note {
     Entries { first: u64, count: u32, bytes: u32, end_serial: u64 },
     Restated { first: u64, count: u32, bytes: u32 },
     TruncatedFrom(u64),
@@ -64,9 +65,9 @@ enum Note {
 
 /// The frame being composed.
 #[derive(Default)]
-struct Draft {
-    bytes: Vec<u8>,
-    records: u32,
+pub(crate) struct Draft {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) records: u32,
     notes: Vec<(Arc<Group>, Note)>,
     done: Vec<Done>,
 }
@@ -90,7 +91,7 @@ pub(crate) struct Writer {
     pub(crate) sealed: bool,
     /// Something let entries go since the floor was last looked at.
     pub(crate) floor_due: bool,
-    frame: Draft,
+    pub(crate) frame: Draft,
 }
 
 /// Where a journal stands when its writer starts.
@@ -294,7 +295,7 @@ impl Writer {
     }
 
     /// The length that a frame may have now.
-    fn frame_limit(&self) -> usize {
+    pub(crate) fn frame_limit(&self) -> usize {
         let room = (self.active.bytes - SEAL_ROOM).saturating_sub(self.active.offset);
         usize::try_from(room).map_or(FRAME_MAX, |room| room.min(FRAME_MAX))
     }
@@ -311,6 +312,10 @@ impl Writer {
                 continue;
             };
             let Some(written) = self.written.get_mut(&group.id) else {
+                // Its first entries are still in the queue.
+                front.stamp_due = true;
+                drop(front);
+                later.push(group);
                 continue;
             };
             let stamped = written.ledger.state.committed;
@@ -353,7 +358,7 @@ impl Writer {
         Ok(())
     }
 
-    fn write_frame(&mut self, sync: bool) -> Result<(), JournalError> {
+    pub(crate) fn write_frame(&mut self, sync: bool) -> Result<(), JournalError> {
         let active = &mut self.active;
         let salt = if self.shared.options.keeps(Rule::SaltSeedsCrc) { active.salt } else { 0 };
         let frame = &mut self.frame;
@@ -410,13 +415,14 @@ impl Writer {
     }
 
     /// Tells the fronts what is durable now, then the callers. The draft is empty afterwards.
-    fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         let length = self.frame.bytes.len() as u64;
         let place = Place {
             segment: self.active.number,
             offset: self.active.offset.saturating_sub(length),
         };
         self.frame.bytes.clear();
+        self.frame.bytes.shrink_to(DRAFT_KEPT);
         self.frame.records = 0;
         let notes = std::mem::take(&mut self.frame.notes);
         for (group, note) in &notes {
@@ -425,8 +431,22 @@ impl Writer {
         for done in self.frame.done.drain(..) {
             done(Ok(()));
         }
+        self.evict_anywhere();
         self.frame.notes = notes;
         self.frame.notes.clear();
+    }
+
+    /// Keeps the tail within its budget when the groups just written have nothing more to give.
+    fn evict_anywhere(&self) {
+        let tail = &self.shared.figures.tail_bytes;
+        for written in self.written.values() {
+            let over = tail.load(Ordering::Relaxed).saturating_sub(self.shared.options.tail_bytes);
+            if over == 0 {
+                return;
+            }
+            let freed = written.group.front.lock().evict(over);
+            tail.fetch_sub(freed, Ordering::Relaxed);
+        }
     }
 
     fn publish_note(&self, group: &Arc<Group>, note: &Note, place: Place) {
@@ -464,7 +484,12 @@ impl Writer {
     pub(crate) fn seal(&mut self, closing: bool) -> Result<(), JournalError> {
         self.shared.refuse_if_poisoned()?;
         if closing {
+            let due = self.shared.stamps_due.lock().len();
+            if due > 0 {
+                self.reserve(due * STAMP_BYTES)?;
+            }
             self.flush()?;
+            self.sync_idle_seal()?;
         } else {
             self.stamp();
         }
@@ -493,148 +518,6 @@ impl Writer {
             self.fail(error, VecDeque::new());
         }
         sealed
-    }
-
-    /// Goes on to a new segment, whose first frame begins with every group's state.
-    fn rotate(&mut self) -> Result<(), JournalError> {
-        if self.durable + 1 < self.sequence {
-            // The header below says that all of this segment is durable; a seal at its end may not be.
-            let synced = self.active.file.sync_data();
-            synced.map_err(JournalError::io("syncing a full segment"))?;
-            self.durable = self.sequence - 1;
-        }
-        let prepared = self.pool.take()?.ok_or(JournalError::Closed)?;
-        let header = SegmentHeader {
-            journal: self.journal,
-            segment: self.active.number + 1,
-            salt: self.rng.random(),
-            bytes: self.active_bytes_of(&prepared)?,
-            floor: self.floor,
-            previous: self.active.number,
-            previous_end: self.active.offset,
-            previous_frame: self.sequence - 1,
-            previous_crc: self.chain,
-        };
-        let ended = Ended::of(self);
-        self.begin_segment(prepared, &header)?;
-        self.name_segment()?;
-        ended.mark_continued()?;
-        self.floor_due = true;
-        self.restate_all()
-    }
-
-    fn active_bytes_of(&self, prepared: &Prepared) -> Result<u64, JournalError> {
-        let size = prepared.file.size();
-        size.map_err(JournalError::io(format!("measuring {}", prepared.name)))
-    }
-
-    /// Writes and syncs the header; the file keeps its waiting name until [`Writer::name_segment`].
-    pub(crate) fn begin_segment(
-        &mut self,
-        prepared: Prepared,
-        header: &SegmentHeader,
-    ) -> Result<(), JournalError> {
-        let Prepared { name, file, recycled } = prepared;
-        let begun = file.write_at(0, &header.encode()).and_then(|()| file.sync_data());
-        begun.map_err(JournalError::io(format!("beginning segment {}", header.segment)))?;
-        let figures = &self.shared.figures;
-        let counter = if recycled { &figures.segments_recycled } else { &figures.segments_created };
-        counter.fetch_add(1, Ordering::Relaxed);
-        self.shared.segments.lock().insert(
-            header.segment,
-            Arc::new(OpenSegment {
-                file: Arc::clone(&file),
-                salt: header.salt,
-                bytes: header.bytes,
-            }),
-        );
-        self.active = Active {
-            number: header.segment,
-            file,
-            salt: header.salt,
-            bytes: header.bytes,
-            offset: SEGMENT_HEADER as u64,
-            staged_as: Some(name),
-        };
-        Ok(())
-    }
-
-    /// Gives the active segment its live name, durably.
-    pub(crate) fn name_segment(&mut self) -> Result<(), JournalError> {
-        let Some(waiting) = self.active.staged_as.take() else {
-            return Ok(());
-        };
-        let live = FileName::live(self.active.number);
-        let device = &self.shared.device;
-        let named = device.rename(&waiting, &live).and_then(|()| {
-            if self.shared.options.keeps(Rule::NameSynced) { device.sync_dir() } else { Ok(()) }
-        });
-        named.map_err(JournalError::io(format!("naming {live}")))
-    }
-
-    /// Adds every group's state to the frame: what lies in earlier segments but entries is then not needed (rule 9).
-    pub(crate) fn restate_all(&mut self) -> Result<(), JournalError> {
-        if !self.shared.options.keeps(Rule::Restates) {
-            return Ok(());
-        }
-        let groups: Vec<_> = self.written.values().map(|w| Arc::clone(&w.group)).collect();
-        for group in groups {
-            self.restate(&group)?;
-        }
-        Ok(())
-    }
-
-    /// Adds one group's state to the frame, as the writer holds it at this moment.
-    pub(crate) fn restate(&mut self, group: &Arc<Group>) -> Result<(), JournalError> {
-        let ledger = &written_entry(&mut self.written, group).ledger;
-        let record = Record::GroupState(ledger.state.clone());
-        // Not through `reserve`, which may rotate, which calls this.
-        let used = self.frame.bytes.len().max(FRAME_HEADER);
-        if self.frame.records > 0 && used + record.size_bound() > self.frame_limit() {
-            self.write_frame(true)?;
-            self.publish();
-        }
-        self.push(group.id, &record);
-        Ok(())
-    }
-}
-
-/// A segment that frames went to.
-pub(crate) struct Ended {
-    file: Arc<dyn LogFile>,
-    salt: u64,
-    offset: u64,
-    bytes: u64,
-    sequence: u64,
-    chain: u32,
-}
-
-impl Ended {
-    /// The active segment, about to be left.
-    pub(crate) fn of(writer: &Writer) -> Ended {
-        Ended {
-            file: Arc::clone(&writer.active.file),
-            salt: writer.active.salt,
-            offset: writer.active.offset,
-            bytes: writer.active.bytes,
-            sequence: writer.sequence,
-            chain: writer.chain,
-        }
-    }
-
-    /// Notes behind its end that a next segment exists, so that its loss is seen. Not synced: nothing needs it, and
-    /// the next segment's header ends this one before it.
-    pub(crate) fn mark_continued(&self) -> Result<(), JournalError> {
-        let mut bytes = vec![0; FRAME_HEADER];
-        Record::Seal(Seal::Continued).encode(GroupId::default(), &mut bytes);
-        let durable = self.sequence - 1;
-        let (salt, offset) = (self.salt, self.offset);
-        frame::finish(&mut bytes, salt, offset, self.chain, self.sequence, durable, 1);
-        if offset + bytes.len() as u64 > self.bytes {
-            return Ok(());
-        }
-        let marked = self.file.write_at(offset, &bytes);
-        marked.map_err(JournalError::io("marking a full segment"))
     }
 }
 

@@ -98,7 +98,7 @@ pub(super) fn open(place: &Place) -> Member {
 
 pub(super) fn try_open(place: &Place) -> Result<Member, OpenError> {
     let options =
-        JournalOptions { segment_bytes: 4 << 20, seed: Some(1), ..JournalOptions::default() };
+        JournalOptions { segment_bytes: place.segment_bytes, seed: Some(1), ..JournalOptions::default() };
     let runner = match place.runner {
         UpkeepRunner::Threads => Runner::Thread,
         UpkeepRunner::InPlace => Runner::InPlace,

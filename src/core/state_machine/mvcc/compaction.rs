@@ -70,16 +70,9 @@ impl StateMachine {
     /// Sweeps up to `max_keys` keys. Sweeps must not overlap.
     pub fn compaction_step(&mut self, cursor: CompactionCursor, max_keys: usize) -> CompactionStep {
         let mut dead = Vec::new();
-        let after = self.mvcc.index.compact(
-            cursor.to,
-            cursor.after.as_deref(),
-            max_keys.max(1),
-            &mut dead,
-        );
-        let next = after.map(|after| CompactionCursor {
-            to: cursor.to,
-            after: Some(after),
-        });
+        let after =
+            self.mvcc.index.compact(cursor.to, cursor.after.as_deref(), max_keys.max(1), &mut dead);
+        let next = after.map(|after| CompactionCursor { to: cursor.to, after: Some(after) });
         if next.is_none() {
             self.mvcc.swept_revision = self.mvcc.swept_revision.max(cursor.to);
         }

@@ -77,7 +77,8 @@ pub struct HashKv {
 }
 
 impl StateMachine {
-    /// Starts a hash at `revision`, 0 or less for the newest, with the compact revision of now.
+    /// Starts a hash at `revision`, 0 for the newest, with the compact revision of now. A negative revision is the
+    /// hash of nothing, in etcd too.
     pub fn hash_begin(&self, revision: i64) -> Result<HashScope, Refusal> {
         if revision > 0 && revision < self.mvcc.compact_revision {
             return Err(Refusal::Compacted);
@@ -85,11 +86,7 @@ impl StateMachine {
         if revision > self.mvcc.revision {
             return Err(Refusal::FutureRevision);
         }
-        let revision = if revision <= 0 {
-            self.mvcc.revision
-        } else {
-            revision
-        };
+        let revision = if revision == 0 { self.mvcc.revision } else { revision };
         Ok(self.hash_scope(self.mvcc.compact_revision, revision, false))
     }
 
@@ -123,17 +120,15 @@ impl StateMachine {
             return true;
         };
         let mut left = max_keys.max(1);
-        self.mvcc
-            .index
-            .visit(&Span::From(from, None), None, |key, index| {
-                if left == 0 {
-                    scope.next_key = Some(Bytes::copy_from_slice(key));
-                    return ControlFlow::Break(());
-                }
-                left -= 1;
-                scope.look_at(index);
-                ControlFlow::Continue(())
-            });
+        self.mvcc.index.visit(&Span::From(from, None), None, |key, index| {
+            if left == 0 {
+                scope.next_key = Some(Bytes::copy_from_slice(key));
+                return ControlFlow::Break(());
+            }
+            left -= 1;
+            scope.look_at(index);
+            ControlFlow::Continue(())
+        });
         scope.next_key.is_none()
     }
 }
@@ -158,11 +153,7 @@ impl HashScope {
 
     /// The accumulator, once every key was seen.
     pub fn into_hash(self) -> HashKv {
-        let mut counted = if self.keeps_any {
-            self.kept
-        } else {
-            self.kept_before
-        };
+        let mut counted = if self.keeps_any { self.kept } else { self.kept_before };
         counted.sort_unstable();
         HashKv {
             revision: self.revision,
@@ -194,11 +185,7 @@ impl HashKv {
 
     fn counts(&mut self, record: &RevisionRecord) -> bool {
         let packed = Packed::new(record.revision, record.tombstone);
-        while self
-            .counted
-            .get(self.place)
-            .is_some_and(|kept| *kept < packed)
-        {
+        while self.counted.get(self.place).is_some_and(|kept| *kept < packed) {
             self.place += 1;
         }
         self.counted.get(self.place) == Some(&packed)
@@ -206,11 +193,7 @@ impl HashKv {
 
     /// The hash of all that was fed.
     pub fn finish(self) -> KvHash {
-        KvHash {
-            hash: self.hash,
-            compact_revision: self.compact_revision,
-            revision: self.revision,
-        }
+        KvHash { hash: self.hash, compact_revision: self.compact_revision, revision: self.revision }
     }
 }
 
@@ -219,10 +202,7 @@ impl HashKv {
 fn encode(record: &RevisionRecord, buffer: &mut Vec<u8>) {
     encode_revision(record.revision, record.tombstone, buffer);
     let encoded = if record.tombstone {
-        let bare = KeyValue {
-            key: record.kv.key.clone(),
-            ..KeyValue::default()
-        };
+        let bare = KeyValue { key: record.kv.key.clone(), ..KeyValue::default() };
         bare.encode(buffer)
     } else {
         record.kv.encode(buffer)
@@ -251,9 +231,7 @@ impl HashCache {
     /// Keeps the hash of a finished compaction. Not for one that follows an interrupted one: its hash does not
     /// cover every revision since the last that finished.
     pub fn store(&mut self, hash: KvHash) {
-        let place = self
-            .hashes
-            .partition_point(|cached| cached.revision <= hash.revision);
+        let place = self.hashes.partition_point(|cached| cached.revision <= hash.revision);
         self.hashes.insert(place, hash);
         if self.hashes.len() > CACHED_MAX {
             self.hashes.remove(0);
@@ -262,10 +240,7 @@ impl HashCache {
 
     /// The hash of a compaction at exactly `revision`.
     pub fn get(&self, revision: i64) -> Option<KvHash> {
-        self.hashes
-            .iter()
-            .find(|cached| cached.revision == revision)
-            .copied()
+        self.hashes.iter().find(|cached| cached.revision == revision).copied()
     }
 
     /// All of them, by revision.
@@ -279,11 +254,7 @@ mod tests {
     use super::*;
 
     fn hash(revision: i64, hash: u32) -> KvHash {
-        KvHash {
-            hash,
-            compact_revision: -1,
-            revision,
-        }
+        KvHash { hash, compact_revision: -1, revision }
     }
 
     #[test]

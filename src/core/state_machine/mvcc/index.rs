@@ -39,13 +39,7 @@ pub(crate) struct Live {
 
 impl Index {
     pub(crate) fn new(budget_bytes: usize) -> Index {
-        Index {
-            keys: BTreeMap::new(),
-            alive: 0,
-            budget_bytes,
-            hot_bytes: 0,
-            hand: Box::default(),
-        }
+        Index { keys: BTreeMap::new(), alive: 0, budget_bytes, hot_bytes: 0, hand: Box::default() }
     }
 
     /// Keys known, dead ones that compaction has not dropped yet included.
@@ -71,11 +65,7 @@ impl Index {
     pub(crate) fn newest(&self, key: &[u8]) -> Option<Live> {
         let index = self.keys.get(key)?;
         let at = index.get_newest()?;
-        Some(Live {
-            at,
-            lease: index.lease(),
-            hot: index.hot_at(at.revision).cloned(),
-        })
+        Some(Live { at, lease: index.lease(), hot: index.hot_at(at.revision).cloned() })
     }
 
     /// What the key was at main revision `at`.

@@ -17,10 +17,12 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Packs `revision`. Main is never negative here; sub counts the changes of one transaction and stays far
-    /// below 2^31, the number of keys that would have to be in memory.
+    /// Subs end here: far above the keys that memory could hold, and with them the changes of one transaction.
+    pub(crate) const SUB_END: i64 = 1 << 31;
+
+    /// Packs `revision`, whose main is not negative and whose sub is below [`Packed::SUB_END`].
     pub(crate) fn new(revision: Revision, tombstone: bool) -> Packed {
-        debug_assert!(revision.main >= 0 && revision.sub >= 0 && revision.sub < 1 << 31);
+        debug_assert!(revision.main >= 0 && revision.sub >= 0 && revision.sub < Packed::SUB_END);
         let main = revision.main as u64;
         Packed {
             main_high: (main >> 32) as u32,
@@ -145,9 +147,7 @@ impl KeyIndex {
 
     /// The newest key-value if it is in memory and is the one at `revision`.
     pub(crate) fn hot_at(&self, revision: Revision) -> Option<&Arc<KeyValue>> {
-        self.hot
-            .as_ref()
-            .filter(|_| self.newest().revision() == revision)
+        self.hot.as_ref().filter(|_| self.newest().revision() == revision)
     }
 
     /// Takes the value out of memory; says which it was.
@@ -172,15 +172,8 @@ impl KeyIndex {
         self.hot = hot;
         match &mut self.chain {
             Chain::One(one) => {
-                let tombstones = if one.is_tombstone() {
-                    vec![0]
-                } else {
-                    Vec::new()
-                };
-                let mut many = Many {
-                    revisions: vec![*one],
-                    tombstones,
-                };
+                let tombstones = if one.is_tombstone() { vec![0] } else { Vec::new() };
+                let mut many = Many { revisions: vec![*one], tombstones };
                 many.push(packed);
                 self.chain = Chain::Many(Box::new(many));
             }
@@ -208,9 +201,7 @@ impl KeyIndex {
         if self.newest().main() <= at {
             return Some(revisions.len() - 1);
         }
-        revisions
-            .partition_point(|packed| packed.main() <= at)
-            .checked_sub(1)
+        revisions.partition_point(|packed| packed.main() <= at).checked_sub(1)
     }
 
     fn describe(&self, place: usize, packed: Packed) -> At {
@@ -218,11 +209,7 @@ impl KeyIndex {
             None => (self.first_created, self.first_version + place as i64),
             Some(start) => (self.revisions()[start].main(), (place - start) as i64 + 1),
         };
-        At {
-            revision: packed.revision(),
-            create_revision,
-            version,
-        }
+        At { revision: packed.revision(), create_revision, version }
     }
 
     /// Where the generation of the revision at `place` starts; `None` if it is the first known one.
@@ -230,12 +217,8 @@ impl KeyIndex {
         let Chain::Many(many) = &self.chain else {
             return None;
         };
-        let before = many
-            .tombstones
-            .partition_point(|tombstone| (*tombstone as usize) < place);
-        before
-            .checked_sub(1)
-            .map(|last| many.tombstones[last] as usize + 1)
+        let before = many.tombstones.partition_point(|tombstone| (*tombstone as usize) < place);
+        before.checked_sub(1).map(|last| many.tombstones[last] as usize + 1)
     }
 
     /// The revision at which the key lives at main revision `at`, if it does.
@@ -259,11 +242,7 @@ impl KeyIndex {
             return true;
         };
         let packed = self.revisions()[place];
-        let gone = if packed.is_tombstone() && packed.main() < at {
-            place + 1
-        } else {
-            place
-        };
+        let gone = if packed.is_tombstone() && packed.main() < at { place + 1 } else { place };
         if gone == 0 {
             return true;
         }
@@ -329,10 +308,7 @@ mod tests {
         let packed = ascending.map(|(revision, tombstone)| Packed::new(revision, tombstone));
         assert!(packed.is_sorted());
         for (packed, (revision, tombstone)) in packed.iter().zip(ascending) {
-            assert_eq!(
-                (packed.revision(), packed.is_tombstone()),
-                (revision, tombstone)
-            );
+            assert_eq!((packed.revision(), packed.is_tombstone()), (revision, tombstone));
         }
     }
 

@@ -31,10 +31,7 @@ struct Leaf {
 
 impl Default for Leaf {
     fn default() -> Self {
-        Leaf {
-            slots: std::array::from_fn(|_| AtomicI64::new(FREE)),
-            more: OnceLock::new(),
-        }
+        Leaf { slots: std::array::from_fn(|_| AtomicI64::new(FREE)), more: OnceLock::new() }
     }
 }
 
@@ -50,11 +47,7 @@ impl PinBoard {
                         .compare_exchange(FREE, revision, Ordering::AcqRel, Ordering::Relaxed)
                         .is_ok()
                 {
-                    return Pin {
-                        leaf: Arc::clone(leaf),
-                        slot,
-                        revision,
-                    };
+                    return Pin { leaf: Arc::clone(leaf), slot, revision };
                 }
             }
             leaf = leaf.more.get_or_init(Arc::default);
@@ -123,9 +116,8 @@ mod tests {
     #[test]
     fn there_is_always_room_for_another_pin() {
         let board = PinBoard::default();
-        let mut pins: Vec<Pin> = (0..3 * SLOTS as i64)
-            .map(|revision| board.pin(revision))
-            .collect();
+        let mut pins: Vec<Pin> =
+            (0..3 * SLOTS as i64).map(|revision| board.pin(revision)).collect();
         assert!(pins.iter().all(|pin| board.owns(pin)));
         assert!(!PinBoard::default().owns(&pins[0]));
         pins.drain(..2 * SLOTS + 5);

@@ -112,17 +112,7 @@ impl StateMachine {
         max_rows: usize,
     ) -> Result<Slice, Refusal> {
         let (at, current, pin, taken) = match resume {
-            Some(cursor) => {
-                if !self.mvcc.pins.owns(&cursor.pin) {
-                    self.mvcc.read_revision(cursor.at)?;
-                }
-                (
-                    cursor.at,
-                    cursor.current,
-                    Arc::clone(&cursor.pin),
-                    cursor.taken,
-                )
-            }
+            Some(cursor) => (cursor.at, cursor.current, self.keep_pin(cursor)?, cursor.taken),
             None => {
                 let at = self.mvcc.read_revision(request.revision)?;
                 let pin = Arc::new(self.mvcc.pins.pin(at));
@@ -151,6 +141,17 @@ impl StateMachine {
     }
 }
 
+impl StateMachine {
+    /// The cursor's pin, or one of this machine's own if another has taken the place of the one it began on.
+    fn keep_pin(&self, cursor: &Cursor) -> Result<Arc<Pin>, Refusal> {
+        if self.mvcc.pins.owns(&cursor.pin) {
+            return Ok(Arc::clone(&cursor.pin));
+        }
+        let at = self.mvcc.read_revision(cursor.at)?;
+        Ok(Arc::new(self.mvcc.pins.pin(at)))
+    }
+}
+
 impl Mvcc {
     /// The main revision that a range asking for `asked` reads at, outside a txn: 0 or less is the newest.
     fn read_revision(&self, asked: i64) -> Result<i64, Refusal> {
@@ -173,11 +174,7 @@ impl Mvcc {
         now: i64,
         values: &Values<'_, V>,
     ) -> Result<pb::RangeResponse, Corrupt> {
-        let at = if request.revision <= 0 {
-            now
-        } else {
-            request.revision
-        };
+        let at = if request.revision <= 0 { now } else { request.revision };
         let mut walk = Walk::new(request, at, 0);
         walk.run(self, None);
         assemble(request, walk.rows, walk.count, now, values)
@@ -193,11 +190,7 @@ impl Mvcc {
         if is_index_only(request) {
             return;
         }
-        let at = if request.revision <= 0 {
-            self.revision
-        } else {
-            request.revision
-        };
+        let at = if request.revision <= 0 { self.revision } else { request.revision };
         let mut walk = Walk::new(request, at, 0);
         walk.rows_max = max;
         walk.visits_left = VISITS_MIN.max(max);
@@ -293,15 +286,8 @@ fn fetch_limit(request: &pb::RangeRequest) -> i64 {
 fn passes(request: &pb::RangeRequest, found: &At) -> bool {
     let within =
         |value: i64, min: i64, max: i64| (max == 0 || value <= max) && (min == 0 || value >= min);
-    within(
-        found.revision.main,
-        request.min_mod_revision,
-        request.max_mod_revision,
-    ) && within(
-        found.create_revision,
-        request.min_create_revision,
-        request.max_create_revision,
-    )
+    within(found.revision.main, request.min_mod_revision, request.max_mod_revision)
+        && within(found.create_revision, request.min_create_revision, request.max_create_revision)
 }
 
 /// Rows come in key order, so these need no sort before the limit is applied. That NONE counts here whatever the
@@ -338,14 +324,7 @@ pub struct RangeWork {
 impl RangeWork {
     /// A request whose shape [`super::super::check::check_range`] has accepted.
     pub fn new(request: pb::RangeRequest) -> RangeWork {
-        RangeWork {
-            request,
-            rows: Vec::new(),
-            count: 0,
-            revision: 0,
-            next: None,
-            pin: None,
-        }
+        RangeWork { request, rows: Vec::new(), count: 0, revision: 0, next: None, pin: None }
     }
 
     /// Picks up to `max_rows` more rows. `true` when all are picked.
@@ -462,8 +441,5 @@ fn value(row: &Row) -> &[u8] {
 
 /// A header as the core fills it: the service adds who and when.
 pub(crate) fn header(revision: i64) -> Option<pb::ResponseHeader> {
-    Some(pb::ResponseHeader {
-        revision,
-        ..pb::ResponseHeader::default()
-    })
+    Some(pb::ResponseHeader { revision, ..pb::ResponseHeader::default() })
 }

@@ -36,10 +36,7 @@ impl<'a, V: View> Values<'a, V> {
         if let Some(kv) = hot {
             return Ok(Arc::clone(kv));
         }
-        if let Ok(place) = self
-            .pending
-            .binary_search_by_key(&revision, |record| record.revision)
-        {
+        if let Ok(place) = self.pending.binary_search_by_key(&revision, |record| record.revision) {
             return Ok(Arc::clone(&self.pending[place].kv));
         }
         let kv = self.view.key_value(revision)?;

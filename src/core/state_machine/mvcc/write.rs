@@ -40,13 +40,7 @@ impl<'a, V: View> WriteTxn<'a, V> {
         changes: &'a mut Changes,
         view: &'a V,
     ) -> Self {
-        WriteTxn {
-            mvcc,
-            leases,
-            changes,
-            view,
-            sub: 0,
-        }
+        WriteTxn { mvcc, leases, changes, view, sub: 0 }
     }
 
     /// The main revision that its changes get.
@@ -93,17 +87,14 @@ impl<'a, V: View> WriteTxn<'a, V> {
             }
         }
         self.write(&put.key, &value, lease, prior);
-        Ok(pb::PutResponse {
-            header: header(self.now()),
-            prev_kv,
-        })
+        Ok(pb::PutResponse { header: header(self.now()), prev_kv })
     }
 
     fn write(&mut self, key: &Bytes, value: &Bytes, lease: i64, prior: Option<Live>) {
         let revision = Revision::new(self.target(), self.sub);
-        let (create_revision, version) = prior.as_ref().map_or((revision.main, 1), |live| {
-            (live.at.create_revision, live.at.version + 1)
-        });
+        let (create_revision, version) = prior
+            .as_ref()
+            .map_or((revision.main, 1), |live| (live.at.create_revision, live.at.version + 1));
         let (key, value) = compact_copy(key, value);
         let kv = Arc::new(KeyValue {
             key,
@@ -116,11 +107,7 @@ impl<'a, V: View> WriteTxn<'a, V> {
         let old_lease = prior.as_ref().map_or(0, |live| live.lease);
         // Created in this transaction, if again: etcd's create events have no prev_kv.
         let is_create = create_revision == revision.main;
-        let prev = if is_create {
-            None
-        } else {
-            self.before(&kv.key, prior)
-        };
+        let prev = if is_create { None } else { self.before(&kv.key, prior) };
         self.mvcc.index.put(revision, &kv);
         if old_lease != lease {
             self.leases.detach(LeaseId(old_lease), &kv.key);
@@ -146,12 +133,7 @@ impl<'a, V: View> WriteTxn<'a, V> {
         kv: Arc<KeyValue>,
         prev: Option<Revision>,
     ) {
-        self.changes.revision(RevisionRecord {
-            revision,
-            tombstone,
-            kv,
-            prev,
-        });
+        self.changes.revision(RevisionRecord { revision, tombstone, kv, prev });
         self.sub += 1;
     }
 
@@ -179,11 +161,7 @@ impl<'a, V: View> WriteTxn<'a, V> {
         for key in keys {
             self.delete(key);
         }
-        Ok(pb::DeleteRangeResponse {
-            header: header(self.now()),
-            deleted,
-            prev_kvs,
-        })
+        Ok(pb::DeleteRangeResponse { header: header(self.now()), deleted, prev_kvs })
     }
 
     /// Deletes one key if it is alive.
@@ -195,11 +173,7 @@ impl<'a, V: View> WriteTxn<'a, V> {
         self.leases.detach(LeaseId(live.lease), &key);
         let prev = self.before(&key, Some(live));
         self.mvcc.index.tombstone(&key, revision);
-        let kv = Arc::new(KeyValue {
-            key,
-            mod_revision: revision.main,
-            ..KeyValue::default()
-        });
+        let kv = Arc::new(KeyValue { key, mod_revision: revision.main, ..KeyValue::default() });
         self.record(revision, true, kv, prev);
     }
 }

@@ -65,11 +65,7 @@ impl Model {
     /// The store as it was at `revision`.
     fn keys_at(&self, revision: i64) -> Keys {
         let mut keys = Keys::new();
-        for write in self
-            .writes
-            .iter()
-            .filter(|write| write.revision <= revision)
-        {
+        for write in self.writes.iter().filter(|write| write.revision <= revision) {
             let Some((value, lease)) = &write.value else {
                 keys.remove(&write.key);
                 continue;
@@ -93,9 +89,7 @@ impl Model {
     }
 
     fn dirty(&self) -> bool {
-        self.writes
-            .last()
-            .is_some_and(|write| write.revision > self.revision)
+        self.writes.last().is_some_and(|write| write.revision > self.revision)
     }
 
     fn header(&self) -> Option<pb::ResponseHeader> {
@@ -121,9 +115,7 @@ impl Model {
             Request::Txn(txn) => Reply::Txn(self.txn(txn)?),
             Request::Compaction(compaction) => {
                 self.compact(compaction.revision)?;
-                Reply::Compaction(pb::CompactionResponse {
-                    header: self.header(),
-                })
+                Reply::Compaction(pb::CompactionResponse { header: self.header() })
             }
             Request::LeaseGrant(grant) => {
                 self.grant(grant)?;
@@ -139,9 +131,7 @@ impl Model {
                     return Err(Refusal::LeaseNotFound);
                 }
                 self.end_lease(revoke.id);
-                Reply::LeaseRevoke(pb::LeaseRevokeResponse {
-                    header: self.header(),
-                })
+                Reply::LeaseRevoke(pb::LeaseRevokeResponse { header: self.header() })
             }
             Request::LeaseExpiry(expiry) => {
                 if expiry.term != term {
@@ -152,9 +142,9 @@ impl Model {
                 }
                 Reply::Done
             }
-            Request::LeaseCheckpoint(_) => Reply::LeaseCheckpoint(pb::LeaseCheckpointResponse {
-                header: self.header(),
-            }),
+            Request::LeaseCheckpoint(_) => {
+                Reply::LeaseCheckpoint(pb::LeaseCheckpointResponse { header: self.header() })
+            }
             Request::Alarm(alarm) => Reply::Alarm(self.alarm(alarm)),
             Request::MemberAttributes(_) | Request::ClusterLevel(_) => Reply::Done,
         };
@@ -213,18 +203,11 @@ impl Model {
             }
         }
         self.write(put.key.clone(), Some(value));
-        pb::PutResponse {
-            header: self.header(),
-            prev_kv: old.filter(|_| put.prev_kv),
-        }
+        pb::PutResponse { header: self.header(), prev_kv: old.filter(|_| put.prev_kv) }
     }
 
     fn write(&mut self, key: Bytes, value: Option<(Bytes, i64)>) {
-        self.writes.push(Write {
-            revision: self.revision + 1,
-            key,
-            value,
-        });
+        self.writes.push(Write { revision: self.revision + 1, key, value });
     }
 
     fn delete_range(&mut self, delete: &pb::DeleteRangeRequest) -> pb::DeleteRangeResponse {
@@ -300,9 +283,7 @@ impl Model {
         let alarms = listed.into_iter();
         pb::AlarmResponse {
             header: self.header(),
-            alarms: alarms
-                .map(|(alarm, member_id)| pb::AlarmMember { member_id, alarm })
-                .collect(),
+            alarms: alarms.map(|(alarm, member_id)| pb::AlarmMember { member_id, alarm }).collect(),
         }
     }
 
@@ -318,18 +299,11 @@ impl Model {
     }
 
     fn ranged(&self, request: &pb::RangeRequest) -> pb::RangeResponse {
-        let keys = if request.revision > 0 {
-            self.keys_at(request.revision)
-        } else {
-            self.keys_now()
-        };
+        let keys =
+            if request.revision > 0 { self.keys_at(request.revision) } else { self.keys_now() };
         let mut kvs = within(keys, &request.key, &request.range_end);
         let count = kvs.len() as i64;
-        let limit = if request.limit > 0 {
-            request.limit as usize
-        } else {
-            usize::MAX
-        };
+        let limit = if request.limit > 0 { request.limit as usize } else { usize::MAX };
         // Only an explicit order, or a filter, looks at all keys before the limit.
         let filters = [
             request.min_mod_revision,
@@ -403,29 +377,23 @@ impl Model {
     }
 
     fn chosen<'r>(&self, txn: &'r pb::TxnRequest) -> &'r [pb::RequestOp] {
-        if self.holds(txn) {
-            &txn.success
-        } else {
-            &txn.failure
-        }
+        if self.holds(txn) { &txn.success } else { &txn.failure }
     }
 
     fn check_txn(&self, txn: &pb::TxnRequest) -> Option<Refusal> {
-        self.chosen(txn)
-            .iter()
-            .find_map(|op| match op.request.as_ref()? {
-                Op::RequestRange(range) if range.revision > self.revision => {
-                    Some(Refusal::FutureRevision)
-                }
-                Op::RequestRange(range)
-                    if range.revision != 0 && range.revision < self.compact_revision =>
-                {
-                    Some(Refusal::Compacted)
-                }
-                Op::RequestPut(put) => self.check_put(put).err(),
-                Op::RequestTxn(txn) => self.check_txn(txn),
-                Op::RequestRange(_) | Op::RequestDeleteRange(_) => None,
-            })
+        self.chosen(txn).iter().find_map(|op| match op.request.as_ref()? {
+            Op::RequestRange(range) if range.revision > self.revision => {
+                Some(Refusal::FutureRevision)
+            }
+            Op::RequestRange(range)
+                if range.revision != 0 && range.revision < self.compact_revision =>
+            {
+                Some(Refusal::Compacted)
+            }
+            Op::RequestPut(put) => self.check_put(put).err(),
+            Op::RequestTxn(txn) => self.check_txn(txn),
+            Op::RequestRange(_) | Op::RequestDeleteRange(_) => None,
+        })
     }
 
     fn run_txn(&mut self, before: &Model, txn: &pb::TxnRequest) -> pb::TxnResponse {
@@ -439,9 +407,7 @@ impl Model {
                 }
                 Op::RequestTxn(txn) => OpResponse::ResponseTxn(self.run_txn(before, txn)),
             };
-            Some(pb::ResponseOp {
-                response: Some(response),
-            })
+            Some(pb::ResponseOp { response: Some(response) })
         });
         let responses = responses.collect();
         pb::TxnResponse {
@@ -453,11 +419,7 @@ impl Model {
 }
 
 fn signed(request: &pb::RangeRequest, number: i64) -> i64 {
-    if request.sort_order == 2 {
-        -number
-    } else {
-        number
-    }
+    if request.sort_order == 2 { -number } else { number }
 }
 
 fn within(keys: Keys, key: &Bytes, range_end: &Bytes) -> Vec<KeyValue> {
@@ -474,14 +436,11 @@ fn within(keys: Keys, key: &Bytes, range_end: &Bytes) -> Vec<KeyValue> {
 }
 
 fn has_put(txn: &pb::TxnRequest) -> bool {
-    txn.success
-        .iter()
-        .chain(&txn.failure)
-        .any(|op| match &op.request {
-            Some(Op::RequestPut(_)) => true,
-            Some(Op::RequestTxn(txn)) => has_put(txn),
-            Some(Op::RequestRange(_) | Op::RequestDeleteRange(_)) | None => false,
-        })
+    txn.success.iter().chain(&txn.failure).any(|op| match &op.request {
+        Some(Op::RequestPut(_)) => true,
+        Some(Op::RequestTxn(txn)) => has_put(txn),
+        Some(Op::RequestRange(_) | Op::RequestDeleteRange(_)) | None => false,
+    })
 }
 
 fn compare_holds(compare: &pb::Compare, kv: &KeyValue) -> bool {

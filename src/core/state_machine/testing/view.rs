@@ -18,10 +18,7 @@ impl MemoryView {
     /// Takes what a batch added to history.
     pub fn commit(&mut self, batch: &WriteBatch) {
         for record in &batch.revisions {
-            let stored = RevisionRecord {
-                prev: None,
-                ..record.clone()
-            };
+            let stored = RevisionRecord { prev: None, ..record.clone() };
             self.revisions.insert(record.revision, stored);
         }
     }
@@ -53,9 +50,7 @@ impl View for MemoryView {
         let mut found: Vec<RevisionRecord> = Vec::new();
         let mut bytes = 0;
         for (revision, record) in self.revisions.range(from..) {
-            let other_main = found
-                .last()
-                .is_some_and(|last| last.revision.main != revision.main);
+            let other_main = found.last().is_some_and(|last| last.revision.main != revision.main);
             if other_main && bytes >= max_bytes {
                 break;
             }

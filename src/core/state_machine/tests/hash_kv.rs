@@ -14,9 +14,8 @@ fn hash_kv_is_what_etcd_3_7_1_answers() {
     for sweep_every in [1, 7, usize::MAX] {
         let (mut member, mut cache) = (Member::new(4096), HashCache::default());
         let mut compactions = 0;
-        for (number, line) in include_str!("../../testdata/etcd_3_7_1/hashkv.txt")
-            .lines()
-            .enumerate()
+        for (number, line) in
+            include_str!("../../testdata/etcd_3_7_1/hashkv.txt").lines().enumerate()
         {
             if line.starts_with('#') {
                 continue;
@@ -41,10 +40,9 @@ fn hash_kv_is_what_etcd_3_7_1_answers() {
 fn ask(member: &Member, cache: &HashCache, revision: i64) -> String {
     let cached: Result<KvHash, Refusal> = cache.get(revision).ok_or(Refusal::Compacted);
     match cached.or_else(|_| member.hash(revision)) {
-        Ok(hash) => format!(
-            "{} compact {} revision {}",
-            hash.hash, hash.compact_revision, hash.revision
-        ),
+        Ok(hash) => {
+            format!("{} compact {} revision {}", hash.hash, hash.compact_revision, hash.revision)
+        }
         Err(Refusal::Compacted) => {
             "etcdserver: mvcc: required revision has been compacted".to_owned()
         }
@@ -58,10 +56,7 @@ fn ask(member: &Member, cache: &HashCache, revision: i64) -> String {
 fn compact(member: &mut Member, cache: &mut HashCache, revision: i64) {
     let previous = member.machine.compact_revision();
     let _pin = member.machine.pin(previous);
-    let request = Request::Compaction(pb::CompactionRequest {
-        revision,
-        physical: true,
-    });
+    let request = Request::Compaction(pb::CompactionRequest { revision, physical: true });
     if member.one(request).is_ok() {
         cache.store(member.finish_hash(member.machine.hash_begin_compaction(previous, revision)));
     }
@@ -92,11 +87,7 @@ fn parse(line: &str) -> Request {
     let words: Vec<&str> = line.split(' ').collect();
     let text = |place: usize| -> bytes::Bytes {
         let quoted: &str = words[place];
-        quoted
-            .trim_matches('"')
-            .replace("\\u0000", "\0")
-            .into_bytes()
-            .into()
+        quoted.trim_matches('"').replace("\\u0000", "\0").into_bytes().into()
     };
     match words[0] {
         "put" => Request::Put(pb::PutRequest {

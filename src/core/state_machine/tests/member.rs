@@ -40,19 +40,14 @@ impl Member {
     pub(crate) fn payload(&mut self, payload: Payload) -> Result<Applied, Corrupt> {
         let at = LogId::new(self.term, self.next_index);
         self.next_index += 1;
-        let payload = internal::LogPayload {
-            payload: Some(payload),
-        };
+        let payload = internal::LogPayload { payload: Some(payload) };
         let ahead = ReadAhead {
             view: &self.view,
             cold: self.machine.cold_reads(&payload),
             is_one_step: is_one_step(&payload),
         };
         for revision in &ahead.cold {
-            ahead
-                .view
-                .key_value(*revision)
-                .expect("what is to be read ahead is there");
+            ahead.view.key_value(*revision).expect("what is to be read ahead is there");
         }
         let applied = self.machine.apply(&ahead, at, &payload)?;
         assert_eq!(applied.batch.applied, at);
@@ -65,8 +60,7 @@ impl Member {
     pub(crate) fn pack(&mut self, requests: Vec<Request>) -> Applied {
         let entry = entry(1, self.next_seq, requests);
         self.next_seq += 1;
-        self.payload(Payload::Entry(entry))
-            .expect("nothing is broken")
+        self.payload(Payload::Entry(entry)).expect("nothing is broken")
     }
 
     /// Applies one request in an entry of its own.
@@ -82,9 +76,7 @@ impl Member {
     ) -> Result<pb::RangeResponse, Refusal> {
         let mut work = RangeWork::new(request.clone());
         while !work.step(&self.machine, rows)? {}
-        Ok(work
-            .finish(&self.view)
-            .expect("every listed revision is stored"))
+        Ok(work.finish(&self.view).expect("every listed revision is stored"))
     }
 
     /// Sweeps the index and drops what died.
@@ -125,10 +117,7 @@ pub(crate) fn entry(incarnation: u64, seq: u64, requests: Vec<Request>) -> inter
 }
 
 pub(crate) fn command(request: Request) -> internal::Command {
-    internal::Command {
-        request: Some(request),
-        ..internal::Command::default()
-    }
+    internal::Command { request: Some(request), ..internal::Command::default() }
 }
 
 /// A view that holds `cold_reads` to its word: an operation alone in its entry reads nothing else. Else an earlier one

@@ -208,14 +208,10 @@ fn streamed(
     loop {
         let slice = member.machine.select(request, cursor.as_ref(), rows)?;
         meanwhile(member);
-        whole
-            .kvs
-            .extend(show_rows(request, &slice.rows, &member.view).unwrap());
+        whole.kvs.extend(show_rows(request, &slice.rows, &member.view).unwrap());
         whole.count += slice.count;
-        whole.header = Some(pb::ResponseHeader {
-            revision: slice.revision,
-            ..pb::ResponseHeader::default()
-        });
+        whole.header =
+            Some(pb::ResponseHeader { revision: slice.revision, ..pb::ResponseHeader::default() });
         cursor = slice.next;
         if cursor.is_none() {
             return Ok(whole);
@@ -235,10 +231,7 @@ fn kept(whole: &MemoryView, at: i64) -> Vec<RevisionRecord> {
         record.revision.main > at
             || (!superseded && (!record.tombstone || record.revision.main == at))
     };
-    (0..all.len())
-        .filter(|place| is_kept(*place))
-        .map(|place| all[place].clone())
-        .collect()
+    (0..all.len()).filter(|place| is_kept(*place)).map(|place| all[place].clone()).collect()
 }
 
 /// What the outside hears, entry boundaries left out.
@@ -285,9 +278,7 @@ fn facts(machine: &StateMachine) -> Facts {
         leases: machine
             .leases()
             .map(|id| {
-                let ttl = machine
-                    .lease(id)
-                    .map(|lease| (lease.granted_ttl, lease.remaining_ttl));
+                let ttl = machine.lease(id).map(|lease| (lease.granted_ttl, lease.remaining_ttl));
                 (id, ttl, machine.lease_keys(id))
             })
             .collect(),

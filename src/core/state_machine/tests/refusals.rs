@@ -29,10 +29,7 @@ fn ranges_are_refused_by_shape() {
             sort_target: target,
             ..pb::RangeRequest::default()
         };
-        (
-            check_range(&request).err(),
-            check_range_stream(&request).err(),
-        )
+        (check_range(&request).err(), check_range_stream(&request).err())
     };
     #[rustfmt::skip]
     let table = [
@@ -48,11 +45,7 @@ fn ranges_are_refused_by_shape() {
         ("",  3, 5,              Some(Refusal::EmptyKey),            Some(Refusal::EmptyKey)),
     ];
     for (key, order, target, range, stream) in table {
-        assert_eq!(
-            check(key, order, target),
-            (range, stream),
-            "{key} {order} {target}"
-        );
+        assert_eq!(check(key, order, target), (range, stream), "{key} {order} {target}");
     }
 }
 
@@ -84,20 +77,13 @@ fn puts_and_deletes_are_refused_by_shape() {
 }
 
 fn op(request: Op) -> pb::RequestOp {
-    pb::RequestOp {
-        request: Some(request),
-    }
+    pb::RequestOp { request: Some(request) }
 }
 
 fn puts(count: usize) -> Vec<pb::RequestOp> {
     let key = |number: usize| Bytes::from(number.to_string());
-    let put = |number| pb::PutRequest {
-        key: key(number),
-        ..pb::PutRequest::default()
-    };
-    (0..count)
-        .map(|number| op(Op::RequestPut(put(number))))
-        .collect()
+    let put = |number| pb::PutRequest { key: key(number), ..pb::PutRequest::default() };
+    (0..count).map(|number| op(Op::RequestPut(put(number)))).collect()
 }
 
 fn nested(txn: pb::TxnRequest) -> pb::RequestOp {
@@ -105,10 +91,7 @@ fn nested(txn: pb::TxnRequest) -> pb::RequestOp {
 }
 
 fn success(success: Vec<pb::RequestOp>) -> pb::TxnRequest {
-    pb::TxnRequest {
-        success,
-        ..pb::TxnRequest::default()
-    }
+    pb::TxnRequest { success, ..pb::TxnRequest::default() }
 }
 
 #[test]
@@ -145,11 +128,7 @@ fn a_nested_txn_has_what_the_largest_list_around_it_leaves() {
             ..pb::TxnRequest::default() },             Some(Refusal::EmptyKey)),
     ];
     for (place, (txn, refusal)) in table.into_iter().enumerate() {
-        assert_eq!(
-            check_txn(&txn, Limits::default()).err(),
-            refusal,
-            "row {place}"
-        );
+        assert_eq!(check_txn(&txn, Limits::default()).err(), refusal, "row {place}");
     }
 }
 
@@ -157,25 +136,14 @@ fn a_nested_txn_has_what_the_largest_list_around_it_leaves() {
 fn what_cannot_be_stops_the_member() {
     let payload = |member: &mut Member, payload| member.payload(payload).map(|_| ()).unwrap_err();
     let put = || {
-        Request::Put(pb::PutRequest {
-            key: bytes("a"),
-            prev_kv: true,
-            ..pb::PutRequest::default()
-        })
+        Request::Put(pb::PutRequest { key: bytes("a"), prev_kv: true, ..pb::PutRequest::default() })
     };
 
     let mut member = Member::new(0);
     let mut too_new = entry(1, 1, vec![put()]);
     too_new.level = 2;
     let stopped = payload(&mut member, Payload::Entry(too_new));
-    assert!(matches!(
-        stopped,
-        Corrupt::LevelTooNew {
-            index: 0,
-            needed: 2,
-            known: 1
-        }
-    ));
+    assert!(matches!(stopped, Corrupt::LevelTooNew { index: 0, needed: 2, known: 1 }));
 
     let mut member = Member::new(0);
     let level = Request::ClusterLevel(internal::ClusterLevel { level: 2 });
@@ -193,12 +161,8 @@ fn what_cannot_be_stops_the_member() {
     member.pack(vec![put()]);
     member.view = Default::default();
     let entry = entry(1, 2, vec![put()]);
-    let payload = internal::LogPayload {
-        payload: Some(Payload::Entry(entry)),
-    };
-    let stopped = member
-        .machine
-        .apply(&member.view, LogId::new(3, 9), &payload);
+    let payload = internal::LogPayload { payload: Some(Payload::Entry(entry)) };
+    let stopped = member.machine.apply(&member.view, LogId::new(3, 9), &payload);
     assert!(matches!(stopped, Err(Corrupt::BadRevision { .. })));
 }
 
@@ -206,9 +170,7 @@ fn what_cannot_be_stops_the_member() {
 fn entries_are_applied_in_log_order() {
     let mut machine = StateMachine::new(0);
     let view = crate::state_machine::testing::MemoryView::default();
-    let blank = internal::LogPayload {
-        payload: Some(Payload::Blank(internal::Blank {})),
-    };
+    let blank = internal::LogPayload { payload: Some(Payload::Blank(internal::Blank {})) };
     machine.apply(&view, LogId::new(2, 5), &blank).unwrap();
     for at in [LogId::new(2, 5), LogId::new(2, 4), LogId::new(1, 6)] {
         let refused = machine.apply(&view, at, &blank);

@@ -53,13 +53,8 @@ fn put() -> impl Strategy<Value = pb::PutRequest> {
 }
 
 fn delete() -> impl Strategy<Value = pb::DeleteRangeRequest> {
-    (key(), range_end(), any::<bool>()).prop_map(|(key, range_end, prev_kv)| {
-        pb::DeleteRangeRequest {
-            key,
-            range_end,
-            prev_kv,
-        }
-    })
+    (key(), range_end(), any::<bool>())
+        .prop_map(|(key, range_end, prev_kv)| pb::DeleteRangeRequest { key, range_end, prev_kv })
 }
 
 /// Revisions from a bit below to a bit above what a short history reaches.
@@ -69,30 +64,24 @@ fn revision() -> impl Strategy<Value = i64> {
 
 pub(crate) fn range() -> impl Strategy<Value = pb::RangeRequest> {
     let filters = prop::array::uniform4(prop_oneof![6 => Just(0i64), 1 => 1..12i64]);
-    (
-        (key(), range_end(), revision(), 0..5i64, 0..3i32, 0..5i32),
-        (rarely(), rarely()),
-        filters,
-    )
-        .prop_map(
-            |((key, range_end, revision, limit, sort_order, sort_target), flags, filters)| {
-                pb::RangeRequest {
-                    key,
-                    range_end,
-                    limit,
-                    revision,
-                    sort_order,
-                    sort_target,
-                    serializable: false,
-                    keys_only: flags.0,
-                    count_only: flags.1,
-                    min_mod_revision: filters[0],
-                    max_mod_revision: filters[1],
-                    min_create_revision: filters[2],
-                    max_create_revision: filters[3],
-                }
-            },
-        )
+    ((key(), range_end(), revision(), 0..5i64, 0..3i32, 0..5i32), (rarely(), rarely()), filters)
+        .prop_map(|((key, range_end, revision, limit, sort_order, sort_target), flags, filters)| {
+            pb::RangeRequest {
+                key,
+                range_end,
+                limit,
+                revision,
+                sort_order,
+                sort_target,
+                serializable: false,
+                keys_only: flags.0,
+                count_only: flags.1,
+                min_mod_revision: filters[0],
+                max_mod_revision: filters[1],
+                min_create_revision: filters[2],
+                max_create_revision: filters[3],
+            }
+        })
 }
 
 fn compare() -> impl Strategy<Value = pb::Compare> {
@@ -110,13 +99,7 @@ fn compare() -> impl Strategy<Value = pb::Compare> {
                 3 => Union::Value(value),
                 _ => Union::Lease(number),
             });
-            pb::Compare {
-                result,
-                target,
-                key,
-                range_end,
-                target_union,
-            }
+            pb::Compare { result, target, key, range_end, target_union }
         },
     )
 }
@@ -132,23 +115,12 @@ fn op(depth: u32) -> BoxedStrategy<pb::RequestOp> {
     } else {
         prop_oneof![4 => leaf, 1 => txn(depth - 1).prop_map(Op::RequestTxn)].boxed()
     };
-    any.prop_map(|request| pb::RequestOp {
-        request: Some(request),
-    })
-    .boxed()
+    any.prop_map(|request| pb::RequestOp { request: Some(request) }).boxed()
 }
 
 pub(crate) fn txn(depth: u32) -> impl Strategy<Value = pb::TxnRequest> {
-    (
-        vec(compare(), 0..2),
-        vec(op(depth), 0..4),
-        vec(op(depth), 0..3),
-    )
-        .prop_map(|(compare, success, failure)| pb::TxnRequest {
-            compare,
-            success,
-            failure,
-        })
+    (vec(compare(), 0..2), vec(op(depth), 0..4), vec(op(depth), 0..3))
+        .prop_map(|(compare, success, failure)| pb::TxnRequest { compare, success, failure })
 }
 
 /// Any request that is well formed but for the duplicate check: apply must stand what the check lets through and

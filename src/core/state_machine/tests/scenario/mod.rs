@@ -26,11 +26,7 @@ fn scenarios_answer_as_written() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/scenarios");
     let mut files = Vec::new();
     find(&root, &mut files);
-    assert!(
-        files.len() >= 10,
-        "the scenarios are gone: {}",
-        root.display()
-    );
+    assert!(files.len() >= 10, "the scenarios are gone: {}", root.display());
     let mut wrong = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
@@ -41,18 +37,10 @@ fn scenarios_answer_as_written() {
         if updating() {
             fs::write(&file, answered).unwrap();
         } else {
-            wrong.push(format!(
-                "{}:\n{}",
-                file.display(),
-                first_difference(&text, &answered)
-            ));
+            wrong.push(format!("{}:\n{}", file.display(), first_difference(&text, &answered)));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "UPDATE_EXPECT=1 rewrites them.\n{}",
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "UPDATE_EXPECT=1 rewrites them.\n{}", wrong.join("\n"));
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's switch, not the core's")]
@@ -61,18 +49,13 @@ fn updating() -> bool {
 }
 
 fn find(folder: &Path, files: &mut Vec<PathBuf>) {
-    let mut entries: Vec<PathBuf> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     entries.sort();
     for entry in entries {
         if entry.is_dir() {
             find(&entry, files);
-        } else if entry
-            .extension()
-            .is_some_and(|extension| extension == "txt")
-        {
+        } else if entry.extension().is_some_and(|extension| extension == "txt") {
             files.push(entry);
         }
     }
@@ -90,11 +73,7 @@ fn requests_are_answered_as_etcd_3_7_1_answered_them() {
     for file in ["requests.txt", "events.txt"] {
         let text = fs::read_to_string(root.join(file)).unwrap();
         let answered = replay_with(&text, |runner, command| runner.ask(command));
-        assert!(
-            text == answered,
-            "{file}: {}",
-            first_difference(&text, &answered)
-        );
+        assert!(text == answered, "{file}: {}", first_difference(&text, &answered));
     }
 }
 
@@ -128,10 +107,7 @@ fn first_difference(expected: &str, answered: &str) -> String {
     let mut lines = expected.lines().zip(answered.lines()).enumerate();
     match lines.find(|(_, (expected, answered))| expected != answered) {
         Some((place, (expected, answered))) => {
-            format!(
-                "line {}: expected `{expected}`, answered `{answered}`",
-                place + 1
-            )
+            format!("line {}: expected `{expected}`, answered `{answered}`", place + 1)
         }
         None => "one is longer than the other".to_owned(),
     }

@@ -13,20 +13,12 @@ pub(super) struct Line<'t> {
     words: Vec<&'t str>,
 }
 
-const FLAGS: [&str; 6] = [
-    "prev",
-    "ignore-value",
-    "ignore-lease",
-    "keys-only",
-    "count-only",
-    "serializable",
-];
+const FLAGS: [&str; 6] =
+    ["prev", "ignore-value", "ignore-lease", "keys-only", "count-only", "serializable"];
 
 impl<'t> Line<'t> {
     pub(super) fn new(line: &'t str) -> Line<'t> {
-        Line {
-            words: line.split_whitespace().collect(),
-        }
+        Line { words: line.split_whitespace().collect() }
     }
 
     pub(super) fn verb(&self) -> &'t str {
@@ -41,10 +33,7 @@ impl<'t> Line<'t> {
 
     pub(super) fn option(&self, name: &str) -> Option<&'t str> {
         let options = self.words.iter().filter_map(|word| word.split_once('='));
-        options
-            .filter(|(option, _)| *option == name)
-            .map(|(_, value)| value)
-            .next()
+        options.filter(|(option, _)| *option == name).map(|(_, value)| value).next()
     }
 
     pub(super) fn number(&self, name: &str) -> i64 {
@@ -56,16 +45,12 @@ impl<'t> Line<'t> {
     }
 
     fn bytes(&self, place: usize) -> Bytes {
-        self.args()
-            .get(place)
-            .map_or_else(Bytes::new, |word| unescape(word))
+        self.args().get(place).map_or_else(Bytes::new, |word| unescape(word))
     }
 
     fn arg<N: std::str::FromStr>(&self, place: usize) -> N {
         let args = self.args();
-        args[place]
-            .parse()
-            .unwrap_or_else(|_| panic!("not a number: {}", args[place]))
+        args[place].parse().unwrap_or_else(|_| panic!("not a number: {}", args[place]))
     }
 }
 
@@ -84,24 +69,17 @@ pub(super) fn request(lines: &[&str]) -> Option<Request> {
         "put" => Request::Put(put(&line)),
         "delete" => Request::DeleteRange(delete(&line)),
         "txn" => Request::Txn(txn(&lines[1..])),
-        "compact" => Request::Compaction(pb::CompactionRequest {
-            revision: line.arg(0),
-            physical: false,
-        }),
-        "grant" => Request::LeaseGrant(pb::LeaseGrantRequest {
-            id: line.arg(0),
-            ttl: line.arg(1),
-        }),
+        "compact" => {
+            Request::Compaction(pb::CompactionRequest { revision: line.arg(0), physical: false })
+        }
+        "grant" => Request::LeaseGrant(pb::LeaseGrantRequest { id: line.arg(0), ttl: line.arg(1) }),
         "revoke" => Request::LeaseRevoke(pb::LeaseRevokeRequest { id: line.arg(0) }),
         "expire" => Request::LeaseExpiry(internal::LeaseExpiry {
             term: line.number("term") as u64,
             lease_ids: line.args().iter().map(|id| id.parse().unwrap()).collect(),
         }),
         "checkpoint" => Request::LeaseCheckpoint(pb::LeaseCheckpointRequest {
-            checkpoints: vec![pb::LeaseCheckpoint {
-                id: line.arg(0),
-                remaining_ttl: line.arg(1),
-            }],
+            checkpoints: vec![pb::LeaseCheckpoint { id: line.arg(0), remaining_ttl: line.arg(1) }],
         }),
         "alarm" => Request::Alarm(pb::AlarmRequest {
             action: place_of(line.args()[0], &["get", "activate", "deactivate"]),
@@ -189,14 +167,10 @@ pub(super) fn parts<'l, 't>(lines: &'l [&'t str]) -> Vec<&'l [&'t str]> {
         return Vec::new();
     };
     let outer = indent(first);
-    let mut starts: Vec<usize> = (0..lines.len())
-        .filter(|place| indent(lines[*place]) == outer)
-        .collect();
+    let mut starts: Vec<usize> =
+        (0..lines.len()).filter(|place| indent(lines[*place]) == outer).collect();
     starts.push(lines.len());
-    starts
-        .windows(2)
-        .map(|pair| &lines[pair[0]..pair[1]])
-        .collect()
+    starts.windows(2).map(|pair| &lines[pair[0]..pair[1]]).collect()
 }
 
 fn op(first: &str, rest: &[&str]) -> pb::RequestOp {

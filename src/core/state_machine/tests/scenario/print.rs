@@ -84,11 +84,8 @@ fn put_reply(put: &pb::PutResponse, indent: &str) -> String {
 }
 
 fn delete_reply(delete: &pb::DeleteRangeResponse, indent: &str) -> String {
-    let mut out = format!(
-        "{indent}deleted {}, revision {}\n",
-        delete.deleted,
-        revision(&delete.header)
-    );
+    let mut out =
+        format!("{indent}deleted {}, revision {}\n", delete.deleted, revision(&delete.header));
     for prev in &delete.prev_kvs {
         writeln!(out, "{indent}  prev {}", key_value(prev)).unwrap();
     }
@@ -97,11 +94,8 @@ fn delete_reply(delete: &pb::DeleteRangeResponse, indent: &str) -> String {
 
 pub(super) fn range_reply(range: &pb::RangeResponse, indent: &str) -> String {
     let more = if range.more { ", more" } else { "" };
-    let mut out = format!(
-        "{indent}count {}{more}, revision {}\n",
-        range.count,
-        revision(&range.header)
-    );
+    let mut out =
+        format!("{indent}count {}{more}, revision {}\n", range.count, revision(&range.header));
     for kv in &range.kvs {
         writeln!(out, "{indent}  {}", key_value(kv)).unwrap();
     }
@@ -113,14 +107,12 @@ pub(super) fn txn_reply(txn: &pb::TxnResponse, indent: &str) -> String {
     let mut out = format!("{indent}{branch}, revision {}\n", revision(&txn.header));
     let deeper = format!("{indent}  ");
     for response in &txn.responses {
-        out.push_str(
-            &match response.response.as_ref().expect("no empty answers") {
-                Response::ResponseRange(range) => range_reply(range, &deeper),
-                Response::ResponsePut(put) => put_reply(put, &deeper),
-                Response::ResponseDeleteRange(delete) => delete_reply(delete, &deeper),
-                Response::ResponseTxn(txn) => txn_reply(txn, &deeper),
-            },
-        );
+        out.push_str(&match response.response.as_ref().expect("no empty answers") {
+            Response::ResponseRange(range) => range_reply(range, &deeper),
+            Response::ResponsePut(put) => put_reply(put, &deeper),
+            Response::ResponseDeleteRange(delete) => delete_reply(delete, &deeper),
+            Response::ResponseTxn(txn) => txn_reply(txn, &deeper),
+        });
     }
     out
 }
@@ -141,15 +133,9 @@ pub(super) fn key_value(kv: &KeyValue) -> String {
 }
 
 fn event(record: &RevisionRecord) -> String {
-    let prev = record
-        .prev
-        .map_or_else(String::new, |prev| format!(", was {prev}"));
+    let prev = record.prev.map_or_else(String::new, |prev| format!(", was {prev}"));
     if record.tombstone {
-        format!(
-            "{} delete {}{prev}",
-            record.revision,
-            record.kv.key.escape_ascii()
-        )
+        format!("{} delete {}{prev}", record.revision, record.kv.key.escape_ascii())
     } else {
         format!("{} put {}{prev}", record.revision, key_value(&record.kv))
     }

@@ -26,11 +26,7 @@ pub(super) struct Runner {
 
 impl Runner {
     pub(super) fn new() -> Runner {
-        Runner {
-            member: Member::new(1 << 20),
-            pins: BTreeMap::new(),
-            told: Vec::new(),
-        }
+        Runner { member: Member::new(1 << 20), pins: BTreeMap::new(), told: Vec::new() }
     }
 
     /// Runs one command; its answer ends with a newline, or is empty.
@@ -116,12 +112,9 @@ impl Runner {
             } else {
                 format!("{main} put {}", print::key_value(&record.kv))
             };
-            let prev = record
-                .prev
-                .map(|prev| self.member.view.key_value(prev).unwrap());
-            let prev = prev.map_or_else(String::new, |prev| {
-                format!(", prev {}", print::key_value(&prev))
-            });
+            let prev = record.prev.map(|prev| self.member.view.key_value(prev).unwrap());
+            let prev =
+                prev.map_or_else(String::new, |prev| format!(", prev {}", print::key_value(&prev)));
             writeln!(out, "{event}{prev}").unwrap();
         }
         out
@@ -149,11 +142,7 @@ impl Runner {
     fn range(&self, line: &Line<'_>) -> String {
         let request = parse::range(line);
         let whole = self.member.range(&request, usize::MAX);
-        assert_eq!(
-            whole,
-            self.member.range(&request, 1),
-            "slices make no difference"
-        );
+        assert_eq!(whole, self.member.range(&request, 1), "slices make no difference");
         match whole {
             Ok(range) => print::range_reply(&range, ""),
             Err(refusal) => print::refused(&refusal),
@@ -170,17 +159,8 @@ impl Runner {
                 Ok(slice) => slice,
                 Err(refusal) => return print::refused(&refusal),
             };
-            let done = if slice.rows_done {
-                ", no more rows"
-            } else {
-                ""
-            };
-            writeln!(
-                out,
-                "counted {}{done}, revision {}",
-                slice.count, slice.revision
-            )
-            .unwrap();
+            let done = if slice.rows_done { ", no more rows" } else { "" };
+            writeln!(out, "counted {}{done}, revision {}", slice.count, slice.revision).unwrap();
             for kv in show_rows(&request, &slice.rows, &self.member.view).unwrap() {
                 writeln!(out, "  {}", print::key_value(&kv)).unwrap();
             }
@@ -192,12 +172,7 @@ impl Runner {
     }
 
     fn read(&self, lines: &[&str]) -> String {
-        match self
-            .member
-            .machine
-            .read_only(&self.member.view, &parse::txn(lines))
-            .unwrap()
-        {
+        match self.member.machine.read_only(&self.member.view, &parse::txn(lines)).unwrap() {
             Ok(txn) => print::txn_reply(&txn, ""),
             Err(refusal) => print::refused(&refusal),
         }
@@ -209,9 +184,7 @@ impl Runner {
     }
 
     fn sweep(&mut self, line: &Line<'_>) -> String {
-        let max_keys = line
-            .option("keys")
-            .map_or(usize::MAX, |keys| keys.parse().unwrap());
+        let max_keys = line.option("keys").map_or(usize::MAX, |keys| keys.parse().unwrap());
         let mut out = String::new();
         let mut cursor = self.member.machine.compaction_begin();
         if cursor.is_none() {
@@ -229,19 +202,9 @@ impl Runner {
     }
 
     fn index(&self, key: &str) -> String {
-        let stored = self
-            .member
-            .view
-            .records()
-            .filter(|record| record.kv.key == key.as_bytes());
+        let stored = self.member.view.records().filter(|record| record.kv.key == key.as_bytes());
         let chain: Vec<String> = stored
-            .map(|record| {
-                format!(
-                    "{}{}",
-                    record.revision,
-                    if record.tombstone { "t" } else { "" }
-                )
-            })
+            .map(|record| format!("{}{}", record.revision, if record.tombstone { "t" } else { "" }))
             .collect();
         let mut out = format!("stored {}\n", chain.join(" "));
         let request = |revision| pb::RangeRequest {
@@ -251,10 +214,9 @@ impl Runner {
         };
         for revision in 1..=self.member.machine.revision() {
             let answer = match self.member.range(&request(revision), 1) {
-                Ok(range) => range
-                    .kvs
-                    .first()
-                    .map_or_else(|| "absent".to_owned(), print::key_value),
+                Ok(range) => {
+                    range.kvs.first().map_or_else(|| "absent".to_owned(), print::key_value)
+                }
                 Err(refusal) => format!("{refusal:?}"),
             };
             writeln!(out, "at {revision}: {answer}").unwrap();
@@ -296,10 +258,9 @@ impl Runner {
 
     fn membership(&mut self, line: &Line<'_>) -> String {
         let ids: Vec<u64> = line.args().iter().map(|id| id.parse().unwrap()).collect();
-        let nodes = ids.iter().map(|id| internal::MemberNode {
-            member_id: *id,
-            ..internal::MemberNode::default()
-        });
+        let nodes = ids
+            .iter()
+            .map(|id| internal::MemberNode { member_id: *id, ..internal::MemberNode::default() });
         self.payload(Payload::Membership(internal::Membership {
             nodes: nodes.collect(),
             configs: vec![internal::VoterSet { member_ids: ids }],
@@ -309,15 +270,8 @@ impl Runner {
     fn members(&self) -> String {
         let stored = self.member.machine.membership();
         let mut out = String::new();
-        for node in stored
-            .membership
-            .iter()
-            .flat_map(|membership| &membership.nodes)
-        {
-            let attributes = self
-                .member
-                .machine
-                .member_attributes(MemberId(node.member_id));
+        for node in stored.membership.iter().flat_map(|membership| &membership.nodes) {
+            let attributes = self.member.machine.member_attributes(MemberId(node.member_id));
             let name = attributes.map_or("unnamed", |attributes| &attributes.name);
             writeln!(out, "{:x}: {name}", node.member_id).unwrap();
         }

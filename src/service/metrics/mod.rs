@@ -3,17 +3,19 @@
 //! A name stands here only if its value is a fact, or if etcd itself shows a fixed value on a member that was
 //! started as ours is. What is read from the keyspace is read when somebody scrapes.
 
+mod facts;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::etcdserverpb::response_op::Response as OpResponse;
 
+use self::facts::Facts;
 use super::version::{ETCD_VERSION, cluster_minor};
-use crate::keyspace::{Keyspace, StatusFacts};
+use crate::keyspace::Keyspace;
 use crate::support::metrics::{Metrics, ProcessFigures, histogram};
 
 /// What operations clients had done, counted one by one, those inside transactions too
@@ -121,22 +123,7 @@ pub(crate) struct ServerMetrics {
     pub(crate) health_failures: IntCounter,
     pub(crate) check_result: IntGaugeVec,
     pub(crate) checks: IntCounterVec,
-    facts: FactGauges,
-}
-
-#[derive(Debug)]
-struct FactGauges {
-    has_leader: IntGauge,
-    is_leader: IntGauge,
-    is_learner: IntGauge,
-    leader_changes: IntCounter,
-    committed: IntGauge,
-    applied: IntGauge,
-    quota: IntGauge,
-    size: IntGauge,
-    size_in_use: IntGauge,
-    revision: IntGauge,
-    last_leader: Mutex<Option<MemberId>>,
+    facts: Facts,
 }
 
 impl ServerMetrics {
@@ -169,7 +156,7 @@ impl ServerMetrics {
                 "The total number of each kind of healthcheck.",
                 &["type", "name", "status"],
             ),
-            facts: FactGauges::new(&metrics),
+            facts: Facts::new(&metrics),
             metrics,
         }
     }
@@ -181,76 +168,8 @@ impl ServerMetrics {
 
     /// Everything in Prometheus's text format, the keyspace's facts fresh.
     pub(crate) fn text(&self, keyspace: &Keyspace) -> String {
-        let header = keyspace.header();
-        self.facts.show(&keyspace.status(), MemberId(header.member_id), header.revision);
+        self.facts.refresh(keyspace);
         self.metrics.text()
-    }
-}
-
-impl FactGauges {
-    fn new(metrics: &Metrics) -> Self {
-        let gauge = |name, help| metrics.gauge(name, help);
-        FactGauges {
-            has_leader: gauge(
-                "etcd_server_has_leader",
-                "Whether or not a leader exists. 1 is existence, 0 is not.",
-            ),
-            is_leader: gauge(
-                "etcd_server_is_leader",
-                "Whether or not this member is a leader. 1 if is, 0 otherwise.",
-            ),
-            is_learner: gauge(
-                "etcd_server_is_learner",
-                "Whether or not this member is a learner. 1 if is, 0 otherwise.",
-            ),
-            leader_changes: metrics.counter(
-                "etcd_server_leader_changes_seen_total",
-                "The number of leader changes seen.",
-            ),
-            committed: gauge(
-                "etcd_server_proposals_committed_total",
-                "The total number of consensus proposals committed.",
-            ),
-            applied: gauge(
-                "etcd_server_proposals_applied_total",
-                "The total number of consensus proposals applied.",
-            ),
-            quota: gauge(
-                "etcd_server_quota_backend_bytes",
-                "Current backend storage quota size in bytes.",
-            ),
-            size: gauge(
-                "etcd_mvcc_db_total_size_in_bytes",
-                "Total size of the underlying database physically allocated in bytes.",
-            ),
-            size_in_use: gauge(
-                "etcd_mvcc_db_total_size_in_use_in_bytes",
-                "Total size of the underlying database logically in use in bytes.",
-            ),
-            revision: gauge(
-                "etcd_debugging_mvcc_current_revision",
-                "The current revision of store.",
-            ),
-            last_leader: Mutex::new(None),
-        }
-    }
-
-    fn show(&self, facts: &StatusFacts, member: MemberId, revision: i64) {
-        let signed = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        self.has_leader.set(facts.leader.is_some().into());
-        self.is_leader.set((facts.leader == Some(member)).into());
-        self.is_learner.set(facts.learner.into());
-        self.committed.set(signed(facts.committed_index));
-        self.applied.set(signed(facts.applied_index));
-        self.quota.set(signed(facts.db_size_quota));
-        self.size.set(signed(facts.db_size));
-        self.size_in_use.set(signed(facts.db_size_in_use));
-        self.revision.set(revision);
-        let mut last = self.last_leader.lock();
-        if facts.leader.is_some() && *last != facts.leader {
-            *last = facts.leader;
-            self.leader_changes.inc();
-        }
     }
 }
 
@@ -294,6 +213,12 @@ fn fixed(
         "etcd_server_learner_promote_successes",
         "The total number of successful learner promotions while this member is leader.",
     );
+    for (name, help) in NEVER {
+        metrics.counter(name, help);
+    }
+    for (name, help) in NEVER_GAUGES {
+        metrics.gauge(name, help);
+    }
     metrics.gauge(
         "etcd_server_snapshot_apply_in_progress_total",
         "1 if the server is applying the incoming snapshot. 0 if none.",
@@ -303,6 +228,29 @@ fn fixed(
         "Whether or not defrag is active on the member. 1 means active, 0 means not.",
     );
 }
+
+/// Counters that stay at zero: of etcd's proxy and of its store of version 2, which every etcd shows.
+const NEVER: [(&str, &str); 4] = [
+    ("etcd_debugging_store_expires_total", "Total number of expired keys."),
+    (
+        "etcd_debugging_store_watch_requests_total",
+        "Total number of incoming watch requests (new or reestablished).",
+    ),
+    ("etcd_grpc_proxy_events_coalescing_total", "Total number of events coalescing"),
+    (
+        "etcd_server_heartbeat_send_failures_total",
+        "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
+    ),
+];
+
+/// The same, which etcd made gauges.
+const NEVER_GAUGES: [(&str, &str); 5] = [
+    ("etcd_debugging_store_watchers", "Count of currently active watchers."),
+    ("etcd_grpc_proxy_cache_hits_total", "Total number of cache hits"),
+    ("etcd_grpc_proxy_cache_misses_total", "Total number of cache misses"),
+    ("etcd_grpc_proxy_cache_keys_total", "Total number of keys/ranges cached"),
+    ("etcd_grpc_proxy_watchers_coalescing_total", "Total number of current watchers coalescing"),
+];
 
 #[cfg(test)]
 mod tests {

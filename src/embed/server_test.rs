@@ -1,0 +1,264 @@
+//! Whole servers in this process, spoken to over real sockets.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use quorate_core::api::pb::etcdserverpb as pb;
+use quorate_core::api::pb::health::HealthCheckRequest;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::Server;
+use crate::embed::Config;
+use crate::service::pb::etcdserverpb::auth_client::AuthClient;
+use crate::service::pb::etcdserverpb::cluster_client::ClusterClient;
+use crate::service::pb::etcdserverpb::kv_client::KvClient;
+use crate::service::pb::etcdserverpb::maintenance_client::MaintenanceClient;
+use crate::service::pb::health::health_client::HealthClient;
+use crate::support::urls::parse_list;
+
+/// Far more than anything here takes on a busy machine.
+const LONG: Duration = Duration::from_secs(30);
+
+fn config(dir: &TempDir) -> Config {
+    let mut config = Config::default();
+    config.member.data_dir = dir.path().join("data").to_str().unwrap().to_owned();
+    config.member.listen_client = parse_list("http://127.0.0.1:0").unwrap();
+    config.member.listen_peer = parse_list("http://127.0.0.1:0").unwrap();
+    config.log.outputs = vec!["/dev/null".to_owned()];
+    config
+}
+
+async fn start(config: Config) -> Server {
+    let server = Server::spawn(config.build().unwrap()).await.unwrap();
+    tokio::time::timeout(LONG, server.ready()).await.expect("a lone member elects itself");
+    server
+}
+
+async fn kv(server: &Server) -> KvClient<Channel> {
+    let url = format!("http://{}", server.client_addresses()[0]);
+    KvClient::connect(url).await.unwrap()
+}
+
+fn put(key: &str, value: &str) -> pb::PutRequest {
+    pb::PutRequest {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        ..Default::default()
+    }
+}
+
+fn get(key: &str) -> pb::RangeRequest {
+    pb::RangeRequest { key: key.to_owned().into(), ..Default::default() }
+}
+
+/// Sends bytes and reads until the other side has nothing more to say.
+async fn send(address: &str, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.shutdown().await;
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let _ = tokio::time::timeout(LONG, read).await.expect("the connection ends");
+    answer
+}
+
+async fn http(address: &str, head: &str) -> String {
+    let request = format!("{head}\r\nHost: a\r\nConnection: close\r\n\r\n");
+    String::from_utf8_lossy(&send(address, request.as_bytes()).await).into_owned()
+}
+
+#[tokio::test]
+async fn two_servers_in_one_process_know_nothing_of_each_other() {
+    let (one_dir, two_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (one, two) = (start(config(&one_dir)).await, start(config(&two_dir)).await);
+    let (mut first, mut second) = (kv(&one).await, kv(&two).await);
+    let answer = first.put(put("a", "1")).await.unwrap().into_inner();
+    let header = answer.header.unwrap();
+    assert_eq!(header.revision, 2);
+    assert!(header.cluster_id != 0 && header.member_id != 0 && header.raft_term > 0);
+    let found = second.range(get("a")).await.unwrap().into_inner();
+    assert_eq!((found.count, found.header.unwrap().revision), (0, 1));
+    let metrics = http(&one.client_addresses()[0], "GET /metrics HTTP/1.1").await;
+    assert!(metrics.contains("etcd_mvcc_put_total 1"), "{metrics}");
+    let metrics = http(&two.client_addresses()[0], "GET /metrics HTTP/1.1").await;
+    assert!(metrics.contains("etcd_mvcc_put_total 0"), "{metrics}");
+    drop((first, second));
+    one.stop().await.unwrap();
+    two.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_put_is_there_after_a_stop_and_the_directory_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(config(&dir)).await;
+    let mut client = kv(&server).await;
+    client.put(put("a", "1")).await.unwrap();
+    let other = Server::spawn(config(&dir).build().unwrap()).await.err().unwrap();
+    assert!(other.to_string().contains("is in use by process"), "{other}");
+    drop(client);
+    server.stop().await.unwrap();
+    // What the first start was told of the cluster is not asked for again.
+    let mut again = config(&dir);
+    again.cluster.initial_cluster = "x=http://localhost:1".to_owned();
+    let server = start(again).await;
+    let found = kv(&server).await.range(get("a")).await.unwrap().into_inner();
+    assert_eq!(&found.kvs[0].value[..], b"1");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn one_port_speaks_grpc_and_http_and_survives_garbage() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(config(&dir)).await;
+    let address = server.client_addresses()[0].clone();
+    let mut noise = vec![0_u8; 4096];
+    std::fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    let cases: Vec<Vec<u8>> = vec![
+        Vec::new(),
+        b"\0".to_vec(),
+        b"PRI * HT".to_vec(),
+        [&preface[..], b"garbage garbage garbage"].concat(),
+        [&preface[..], &noise[..]].concat(),
+        b"GET".to_vec(),
+        b"GET / HTTP/9.9\r\n\r\n".to_vec(),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+        [b"GET /", &[b'a'; 200_000][..]].concat(),
+        noise,
+    ];
+    for case in cases {
+        send(&address, &case).await;
+    }
+    let answer = http(&address, "GET /version HTTP/1.1\r\nUpgrade: h2c").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("\"etcdserver\":\"3.7.1\""), "{answer}");
+    assert!(http(&address, "GET /health HTTP/1.1").await.contains("{\"health\":\"true\""));
+    assert!(http(&address, "GET /readyz?verbose HTTP/1.1").await.contains("[+]non_learner ok"));
+    kv(&server).await.put(put("a", "1")).await.unwrap();
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_are_refused_with_etcds_codes_and_texts() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(config(&dir)).await;
+    let mut client = kv(&server).await;
+    let refused = client.put(put("", "1")).await.unwrap_err();
+    let want = (Code::InvalidArgument, "etcdserver: key is not provided");
+    assert_eq!((refused.code(), refused.message()), want);
+    let refused = client.put(put("a", &"v".repeat(1_600_000))).await.unwrap_err();
+    let want = (Code::InvalidArgument, "etcdserver: request is too large");
+    assert_eq!((refused.code(), refused.message()), want);
+    let refused = client.put(put("a", &"v".repeat(3_000_000))).await.unwrap_err();
+    let text = "grpc: received message larger than max (3000008 vs. 2097152)";
+    assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, text));
+    let future = pb::RangeRequest { revision: 99, ..get("a") };
+    assert_eq!(client.range(future).await.unwrap_err().code(), Code::OutOfRange);
+    let mut wants_leader = tonic::Request::new(get("a"));
+    wants_leader.metadata_mut().insert("hasleader", "true".parse().unwrap());
+    client.range(wants_leader).await.unwrap();
+    let mut odd = tonic::Request::new(get("a"));
+    let version = tonic::metadata::MetadataValue::try_from(&b"\xff\xfe"[..]).unwrap();
+    odd.metadata_mut().insert("client-api-version", version);
+    let refused = client.range(odd).await.unwrap_err();
+    let want = (Code::InvalidArgument, "etcdserver: invalid client api version");
+    assert_eq!((refused.code(), refused.message()), want);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn other_services_answer_or_say_that_they_are_not_built() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(config(&dir)).await;
+    let url = format!("http://{}", server.client_addresses()[0]);
+    let mut maintenance = MaintenanceClient::connect(url.clone()).await.unwrap();
+    let status = maintenance.status(pb::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.leader, status.header.unwrap().member_id);
+    assert_eq!((status.db_size_quota, status.errors.len()), (2 << 30, 0));
+    let alarms = maintenance.alarm(pb::AlarmRequest::default()).await.unwrap().into_inner();
+    assert!(alarms.alarms.is_empty());
+    let refused = maintenance.defragment(pb::DefragmentRequest {}).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unimplemented);
+    let mut cluster = ClusterClient::connect(url.clone()).await.unwrap();
+    let list = cluster.member_list(pb::MemberListRequest { linearizable: true }).await.unwrap();
+    let list = list.into_inner();
+    assert_eq!((list.members.len(), list.header.unwrap().revision), (1, 0));
+    let mut auth = AuthClient::connect(url.clone()).await.unwrap();
+    let refused = auth.auth_status(pb::AuthStatusRequest {}).await.unwrap_err();
+    let text = "etcdserverpb.Auth/AuthStatus is not implemented";
+    assert_eq!((refused.code(), refused.message()), (Code::Unimplemented, text));
+    let mut health = HealthClient::connect(url).await.unwrap();
+    let told = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(told.status, 1);
+    drop((maintenance, cluster, auth, health));
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn http_can_have_listeners_of_its_own_and_sockets_can_be_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("etcd.sock");
+    let mut config = config(&dir);
+    config.member.listen_client_http = parse_list("http://127.0.0.1:0").unwrap();
+    // Two listeners on port 0 of one address are two ports.
+    config.member.listen_client =
+        parse_list(&format!("http://localhost:0,unix://{}", socket.display())).unwrap();
+    let server = start(config).await;
+    let [grpc, file, only_http] = server.client_addresses() else { panic!("three listeners") };
+    assert_eq!(file.as_str(), socket.to_str().unwrap());
+    assert!(http(only_http, "GET /version HTTP/1.1").await.contains("3.7.1"));
+    assert!(!http(grpc, "GET /version HTTP/1.1").await.contains("200 OK"));
+    KvClient::connect(format!("http://{grpc}")).await.unwrap().put(put("a", "1")).await.unwrap();
+    let mut refused = KvClient::connect(format!("http://{only_http}")).await.unwrap();
+    assert!(refused.put(put("a", "1")).await.is_err());
+    UnixStream::connect(&socket).await.unwrap();
+    drop(refused);
+    server.stop().await.unwrap();
+    assert!(!socket.exists());
+}
+
+#[tokio::test]
+async fn an_address_in_use_stops_the_start_in_gos_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let mut config = config(&dir);
+    config.member.listen_client = parse_list(&format!("http://{address}")).unwrap();
+    let refused = Server::spawn(config.build().unwrap()).await.err().unwrap();
+    let want = format!("listen tcp {address}: bind: address already in use");
+    assert_eq!(refused.to_string(), want);
+    assert!(!dir.path().join("data").exists(), "nothing was made before the ports were ours");
+}
+
+#[tokio::test]
+async fn each_server_has_a_log_of_its_own() {
+    let (one_dir, two_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let log = |dir: &TempDir| dir.path().join("log").to_str().unwrap().to_owned();
+    let mut one = config(&one_dir);
+    one.member.name = "one".to_owned();
+    one.cluster.initial_cluster = "one=http://localhost:2380".to_owned();
+    one.log.outputs = vec![log(&one_dir)];
+    let mut two = config(&two_dir);
+    two.log.outputs = vec![log(&two_dir)];
+    let (one, two) = (start(one).await, start(two).await);
+    one.stop().await.unwrap();
+    two.stop().await.unwrap();
+    let read = |dir: &TempDir| std::fs::read_to_string(log(dir)).unwrap();
+    let (first, second) = (read(&one_dir), read(&two_dir));
+    for text in [&first, &second] {
+        for line in text.lines() {
+            let fields: serde_json::Value = serde_json::from_str(line).expect("a line is JSON");
+            assert_ne!(fields["level"], "error", "{line}");
+        }
+        for want in
+            ["ready to serve client requests", "serving client traffic", "closed etcd server"]
+        {
+            assert!(text.contains(want), "{want} is missing in {text}");
+        }
+    }
+    assert!(first.contains("\"name\":\"one\"") && !second.contains("\"name\":\"one\""));
+}

@@ -1,0 +1,263 @@
+//! What is read from the keyspace when somebody scrapes.
+
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntGauge, IntGaugeVec};
+use quorate_core::api::ids::{MemberId, Term};
+use quorate_core::api::pb::etcdserverpb as pb;
+
+use crate::keyspace::{Keyspace, StatusFacts};
+use crate::support::metrics::Metrics;
+
+/// Gauges and counters that follow the keyspace.
+#[derive(Debug)]
+pub(super) struct Facts {
+    raft: RaftGauges,
+    store: StoreGauges,
+    watch: WatchGauges,
+    lease: LeaseCounts,
+    alarms: IntGaugeVec,
+}
+
+#[derive(Debug)]
+struct RaftGauges {
+    has_leader: IntGauge,
+    is_leader: IntGauge,
+    is_learner: IntGauge,
+    leader_changes: IntCounter,
+    committed: IntGauge,
+    applied: IntGauge,
+    known_peers: IntGaugeVec,
+    last_leader: Mutex<Option<(MemberId, Term)>>,
+}
+
+#[derive(Debug)]
+struct StoreGauges {
+    quota: IntGauge,
+    size: IntGauge,
+    size_in_use: IntGauge,
+    revision: IntGauge,
+    compact_revision: IntGauge,
+    keys: IntGauge,
+}
+
+#[derive(Debug)]
+struct WatchGauges {
+    streams: IntGauge,
+    watchers: IntGauge,
+    slow: IntGauge,
+    pending: IntGauge,
+    events: IntCounter,
+}
+
+#[derive(Debug)]
+struct LeaseCounts {
+    granted: IntCounter,
+    revoked: IntCounter,
+    renewed: IntCounter,
+    expired: IntCounter,
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Brings a counter to what was counted elsewhere.
+fn raise(counter: &IntCounter, to: u64) {
+    counter.inc_by(to.saturating_sub(counter.get()));
+}
+
+impl Facts {
+    pub(super) fn new(metrics: &Metrics) -> Facts {
+        Facts {
+            raft: RaftGauges::new(metrics),
+            store: StoreGauges::new(metrics),
+            watch: WatchGauges::new(metrics),
+            lease: LeaseCounts::new(metrics),
+            alarms: metrics.gauges(
+                "etcd_debugging_server_alarms",
+                "Alarms for every member in cluster. 1 for 'server_id' label with current ID.",
+                &["server_id", "alarm_type"],
+            ),
+        }
+    }
+
+    /// Reads everything anew.
+    pub(super) fn refresh(&self, keyspace: &Keyspace) {
+        let status = keyspace.status();
+        self.raft.show(keyspace, &status);
+        self.store.show(keyspace, &status);
+        self.watch.show(keyspace);
+        self.lease.show(keyspace);
+        self.alarms.reset();
+        for alarm in &status.alarms {
+            let (id, kind) = (format!("{:x}", alarm.member_id), alarm.alarm());
+            if kind != pb::AlarmType::None {
+                self.alarms.with_label_values(&[id.as_str(), kind.as_str_name()]).set(1);
+            }
+        }
+    }
+}
+
+impl RaftGauges {
+    fn new(metrics: &Metrics) -> Self {
+        let gauge = |name, help| metrics.gauge(name, help);
+        RaftGauges {
+            has_leader: gauge(
+                "etcd_server_has_leader",
+                "Whether or not a leader exists. 1 is existence, 0 is not.",
+            ),
+            is_leader: gauge(
+                "etcd_server_is_leader",
+                "Whether or not this member is a leader. 1 if is, 0 otherwise.",
+            ),
+            is_learner: gauge(
+                "etcd_server_is_learner",
+                "Whether or not this member is a learner. 1 if is, 0 otherwise.",
+            ),
+            leader_changes: metrics.counter(
+                "etcd_server_leader_changes_seen_total",
+                "The number of leader changes seen.",
+            ),
+            committed: gauge(
+                "etcd_server_proposals_committed_total",
+                "The total number of consensus proposals committed.",
+            ),
+            applied: gauge(
+                "etcd_server_proposals_applied_total",
+                "The total number of consensus proposals applied.",
+            ),
+            known_peers: metrics.gauges(
+                "etcd_network_known_peers",
+                "The current number of known peers.",
+                &["Local", "Remote"],
+            ),
+            last_leader: Mutex::new(None),
+        }
+    }
+
+    fn show(&self, keyspace: &Keyspace, status: &StatusFacts) {
+        let own = keyspace.config().member_id;
+        self.has_leader.set(status.leader.is_some().into());
+        self.is_leader.set((status.leader == Some(own)).into());
+        self.is_learner.set(status.learner.into());
+        self.committed.set(signed(status.committed_index));
+        self.applied.set(signed(status.applied_index));
+        self.known_peers.reset();
+        let facts = keyspace.raft_facts();
+        for member in facts.voters.iter().chain(&facts.learners) {
+            let pair = [own.to_string(), member.to_string()];
+            self.known_peers.with_label_values(&[pair[0].as_str(), pair[1].as_str()]).set(1);
+        }
+        let view = keyspace.leader_view();
+        let now = view.leader().map(|leader| (leader, view.term));
+        let mut last = self.last_leader.lock();
+        if now.is_some() && *last != now {
+            *last = now;
+            self.leader_changes.inc();
+        }
+    }
+}
+
+impl StoreGauges {
+    fn new(metrics: &Metrics) -> Self {
+        let gauge = |name, help| metrics.gauge(name, help);
+        StoreGauges {
+            quota: gauge(
+                "etcd_server_quota_backend_bytes",
+                "Current backend storage quota size in bytes.",
+            ),
+            size: gauge(
+                "etcd_mvcc_db_total_size_in_bytes",
+                "Total size of the underlying database physically allocated in bytes.",
+            ),
+            size_in_use: gauge(
+                "etcd_mvcc_db_total_size_in_use_in_bytes",
+                "Total size of the underlying database logically in use in bytes.",
+            ),
+            revision: gauge(
+                "etcd_debugging_mvcc_current_revision",
+                "The current revision of store.",
+            ),
+            compact_revision: gauge(
+                "etcd_debugging_mvcc_compact_revision",
+                "The revision of the last compaction in store.",
+            ),
+            keys: gauge("etcd_debugging_mvcc_keys_total", "Total number of keys."),
+        }
+    }
+
+    fn show(&self, keyspace: &Keyspace, status: &StatusFacts) {
+        self.quota.set(signed(status.db_size_quota));
+        self.size.set(signed(status.db_size));
+        self.size_in_use.set(signed(status.db_size_in_use));
+        self.revision.set(keyspace.revision());
+        self.compact_revision.set(keyspace.compact_revision());
+        self.keys.set(i64::try_from(keyspace.key_count()).unwrap_or(i64::MAX));
+    }
+}
+
+impl WatchGauges {
+    fn new(metrics: &Metrics) -> Self {
+        let gauge = |name, help| metrics.gauge(name, help);
+        WatchGauges {
+            streams: gauge(
+                "etcd_debugging_mvcc_watch_stream_total",
+                "Total number of watch streams.",
+            ),
+            watchers: gauge("etcd_debugging_mvcc_watcher_total", "Total number of watchers."),
+            slow: gauge(
+                "etcd_debugging_mvcc_slow_watcher_total",
+                "Total number of unsynced slow watchers.",
+            ),
+            pending: gauge(
+                "etcd_debugging_mvcc_pending_events_total",
+                "Total number of pending events to be sent.",
+            ),
+            events: metrics.counter(
+                "etcd_debugging_mvcc_events_total",
+                "Total number of events sent by this member.",
+            ),
+        }
+    }
+
+    fn show(&self, keyspace: &Keyspace) {
+        let counters = keyspace.watch_hub().counters();
+        self.streams.set(counters.streams());
+        self.watchers.set(counters.watchers());
+        self.slow.set(counters.slow_watchers());
+        self.pending.set(counters.pending_events());
+        raise(&self.events, counters.events());
+    }
+}
+
+impl LeaseCounts {
+    fn new(metrics: &Metrics) -> Self {
+        let counter = |name, help| metrics.counter(name, help);
+        LeaseCounts {
+            granted: counter(
+                "etcd_debugging_lease_granted_total",
+                "The total number of granted leases.",
+            ),
+            revoked: counter(
+                "etcd_debugging_lease_revoked_total",
+                "The total number of revoked leases.",
+            ),
+            renewed: counter(
+                "etcd_debugging_lease_renewed_total",
+                "The number of renewed leases seen by the leader.",
+            ),
+            expired: counter(
+                "etcd_debugging_server_lease_expired_total",
+                "The total number of expired leases.",
+            ),
+        }
+    }
+
+    fn show(&self, keyspace: &Keyspace) {
+        let counters = keyspace.lease_counters();
+        raise(&self.granted, counters.granted());
+        raise(&self.revoked, counters.revoked());
+        raise(&self.renewed, counters.renewed());
+        raise(&self.expired, counters.expired());
+    }
+}
