@@ -97,8 +97,11 @@ pub(super) fn open(place: &Place) -> Member {
 }
 
 pub(super) fn try_open(place: &Place) -> Result<Member, OpenError> {
-    let options =
-        JournalOptions { segment_bytes: place.segment_bytes, seed: Some(1), ..JournalOptions::default() };
+    let options = JournalOptions {
+        segment_bytes: place.segment_bytes,
+        seed: Some(1),
+        ..JournalOptions::default()
+    };
     let runner = match place.runner {
         UpkeepRunner::Threads => Runner::Thread,
         UpkeepRunner::InPlace => Runner::InPlace,
