@@ -43,6 +43,7 @@ use openraft::errors::{
 use openraft::impls::OneshotResponder;
 use parking_lot::Mutex;
 use quorate_core::api::ids::{GroupId, LogId, MemberId};
+use quorate_core::api::pb::internal::StoredMembership;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -124,6 +125,7 @@ impl Consensus {
     ) -> Result<Consensus, StartError> {
         let config = runtime::config(format!("group {}", settings.group), settings.timing)?;
         let network = Network::new(settings.group, settings.member, transport);
+        let alone = is_alone(settings.member, &sink.applied().1);
         let raft = Raft::new(
             settings.member.0,
             config,
@@ -134,7 +136,11 @@ impl Consensus {
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
         let consensus = Consensus::attend(settings, raft);
-        consensus.elect_if_alone().await?;
+        if alone {
+            // Nobody else could be leading: waiting for an election timeout would only delay the start.
+            let elected = consensus.0.raft.trigger().elect(false).await;
+            elected.map_err(|error| StartError::Raft(error.to_string()))?;
+        }
         Ok(consensus)
     }
 
@@ -171,15 +177,6 @@ impl Consensus {
             failed,
             tasks: Mutex::new(vec![run_rounds, watch_leader]),
         }))
-    }
-
-    async fn elect_if_alone(&self) -> Result<(), StartError> {
-        let facts = self.facts();
-        if facts.voters != [self.0.settings.member] {
-            return Ok(());
-        }
-        let elected = self.0.raft.trigger().elect(false).await;
-        elected.map_err(|error| StartError::Raft(error.to_string()))
     }
 
     /// Gives a group that has no log yet its first members. Every one of them is called with the same.
@@ -312,6 +309,13 @@ pub enum PeerError {
     /// Raft refused or stopped.
     #[error("raft: {0}")]
     Raft(String),
+}
+
+/// `member` is the only voter. Asked of the applied state: raft's own metrics are empty until its task first runs.
+fn is_alone(member: MemberId, membership: &StoredMembership) -> bool {
+    let configs = membership.membership.iter().flat_map(|membership| &membership.configs);
+    let mut configs = configs.map(|voters| voters.member_ids.as_slice());
+    configs.next() == Some(&[member.0]) && configs.next().is_none()
 }
 
 fn stopped(fatal: RaftFatal<TypeConfig>) -> ProposeError {
