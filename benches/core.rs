@@ -6,8 +6,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use quorate_core::api::ids::LogId;
 use quorate_core::api::pb::etcdserverpb::{PutRequest, RangeRequest};
 use quorate_core::api::pb::internal::{Command, Entry, LogPayload, command, log_payload};
-use quorate_core::state_machine::{RangeWork, StateMachine};
 use quorate_core::state_machine::testing::MemoryView;
+use quorate_core::state_machine::{RangeWork, StateMachine};
 
 const PUTS_AN_ENTRY: u64 = 100;
 const KEYS: u64 = 10_000;

@@ -43,7 +43,8 @@ impl openraft::RaftTypeConfig for TypeConfig {
 #[cfg(not(feature = "simulation"))]
 type Runtime = openraft_rt_tokio::TokioRuntime;
 #[cfg(feature = "simulation")]
-pub(crate) type Runtime = openraft_rt::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
+pub(crate) type Runtime =
+    openraft_rt::deterministic_rng::DeterministicRng<openraft_rt_tokio::TokioRuntime>;
 
 pub(crate) type CommittedLeader = openraft::vote::leader_id_std::CommittedLeaderId<u64>;
 pub(crate) type RaftLogId = openraft::LogId<CommittedLeader>;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate::consensus::NoPeers;
 use quorate::keyspace::{InitialMember, Keyspace, KeyspaceConfig, Seams};
-use quorate::storage::device::DoubleDevice;
+use quorate::storage::device::double::DoubleDevice;
 use quorate::storage::journal::{Journal, JournalOptions, Runner};
 use quorate::storage::{EngineKind, StoreOptions, UpkeepRunner};
 use quorate::support::clock::Clock;

@@ -45,7 +45,9 @@ impl Client {
                     trace.line(start.elapsed(), &format!("{key} written at {revision}"));
                     acknowledged.insert(key, (revision, value));
                 }
-                Ok(None) => trace.line(start.elapsed(), &format!("{} read or compacted", self.name)),
+                Ok(None) => {
+                    trace.line(start.elapsed(), &format!("{} read or compacted", self.name))
+                }
                 Err(error) => {
                     trace.line(start.elapsed(), &format!("{} ends: {error:?}", self.name));
                     break;
@@ -85,8 +87,7 @@ async fn read(keyspace: &Keyspace, acknowledged: &Acknowledged) -> Result<(), Ke
     let Some((key, (revision, value))) = acknowledged.last_key_value() else {
         return Ok(());
     };
-    let request =
-        pb::RangeRequest { key: key.as_bytes().to_vec().into(), ..Default::default() };
+    let request = pb::RangeRequest { key: key.as_bytes().to_vec().into(), ..Default::default() };
     let answer = keyspace.range(request).await?;
     assert_eq!(answer.kvs.len(), 1, "{key} was acknowledged at {revision}");
     assert_eq!((answer.kvs[0].mod_revision, &answer.kvs[0].value), (*revision, value), "{key}");

@@ -97,8 +97,7 @@ async fn load(member: &Member, seed: u64, number: u64, trace: &Trace) -> Acknowl
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
             let name = format!("life{number}/client{client}");
-            let client =
-                Client { name, seed: seed ^ (client + 1).rotate_left(32), calls: CALLS };
+            let client = Client { name, seed: seed ^ (client + 1).rotate_left(32), calls: CALLS };
             tokio::spawn(client.run(member.keyspace.clone(), trace.clone()))
         })
         .collect();
