@@ -31,11 +31,11 @@ pub(super) fn resident_mib(pid: u32) -> Result<(f64, f64)> {
     Ok((field("RssAnon:")?, field("RssFile:")?))
 }
 
-/// Bytes that the process sent to the block layer.
+/// Bytes that the process wrote to files and sockets. `write_bytes` would count whole large folios for small writes.
 pub(super) fn written_bytes(pid: u32) -> Result<u64> {
     let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
-    let line = io.lines().find_map(|l| l.strip_prefix("write_bytes: "));
-    Ok(line.context("no write_bytes")?.parse()?)
+    let line = io.lines().find_map(|l| l.strip_prefix("wchar: "));
+    Ok(line.context("no wchar")?.parse()?)
 }
 
 /// Allocated MiB below `directory`, per directory that holds files.
