@@ -1,5 +1,5 @@
 //! The seam to the state store: ordered bytes with atomic batches. sled behind it in the daemon
-//! ([`super::engine_sled`]), a map in simulation and tests.
+//! (`engine_sled`), a map in simulation and tests.
 //!
 //! **Invariant:** nothing kept by an engine is needed: it may lose everything, or any part, at any time; what it
 //! gives back is believed only because the content sum says so (`docs/DATA_FORMAT.md`).

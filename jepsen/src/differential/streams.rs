@@ -2,7 +2,7 @@
 //!
 //! Heard is compared per watcher: the order of responses of *different* watchers, and how catch-up events are cut into
 //! responses, etcd leaves to timing (a watcher is caught up every 100 ms, in whatever batch that finds). What must hold of
-//! every single response is checked as it comes, see [`Heard::hear`].
+//! every single response is checked as it comes, see `Heard::hear`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
