@@ -11,6 +11,7 @@ use crate::api::ids::Revision;
 use crate::api::pb::mvccpb::KeyValue;
 
 use super::key_index::{At, KeyIndex, Packed};
+use super::rebuild::Entry;
 use super::span::Span;
 
 /// What a hot value costs beside its bytes: the shared key-value, its counters, the allocator's rounding.
@@ -122,27 +123,12 @@ impl Index {
         self.alive -= 1;
     }
 
-    /// Takes over a stored revision while the index is rebuilt; they come in revision order.
-    pub(crate) fn restore(
-        &mut self,
-        key: &[u8],
-        packed: Packed,
-        created: i64,
-        version: i64,
-        lease: i64,
-    ) {
-        match self.keys.get_mut(key) {
-            Some(index) => {
-                self.alive += usize::from(!packed.is_tombstone());
-                self.alive -= usize::from(index.is_alive());
-                index.push(packed, lease, None);
-            }
-            None => {
-                self.alive += usize::from(!packed.is_tombstone());
-                let index = KeyIndex::new(packed, created, version, lease, None);
-                self.keys.insert(key.into(), index);
-            }
-        }
+    /// Takes over `keys`, which are sorted, in place of what is there: nothing.
+    pub(crate) fn fill(&mut self, keys: Vec<Entry>) {
+        debug_assert!(self.keys.is_empty(), "only a new index is filled");
+        self.alive = keys.iter().filter(|(_, index)| index.is_alive()).count();
+        // The standard library builds a map of sorted pairs in one go, its nodes full.
+        self.keys = keys.into_iter().collect();
     }
 
     /// A share of `kv` to keep in memory, its cost booked, if the budget has room or room can be made.
