@@ -11,7 +11,6 @@ use crate::api::ids::Revision;
 use crate::api::pb::mvccpb::KeyValue;
 
 use super::key_index::{At, KeyIndex, Packed};
-use super::rebuild::Entry;
 use super::span::Span;
 
 /// What a hot value costs beside its bytes: the shared key-value, its counters, the allocator's rounding.
@@ -123,12 +122,11 @@ impl Index {
         self.alive -= 1;
     }
 
-    /// Takes over `keys`, which are sorted, in place of what is there: nothing.
-    pub(crate) fn fill(&mut self, keys: Vec<Entry>) {
+    /// Takes over `keys` in place of what is there: nothing.
+    pub(crate) fn fill(&mut self, keys: BTreeMap<Box<[u8]>, KeyIndex>) {
         debug_assert!(self.keys.is_empty(), "only a new index is filled");
-        self.alive = keys.iter().filter(|(_, index)| index.is_alive()).count();
-        // The standard library builds a map of sorted pairs in one go, its nodes full.
-        self.keys = keys.into_iter().collect();
+        self.alive = keys.values().filter(|index| index.is_alive()).count();
+        self.keys = keys;
     }
 
     /// A share of `kv` to keep in memory, its cost booked, if the budget has room or room can be made.

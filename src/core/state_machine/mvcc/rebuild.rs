@@ -12,18 +12,19 @@
 //! ```
 //!
 //! **Invariant:** the revisions of a key reach its [`KeyIndex`] in the order in which they came.
-//! **Invariant:** a helping holds at most as many rows as there are sorted keys, or [`HELPING_ROWS`], so that what is not
-//! merged yet costs less than the index itself, and all merges together twice what the last one does.
+//! **Invariant:** a helping holds at most a quarter as many rows as there are sorted keys, or [`HELPING_ROWS`], so that
+//! what is not merged yet costs little beside the index, and all merges together a few times what the last one does.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
-use std::iter::Peekable;
+use std::iter::{Flatten, Peekable};
 use std::vec::IntoIter;
 
 use super::key_index::{KeyIndex, Packed};
 
 /// A key, and all that the index knows of it.
-pub(crate) type Entry = (Box<[u8]>, KeyIndex);
+type Entry = (Box<[u8]>, KeyIndex);
 
 /// Rows of the smallest helping.
 const HELPING_ROWS: usize = 128 << 10;
@@ -31,6 +32,8 @@ const HELPING_ROWS: usize = 128 << 10;
 const HELPING_ROWS_MAX: usize = 1 << 20;
 /// A helping is full, too, when its keys average more bytes than this.
 const KEY_BYTES: usize = 64;
+/// Sorted keys of one piece.
+const PIECE: usize = 4096;
 /// So few keys are sorted by comparing them.
 const FEW: usize = 16;
 /// Keys that eight bytes, read so many times over, have not told apart are compared.
@@ -40,7 +43,7 @@ const DEPTH_MAX: usize = 32;
 pub(crate) struct Builder {
     /// Rows of the smallest helping.
     helping_rows: usize,
-    sorted: Vec<Entry>,
+    sorted: Sorted,
     rows: Vec<Row>,
     /// The rows' keys.
     keys: Vec<u8>,
@@ -49,11 +52,20 @@ pub(crate) struct Builder {
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
-            .field("sorted", &self.sorted.len())
+            .field("sorted", &self.sorted.len)
             .field("rows", &self.rows.len())
             .finish_non_exhaustive()
     }
 }
+
+/// Entries in key order, in pieces that are given back as they are read: a merge takes no memory of its own.
+#[derive(Default)]
+struct Sorted {
+    pieces: Vec<Vec<Entry>>,
+    len: usize,
+}
+
+type Entries = Peekable<Flatten<IntoIter<Vec<Entry>>>>;
 
 /// A revision of the helping.
 struct Row {
@@ -78,7 +90,7 @@ impl Builder {
     }
 
     fn with_helpings(helping_rows: usize) -> Builder {
-        Builder { helping_rows, sorted: Vec::new(), rows: Vec::new(), keys: Vec::new() }
+        Builder { helping_rows, sorted: Sorted::default(), rows: Vec::new(), keys: Vec::new() }
     }
 
     /// Takes a revision, newer than all before it. `created` and `version` count if it is the first one of its key.
@@ -90,7 +102,7 @@ impl Builder {
         version: i64,
         lease: i64,
     ) {
-        let rows = self.sorted.len().clamp(self.helping_rows, HELPING_ROWS_MAX);
+        let rows = (self.sorted.len / 4).clamp(self.helping_rows, HELPING_ROWS_MAX);
         if self.rows.len() >= rows || self.keys.len() >= rows * KEY_BYTES {
             self.settle();
         }
@@ -98,37 +110,47 @@ impl Builder {
         self.keys.extend_from_slice(key);
     }
 
-    /// Every key in key order.
-    pub(crate) fn finish(mut self) -> Vec<Entry> {
+    /// Every key with its revisions.
+    pub(crate) fn finish(mut self) -> BTreeMap<Box<[u8]>, KeyIndex> {
         self.settle();
-        self.sorted
+        let Builder { sorted, .. } = self;
+        let mut entries = Vec::with_capacity(sorted.len);
+        for piece in sorted.pieces {
+            entries.extend(piece);
+        }
+        // The standard library builds a map of sorted entries in one go, its nodes full.
+        entries.into_iter().collect()
     }
 
     /// Merges the helping into what is sorted.
     fn settle(&mut self) {
         let order = self.order();
-        let mut older = std::mem::take(&mut self.sorted).into_iter().peekable();
-        let mut merged = Vec::with_capacity(older.len() + order.len());
+        let mut older = std::mem::take(&mut self.sorted).read();
+        let mut merged = Sorted::default();
         for places in order.chunk_by(|a, b| self.key(a) == self.key(b)) {
             let key = self.key(&places[0]);
-            let mut index = skip_to(&mut older, key, &mut merged);
-            for place in places {
-                let row = &self.rows[place.row as usize];
-                match &mut index {
-                    Some((_, index)) => index.push(row.packed, row.lease, None),
-                    None => {
-                        let first =
-                            KeyIndex::new(row.packed, row.created, row.version, row.lease, None);
-                        index = Some((key.into(), first));
-                    }
-                }
-            }
-            merged.extend(index);
+            let known = skip_to(&mut older, key, &mut merged);
+            merged.push(self.entry(known, places));
         }
-        merged.extend(older);
+        older.for_each(|entry| merged.push(entry));
         self.sorted = merged;
         self.rows.clear();
         self.keys.clear();
+    }
+
+    /// What is `known` of a key, if anything, and its rows at `places`, of which there is one at least.
+    fn entry(&self, known: Option<Entry>, places: &[Place]) -> Entry {
+        let mut rows = places.iter().map(|place| &self.rows[place.row as usize]);
+        let (key, mut index) = known.unwrap_or_else(|| {
+            let first = rows.next().expect("a group of rows is never empty");
+            let index =
+                KeyIndex::new(first.packed, first.created, first.version, first.lease, None);
+            (self.key(&places[0]).into(), index)
+        });
+        for row in rows {
+            index.push(row.packed, row.lease, None);
+        }
+        (key, index)
     }
 
     /// The helping in key order, rows of one key as they came.
@@ -189,19 +211,34 @@ impl Builder {
     }
 }
 
-/// Moves what is before `key` to `merged`; gives what is known of `key` itself.
-fn skip_to(
-    older: &mut Peekable<IntoIter<Entry>>,
-    key: &[u8],
-    merged: &mut Vec<Entry>,
-) -> Option<Entry> {
-    loop {
-        match older.peek()?.0.as_ref().cmp(key) {
-            Ordering::Less => merged.extend(older.next()),
-            Ordering::Equal => return older.next(),
-            Ordering::Greater => return None,
+impl Sorted {
+    fn push(&mut self, entry: Entry) {
+        self.len += 1;
+        match self.pieces.last_mut() {
+            Some(piece) if piece.len() < PIECE => piece.push(entry),
+            Some(_) | None => {
+                let mut piece = Vec::with_capacity(PIECE);
+                piece.push(entry);
+                self.pieces.push(piece);
+            }
         }
     }
+
+    fn read(self) -> Entries {
+        self.pieces.into_iter().flatten().peekable()
+    }
+}
+
+/// Moves what is before `key` to `merged`; gives what is known of `key` itself.
+fn skip_to(older: &mut Entries, key: &[u8], merged: &mut Sorted) -> Option<Entry> {
+    while let Some((first, _)) = older.peek() {
+        match first.as_ref().cmp(key) {
+            Ordering::Less => merged.push(older.next()?),
+            Ordering::Equal => return older.next(),
+            Ordering::Greater => break,
+        }
+    }
+    None
 }
 
 fn word(bytes: &[u8]) -> u64 {
