@@ -16,6 +16,7 @@ use crate::api::refusal::Corrupt;
 use super::StateMachine;
 use super::mvcc::key_index::Packed;
 use super::mvcc::pins::Pin;
+use super::mvcc::rebuild::Builder;
 use super::records::{decode, log_id, member_key};
 
 /// One stored revision without its value: what the index is rebuilt from.
@@ -96,6 +97,7 @@ fn change(space: Space, key: Bytes, value: Bytes) -> RecordChange {
 #[derive(Debug)]
 pub struct Restorer {
     machine: StateMachine,
+    index: Builder,
     stored: Option<MachineRecord>,
     newest: Option<Revision>,
 }
@@ -103,7 +105,12 @@ pub struct Restorer {
 impl Restorer {
     /// Starts from nothing; values stay cold up to `value_budget_bytes` until they are written anew.
     pub fn new(value_budget_bytes: usize) -> Restorer {
-        Restorer { machine: StateMachine::new(value_budget_bytes), stored: None, newest: None }
+        Restorer {
+            machine: StateMachine::new(value_budget_bytes),
+            index: Builder::new(),
+            stored: None,
+            newest: None,
+        }
     }
 
     /// Takes a record. Their order does not matter.
@@ -136,8 +143,7 @@ impl Restorer {
         } else {
             (header.create_revision, header.version, header.lease)
         };
-        let index = &mut self.machine.mvcc.index;
-        index.restore(&header.key, packed, created, version, lease);
+        self.index.push(&header.key, packed, created, version, lease);
         Ok(())
     }
 
@@ -165,6 +171,7 @@ impl Restorer {
         machine.rolling_hash = stored.rolling_hash;
         machine.cluster_level = stored.cluster_level;
         machine.last_time_ms = stored.last_time_ms;
+        machine.mvcc.index.fill(self.index.finish());
         machine.attach_leased_keys()?;
         Ok(machine)
     }

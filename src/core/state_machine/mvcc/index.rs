@@ -122,27 +122,11 @@ impl Index {
         self.alive -= 1;
     }
 
-    /// Takes over a stored revision while the index is rebuilt; they come in revision order.
-    pub(crate) fn restore(
-        &mut self,
-        key: &[u8],
-        packed: Packed,
-        created: i64,
-        version: i64,
-        lease: i64,
-    ) {
-        match self.keys.get_mut(key) {
-            Some(index) => {
-                self.alive += usize::from(!packed.is_tombstone());
-                self.alive -= usize::from(index.is_alive());
-                index.push(packed, lease, None);
-            }
-            None => {
-                self.alive += usize::from(!packed.is_tombstone());
-                let index = KeyIndex::new(packed, created, version, lease, None);
-                self.keys.insert(key.into(), index);
-            }
-        }
+    /// Takes over `keys` in place of what is there: nothing.
+    pub(crate) fn fill(&mut self, keys: BTreeMap<Box<[u8]>, KeyIndex>) {
+        debug_assert!(self.keys.is_empty(), "only a new index is filled");
+        self.alive = keys.values().filter(|index| index.is_alive()).count();
+        self.keys = keys;
     }
 
     /// A share of `kv` to keep in memory, its cost booked, if the budget has room or room can be made.

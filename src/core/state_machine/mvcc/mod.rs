@@ -16,6 +16,7 @@ pub(crate) mod index;
 pub(crate) mod key_index;
 pub mod pins;
 pub mod range;
+pub(crate) mod rebuild;
 pub(crate) mod span;
 pub(crate) mod values;
 pub(crate) mod write;
