@@ -5,10 +5,13 @@
 
 mod bench;
 mod client;
+mod damage;
 mod differential;
+mod full_disk;
 mod kill;
 mod member;
 mod pb;
+mod portrait;
 mod powercut;
 mod powerfs;
 mod transcripts;
@@ -36,6 +39,10 @@ enum Command {
     Powercut(powercut::Options),
     /// SIGKILL every few seconds under load: nothing acknowledged may be lost or happen twice.
     Kill(kill::Options),
+    /// A small disk that fills up: growth is refused, deletes and compaction are not, and it recovers.
+    FullDisk(full_disk::Options),
+    /// One flip or truncation in a stopped member's files: refused, or served intact.
+    Damage(damage::Options),
     /// Sessions of etcdctl, as text.
     Transcripts(transcripts::Options),
     /// Throughput, latency and CPU beside etcd's.
@@ -49,6 +56,8 @@ async fn run(command: Command) -> Result<Verdict> {
         Command::Differential(options) => differential::differential(options).await,
         Command::Powercut(options) => powercut::powercut(options).await,
         Command::Kill(options) => kill::kill(options).await,
+        Command::FullDisk(options) => full_disk::full_disk(options).await,
+        Command::Damage(options) => damage::damage(options).await,
         Command::Transcripts(options) => {
             tokio::task::spawn_blocking(move || transcripts::transcripts(&options)).await?
         }

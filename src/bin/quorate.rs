@@ -32,7 +32,10 @@ fn main() -> ExitCode {
                     return ExitCode::FAILURE;
                 }
             };
-            runtime.block_on(daemon::run(built.log_for_process(), &environment)).into()
+            let code = runtime.block_on(daemon::run(built.log_for_process(), &environment));
+            // What a failed server could not join would hold the process.
+            runtime.shutdown_background();
+            code.into()
         }
     }
 }

@@ -10,6 +10,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -21,6 +22,9 @@ use crate::support::urls::Url;
 
 /// Exit code of a process that a signal ended before it was ready, as shells show it.
 const EXIT_SIGNAL: u8 = 128;
+
+/// A server that has failed gets this long to answer who waits; then the process ends without it.
+const STOP_AFTER_FAILURE: Duration = Duration::from_secs(15);
 
 /// Runs a server until it is told to stop; the exit code.
 pub async fn run(mut built: Built, environment: &Environment) -> u8 {
@@ -56,11 +60,19 @@ pub async fn run(mut built: Built, environment: &Environment) -> u8 {
             None
         }
     };
-    let stopped = server.stop().await;
-    match (failed, stopped) {
-        (Some(why), _) => fatal("server failed", &why),
-        (None, Err(why)) => fatal("stopping failed", &why.to_string()),
-        (None, Ok(())) => 0,
+    if let Some(why) = failed {
+        // Before the stop, which may wait for what has failed.
+        let code = fatal("server failed", &why);
+        match tokio::time::timeout(STOP_AFTER_FAILURE, server.stop()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => tracing::warn!(error = %why, "stopping after the failure failed, too"),
+            Err(_elapsed) => tracing::warn!("stopping after the failure takes too long"),
+        }
+        return code;
+    }
+    match server.stop().await {
+        Err(why) => fatal("stopping failed", &why.to_string()),
+        Ok(()) => 0,
     }
 }
 

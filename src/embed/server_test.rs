@@ -237,6 +237,26 @@ async fn an_address_in_use_stops_the_start_in_gos_words() {
 }
 
 #[tokio::test]
+async fn requests_that_the_journal_could_not_carry_are_refused_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir);
+    config.member.journal_segment_bytes = 64 << 10;
+    let refused = config.clone().build().err().unwrap().to_string();
+    let want = "--max-request-bytes 1572864 is more than journal segments of 65536 bytes can take: at most 15296; \
+                lower it, or raise --journal-segment-bytes";
+    assert_eq!(refused, want);
+    config.cluster.request_bytes_max = 15_296;
+    let server = start(config).await;
+    let mut client = kv(&server).await;
+    client.put(put("a", &"v".repeat(15_270))).await.unwrap();
+    let refused = client.put(put("a", &"v".repeat(15_300))).await.unwrap_err();
+    let want = (Code::InvalidArgument, "etcdserver: request is too large");
+    assert_eq!((refused.code(), refused.message()), want);
+    drop(client);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_stop_does_not_wait_for_streams_that_never_end() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(config(&dir)).await;

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use super::config::{Config, DEFAULT_NAME};
 use super::gates::is_on;
-use crate::keyspace::AutoCompaction;
+use crate::host::DiskSizes;
+use crate::keyspace::{AutoCompaction, request_bytes_max};
 use crate::support::go::duration::GoDuration;
 use crate::support::go::quote::quote;
 use crate::support::telemetry::{Format, Output, Severity};
@@ -81,6 +82,7 @@ pub(super) fn faults(config: &Config) -> Vec<String> {
     }
     faults.extend(compaction_fault(config));
     faults.extend(gate_fault(config));
+    faults.extend(request_fault(config));
     if config.cluster.compact_hash_check.0 <= 0 {
         let set = config.cluster.compact_hash_check;
         faults.push(format!("--compact-hash-check-time must be >0 (set to {set})"));
@@ -93,6 +95,24 @@ pub(super) fn faults(config: &Config) -> Vec<String> {
         );
     }
     faults
+}
+
+/// A request is one entry of the journal, and that has a longest one.
+fn request_fault(config: &Config) -> Option<String> {
+    let asked = config.cluster.request_bytes_max;
+    let sizes = DiskSizes {
+        segment_bytes: config.member.journal_segment_bytes,
+        base_after_bytes: config.member.base_after_bytes,
+    };
+    let most = request_bytes_max(sizes.entry_bytes_max()) as u64;
+    let text = || {
+        format!(
+            "--max-request-bytes {asked} is more than journal segments of {} bytes can take: at most \
+             {most}; lower it, or raise --journal-segment-bytes",
+            sizes.segment()
+        )
+    };
+    (asked > most).then(text)
 }
 
 /// Listening is on addresses, never on names that may move.

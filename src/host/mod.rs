@@ -18,7 +18,7 @@ use crate::storage::StoreOptions;
 use crate::storage::device::FileDevice;
 use crate::storage::directory::{Directory, DirectoryError, create_private, open_directory};
 use crate::storage::journal::{
-    Journal, JournalError, JournalId, JournalObserver, JournalOptions, Runner,
+    Journal, JournalError, JournalId, JournalObserver, JournalOptions, Runner, entry_bytes_max,
 };
 use crate::support::clock::SystemClock;
 use crate::support::spawn::Blocking;
@@ -63,8 +63,14 @@ pub struct DiskSizes {
 }
 
 impl DiskSizes {
-    fn segment(self) -> u64 {
-        self.segment_bytes.max(64 << 10).next_multiple_of(4096)
+    /// The size that a new segment really gets.
+    pub fn segment(self) -> u64 {
+        self.segment_bytes.clamp(64 << 10, 1 << 40).next_multiple_of(4096)
+    }
+
+    /// The longest log entry that such a segment can take, in bytes.
+    pub fn entry_bytes_max(self) -> usize {
+        entry_bytes_max(self.segment())
     }
 }
 

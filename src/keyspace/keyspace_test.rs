@@ -50,7 +50,16 @@ async fn start(disk: &Disk) -> Member {
 }
 
 async fn start_with(disk: &Disk, config: KeyspaceConfig, incarnation: u64) -> Member {
-    let options = JournalOptions { segment_bytes: 1 << 20, ..JournalOptions::default() };
+    start_over(disk, config, incarnation, 1 << 20).await
+}
+
+async fn start_over(
+    disk: &Disk,
+    config: KeyspaceConfig,
+    incarnation: u64,
+    segment_bytes: u64,
+) -> Member {
+    let options = JournalOptions { segment_bytes, ..JournalOptions::default() };
     let journal = Journal::open(disk.journal.clone(), options, Runner::Thread).unwrap();
     let mut store = StoreOptions::new(GroupId(0), "/unused".into(), disk.bases.clone());
     store.engine = EngineKind::Memory;
@@ -141,6 +150,8 @@ on_both_runtimes!(
     leases_live_and_take_their_keys_along,
     calls_after_the_stop_answer_stopped,
     watchers_see_each_revision_once,
+    a_journal_that_fails_ends_the_keyspace_with_its_words,
+    batches_are_kept_to_what_the_journal_takes,
 );
 
 async fn a_put_is_read_back_and_survives_a_restart() {
@@ -492,6 +503,55 @@ async fn a_log_that_was_purged_behind_a_base_opens_again() {
     let member = start_with(&disk, config(), 9).await;
     assert_eq!(member.get(all()).await.count, 180);
     assert_eq!(member.put_key("more", "1").await, 182);
+    member.stop().await;
+}
+
+/// Many writers, a disk that fails under them.
+async fn a_journal_that_fails_ends_the_keyspace_with_its_words() {
+    let disk = Disk::default();
+    let member = start(&disk).await;
+    member.put_key("before", "1").await;
+    disk.journal.fail_writes(true);
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..100 {
+        let keyspace = member.keyspace.clone();
+        writers.spawn(async move { keyspace.put(put(&format!("k{n}"), "v")).await });
+    }
+    let long = Duration::from_secs(3);
+    let cause = tokio::time::timeout(long, member.failed()).await.expect("it is told");
+    assert!(cause.contains("writing"), "{cause}");
+    let all = async {
+        while let Some(outcome) = writers.join_next().await {
+            assert_eq!(outcome.unwrap().unwrap_err(), KeyspaceError::Stopped);
+        }
+    };
+    tokio::time::timeout(long, all).await.expect("everyone is answered");
+    let late =
+        tokio::time::timeout(long, member.put(put("late", "1"))).await.expect("so is who comes");
+    assert_eq!(late.unwrap_err(), KeyspaceError::Stopped);
+    let stopping = tokio::time::timeout(Duration::from_secs(20), member.keyspace.shutdown());
+    stopping.await.expect("it stops");
+}
+
+/// Requests that fit one by one, but would not in one entry of a small segment.
+async fn batches_are_kept_to_what_the_journal_takes() {
+    let disk = Disk::default();
+    let small = KeyspaceConfig { request_bytes_max: 1 << 20, ..config() };
+    let member = start_over(&disk, small, 1, 64 << 10).await;
+    let limit = member.journal.group(GroupId(0)).entry_bytes_max();
+    let value = "x".repeat(2000);
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let (keyspace, value) = (member.keyspace.clone(), value.clone());
+        writers.spawn(async move { keyspace.put(put(&format!("k{n}"), &value)).await });
+    }
+    while let Some(outcome) = writers.join_next().await {
+        outcome.unwrap().unwrap();
+    }
+    let refused = member.put(put("large", &"x".repeat(limit))).await.unwrap_err();
+    assert_eq!(refused, KeyspaceError::RequestTooLarge);
+    member.put(put("fits", &"x".repeat(limit - 100))).await.unwrap();
+    assert_eq!(member.get(all()).await.count, 201);
     member.stop().await;
 }
 

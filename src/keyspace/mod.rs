@@ -55,6 +55,7 @@ pub use config::{AutoCompaction, InitialMember, KeyspaceConfig, Seams};
 pub use error::{KeyspaceError, TimeoutKind};
 pub use open::OpenError;
 pub use status::StatusFacts;
+pub use write::request_bytes_max;
 
 /// The answers of one `RangeStream`: `kvs` in every chunk, header, `more` and `count` in the last alone.
 pub type RangeChunks =

@@ -105,7 +105,13 @@ struct Fed {
 }
 
 impl Fed {
-    fn new(config: &KeyspaceConfig, seams: &Seams, store: Store, machine: StateMachine) -> Fed {
+    fn new(
+        config: &KeyspaceConfig,
+        seams: &Seams,
+        opened: storage::Opened,
+        entry_bytes_max: usize,
+    ) -> Fed {
+        let storage::Opened { store, machine, .. } = opened;
         let (current, compacted) = (machine.revision(), machine.compact_revision());
         let sweeper = Sweeper::new(machine.swept_revision(), compacted);
         let blocking = Arc::clone(&seams.blocking);
@@ -128,7 +134,7 @@ impl Fed {
             lessor,
             seat,
             sweeper: Arc::new(sweeper),
-            queue: Arc::default(),
+            queue: Arc::new(Queue::new(entry_bytes_max)),
             in_flight: Arc::default(),
         }
     }
@@ -162,7 +168,7 @@ impl Keyspace {
             let open = move || Store::open(store, log);
             seams.blocking.run(open).await?
         };
-        let fed = Fed::new(&config, &seams, opened.store, opened.machine);
+        let fed = Fed::new(&config, &seams, opened, log.entry_bytes_max());
         let consensus = start_raft(&config, &seams, &fed, log).await?;
         let keyspace = Keyspace::assemble(config, &seams, &fed, consensus);
         keyspace.start_tasks(seams, fed);

@@ -10,6 +10,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use super::engine_sled::is_full;
 use super::error::StoreError;
 use super::format::ContentSum;
 use super::history::{BlockBuilder, Header};
-use super::journal::BaseMark;
+use super::journal::{BaseMark, JournalError};
 use super::key_space::{headers_key, headers_key_revision, values_key};
 use super::options::Meter;
 use super::shared::Shared;
@@ -32,6 +33,8 @@ use crate::support::spawn::thread;
 
 /// A base is written at least this fast, in bytes a second: what an idle journal leaves free.
 const PACE_FLOOR: f64 = (32 << 20) as f64;
+/// How often a base whose mark waits looks whether the store closes.
+const MARK_LOOK: Duration = Duration::from_millis(100);
 /// Rounds of upkeep before a base is tried again for which there was no room.
 const REST_AFTER_FULL: u32 = 25;
 
@@ -147,7 +150,7 @@ fn make_base(shared: &Shared, frozen: &Frozen) -> BaseOutcome {
         let _gone = sender.send(result);
     });
     shared.log.mark_base(mark.clone(), done)?;
-    receiver.recv().map_err(|_| StoreError::Stopped("the journal is closed".to_owned()))??;
+    await_mark(shared, &receiver)?;
     let old = shared.base.lock().replace(mark.clone());
     if shared.options.purge_behind_base {
         shared.log.purge_to(mark.at)?;
@@ -158,6 +161,25 @@ fn make_base(shared: &Shared, frozen: &Frozen) -> BaseOutcome {
     }
     shared.meter.bases.fetch_add(1, Ordering::Relaxed);
     Ok(mark)
+}
+
+/// Waits for the journal's word. While it waits for space it has none, and the store may be closed before it does.
+fn await_mark(
+    shared: &Shared,
+    told: &Receiver<Result<(), JournalError>>,
+) -> Result<(), StoreError> {
+    loop {
+        match told.recv_timeout(MARK_LOOK) {
+            Ok(result) => return Ok(result?),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(StoreError::Stopped("the journal is closed".to_owned()));
+            }
+            Err(RecvTimeoutError::Timeout) if shared.orders.lock().closing => {
+                return Err(BaseError::Cancelled.into());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
 }
 
 fn write_base(shared: &Shared, frozen: &Frozen) -> Result<Written, StoreError> {

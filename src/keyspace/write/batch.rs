@@ -8,14 +8,14 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use prost::encoding::encode_varint;
+use prost::encoding::{encode_varint, encoded_len_varint};
 use quorate_core::api::pb::internal::{Command, Entry};
 
 use super::Waiter;
 use crate::consensus::ENTRY_TAG;
 
 /// Room for the arm of `LogPayload` and the fields of `Entry` beside its commands: at most 6 + 46 bytes.
-const HEADROOM: usize = 64;
+pub(super) const HEADROOM: usize = 64;
 /// Field 6 of `internal.Entry`, length-delimited.
 const COMMANDS_TAG: u8 = 0x32;
 
@@ -43,6 +43,12 @@ impl Batch {
     /// Encoded bytes of the requests.
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - HEADROOM
+    }
+
+    /// What a request adds to [`Batch::len`].
+    pub(super) fn cost(command: &Command) -> usize {
+        let bytes = command.encoded_len();
+        1 + encoded_len_varint(bytes as u64) + bytes
     }
 
     pub(super) fn push(&mut self, command: &Command, waiter: Waiter) {

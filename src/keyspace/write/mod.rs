@@ -45,6 +45,11 @@ pub(crate) type Waiter = oneshot::Sender<Outcome>;
 /// `--max-request-bytes` beside the request (etcdserver/v3_server.go).
 const ENVELOPE_BYTES: usize = 14;
 
+/// The largest `--max-request-bytes` that entries of at most `entry_bytes_max` can carry.
+pub fn request_bytes_max(entry_bytes_max: usize) -> usize {
+    entry_bytes_max.saturating_sub(batch::HEADROOM)
+}
+
 /// The way into the log for every kind of request.
 pub(crate) struct Writer {
     pub(crate) queue: Arc<Queue>,

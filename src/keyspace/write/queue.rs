@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use quorate_core::api::pb::internal::Command;
 use tokio::sync::{Notify, oneshot};
 
-use super::batch::Batch;
+use super::batch::{Batch, HEADROOM};
 use super::{Outcome, Waiter};
 use crate::keyspace::error::KeyspaceError;
 
@@ -17,8 +17,12 @@ const BATCH_BYTES: usize = 1 << 20;
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// Filled by any task, emptied by the proposer.
-#[derive(Debug, Default)]
+///
+/// **Invariant:** a batch, sealed, is no longer than the log's longest entry.
+#[derive(Debug)]
 pub(crate) struct Queue {
+    /// The most that a batch's requests may come to.
+    batch_bytes_max: usize,
     waiting: Mutex<Waiting>,
     arrived: Notify,
 }
@@ -31,11 +35,24 @@ struct Waiting {
 }
 
 impl Queue {
+    /// A queue for a log whose entries are at most `entry_bytes_max` long.
+    pub(crate) fn new(entry_bytes_max: usize) -> Queue {
+        Queue {
+            batch_bytes_max: entry_bytes_max.saturating_sub(HEADROOM),
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+        }
+    }
+
     /// Encodes a request behind those that wait. The receiver hears its outcome.
     pub(crate) fn submit(
         &self,
         command: &Command,
     ) -> Result<oneshot::Receiver<Outcome>, KeyspaceError> {
+        let bytes = Batch::cost(command);
+        if bytes > self.batch_bytes_max {
+            return Err(KeyspaceError::RequestTooLarge);
+        }
         let (tell, told) = oneshot::channel();
         let first = {
             let mut waiting = self.waiting.lock();
@@ -45,7 +62,7 @@ impl Queue {
             if waiting.bytes > WAITING_BYTES_MAX {
                 return Err(KeyspaceError::TooManyRequests);
             }
-            waiting.push(command, tell)
+            waiting.push(command, tell, self.batch_bytes_max - bytes)
         };
         if first {
             self.arrived.notify_one();
@@ -104,10 +121,11 @@ impl Queue {
 }
 
 impl Waiting {
-    /// Whether the queue was empty before.
-    fn push(&mut self, command: &Command, waiter: Waiter) -> bool {
+    /// Adds to the last batch unless that is full, or longer than `beside_max`. Whether the queue was empty before.
+    fn push(&mut self, command: &Command, waiter: Waiter, beside_max: usize) -> bool {
         let first = self.batches.is_empty();
-        if self.batches.back().is_none_or(|last| last.len() >= BATCH_BYTES) {
+        let is_full = |last: &Batch| last.len() >= BATCH_BYTES || last.len() > beside_max;
+        if self.batches.back().is_none_or(is_full) {
             self.batches.push_back(Batch::new());
         }
         let last = self.batches.back_mut().expect("one was pushed if there was none");
@@ -121,6 +139,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use quorate_core::api::pb::etcdserverpb::PutRequest;
+    use quorate_core::api::pb::internal::Entry;
     use quorate_core::api::pb::internal::command::Request;
 
     use super::*;
@@ -137,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_full_batch_is_followed_by_another() {
-        let queue = Queue::default();
+        let queue = Queue::new(16 << 20);
         let told: Vec<_> = (0..5).map(|_| queue.submit(&put(400 << 10)).unwrap()).collect();
         let sizes: Vec<_> =
             std::iter::from_fn(|| queue.take()).map(|batch| batch.into_waiters().count()).collect();
@@ -146,8 +165,44 @@ mod tests {
     }
 
     #[test]
+    fn a_sealed_batch_is_never_longer_than_the_longest_entry() {
+        const ENTRY_MAX: usize = 15_360;
+        let queue = Queue::new(ENTRY_MAX);
+        let widest = Entry {
+            level: u32::MAX,
+            member_id: u64::MAX,
+            incarnation: u64::MAX,
+            seq: u64::MAX,
+            time_ms: -1,
+            commands: Vec::new(),
+        };
+        let mut told = Vec::new();
+        let mut refused = 0;
+        for bytes in (1..ENTRY_MAX + 100).step_by(37).chain(ENTRY_MAX - 100..ENTRY_MAX) {
+            match queue.submit(&put(bytes)) {
+                Ok(one) => told.push(one),
+                Err(error) => {
+                    assert_eq!(error, KeyspaceError::RequestTooLarge);
+                    assert!(bytes > ENTRY_MAX - 100, "{bytes} would fit");
+                    refused += 1;
+                }
+            }
+        }
+        assert!(refused > 0);
+        let mut longest = 0;
+        let mut waiters = 0;
+        while let Some(batch) = queue.take() {
+            let (payload, those) = batch.seal(&widest);
+            longest = longest.max(payload.len());
+            waiters += those.len();
+        }
+        assert_eq!(waiters, told.len());
+        assert!(longest <= ENTRY_MAX && longest > ENTRY_MAX - 100, "{longest}");
+    }
+
+    #[test]
     fn too_much_waiting_is_refused_until_some_is_taken() {
-        let queue = Queue::default();
+        let queue = Queue::new(16 << 20);
         let mut told = Vec::new();
         let refused = loop {
             match queue.submit(&put(1 << 20)) {
@@ -163,7 +218,7 @@ mod tests {
 
     #[tokio::test]
     async fn failing_answers_those_who_wait_and_those_who_come() {
-        let queue = Queue::default();
+        let queue = Queue::new(16 << 20);
         let told = queue.submit(&put(1)).unwrap();
         queue.fail(&KeyspaceError::Stopped);
         assert_eq!(told.await.unwrap(), Err(KeyspaceError::Stopped));

@@ -36,6 +36,11 @@ impl GroupLog {
         self.group.id
     }
 
+    /// The longest payload of an entry, in bytes; [`GroupLog::append`] refuses a longer one.
+    pub fn entry_bytes_max(&self) -> usize {
+        self.inner.shared.options.entry_bytes_max()
+    }
+
     /// What callers see of the group now, ahead of the disk.
     pub fn state(&self) -> GroupState {
         self.group.front.lock().ledger.state.clone()
@@ -48,7 +53,7 @@ impl GroupLog {
 
     /// Appends entries, contiguous after the last (an empty log takes any first index), terms never falling.
     pub fn append(&self, records: Vec<LogRecord>, done: Done) -> Result<(), JournalError> {
-        let limit = self.inner.entry_bytes_max();
+        let limit = self.entry_bytes_max();
         self.submit(done, |front, figures_tail| {
             check_entries(front, &records, limit)?;
             let first_serial = front.next_serial;

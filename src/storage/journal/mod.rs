@@ -62,15 +62,14 @@ mod thread_test;
 
 pub use error::{JournalError, JournalId, Violation};
 pub use group::GroupLog;
-pub use options::{FrameFigures, JournalObserver, JournalOptions, Runner, Unobserved};
+pub use options::{
+    FrameFigures, JournalObserver, JournalOptions, Runner, Unobserved, entry_bytes_max,
+};
 pub use record::{BaseMark, GroupState, InstallMark, LogRecord, Vote};
 pub use recover::OpenReport;
 pub use shared::{Done, DurableListener};
 
-use frame::{FRAME_HEADER, FRAME_MAX};
 use pool::Pool;
-use record::ENTRY_OVERHEAD;
-use segment::SEGMENT_HEADER;
 use shared::{Figures, Queue, Shared, Submission};
 use writer::Writer;
 
@@ -269,13 +268,6 @@ impl Journal {
 }
 
 impl Inner {
-    /// The longest payload: a quarter of a segment, and what a frame holds.
-    pub(crate) fn entry_bytes_max(&self) -> usize {
-        let segment = self.shared.options.segment_bytes - SEGMENT_HEADER as u64;
-        let quarter = usize::try_from(segment / 4).unwrap_or(usize::MAX);
-        quarter.min(FRAME_MAX - FRAME_HEADER - ENTRY_OVERHEAD - 64)
-    }
-
     /// Waits while the queue is full; the writer never waits for itself.
     pub(crate) fn wait_for_room(&self) -> Result<(), JournalError> {
         let shared = &self.shared;

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::JournalId;
+use super::frame::{FRAME_HEADER, FRAME_MAX};
+use super::record::ENTRY_OVERHEAD;
+use super::segment::SEGMENT_HEADER;
 use crate::support::clock::{Clock, SystemClock};
 
 /// Settings of one journal. Nothing here is written down except the segment size, which each segment's header names:
@@ -53,6 +56,11 @@ impl Default for JournalOptions {
 }
 
 impl JournalOptions {
+    /// The longest entry's payload, in bytes: a quarter of a segment, and what a frame holds.
+    pub fn entry_bytes_max(&self) -> usize {
+        entry_bytes_max(self.segment_bytes)
+    }
+
     /// Whether `rule` is in force: always, but in the tests that take one out.
     pub(crate) fn keeps(&self, rule: Rule) -> bool {
         #[cfg(test)]
@@ -65,6 +73,13 @@ impl JournalOptions {
             true
         }
     }
+}
+
+/// The longest payload of an entry in a journal of segments of `segment_bytes`, in bytes.
+pub fn entry_bytes_max(segment_bytes: u64) -> usize {
+    let quarter = segment_bytes.saturating_sub(SEGMENT_HEADER as u64) / 4;
+    let quarter = usize::try_from(quarter).unwrap_or(usize::MAX);
+    quarter.min(FRAME_MAX - FRAME_HEADER - ENTRY_OVERHEAD - 64)
 }
 
 /// The rules of the journal that a test can take out, by the number they have in docs/DATA_FORMAT.md.

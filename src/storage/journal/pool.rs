@@ -90,12 +90,15 @@ impl Pool {
             if state.stopped {
                 return Ok(None);
             }
-            if state.closing && state.failure.is_some() {
-                return Err(JournalError::NoSpace);
+            match &state.failure {
+                // Space may come back; anything else that a disk says is final, as a failed write would be.
+                Some(failure) if !is_full(failure) => return Err(preparing(Arc::clone(failure))),
+                Some(_full) if state.closing => return Err(JournalError::NoSpace),
+                Some(_) | None => {}
             }
             if self.runner == Runner::InPlace {
                 drop(state);
-                return self.prepare().map(Some).map_err(preparing);
+                return self.prepare().map(Some).map_err(|error| preparing(Arc::new(error)));
             }
             state.wanted = true;
             state.taker_waits = true;
@@ -143,7 +146,10 @@ impl Pool {
         let page = 4096;
         match waiting {
             Some(waiting) => Ok(waiting),
-            None => self.prepare_sized(bytes.next_multiple_of(page)).map_err(preparing),
+            None => {
+                let made = self.prepare_sized(bytes.next_multiple_of(page));
+                made.map_err(|error| preparing(Arc::new(error)))
+            }
         }
     }
 
@@ -220,9 +226,14 @@ impl Pool {
     }
 }
 
-fn preparing(source: io::Error) -> JournalError {
-    if source.kind() == io::ErrorKind::StorageFull {
+/// The error tells of space that may come back.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn preparing(source: Arc<io::Error>) -> JournalError {
+    if is_full(&source) {
         return JournalError::NoSpace;
     }
-    JournalError::io("preparing a segment")(source)
+    JournalError::Io { what: "preparing a segment".to_owned(), source }
 }
