@@ -77,7 +77,7 @@ impl StoreOptions {
             device,
             engine: EngineKind::Sled,
             runner: UpkeepRunner::Threads,
-            sled_cache_bytes: 64 << 20,
+            sled_cache_bytes: 32 << 20,
             sled_tick: None,
             tail_bytes: 64 << 20,
             block_cache_bytes: 16 << 20,
