@@ -113,7 +113,8 @@ impl Builder {
     /// Every key with its revisions.
     pub(crate) fn finish(mut self) -> BTreeMap<Box<[u8]>, KeyIndex> {
         self.settle();
-        let Builder { sorted, .. } = self;
+        let Builder { sorted, rows, keys, .. } = self;
+        drop((rows, keys));
         let mut entries = Vec::with_capacity(sorted.len);
         for piece in sorted.pieces {
             entries.extend(piece);
