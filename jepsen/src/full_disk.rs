@@ -345,7 +345,7 @@ async fn play(
     disk: &Disk,
     options: &Options,
     spec: &MemberSpec,
-    member: Member,
+    mut member: Member,
 ) -> Result<()> {
     let refusal = trial.put_until_refused(PATIENCE).await?;
     println!("filled: {} puts, {} bytes free", trial.told.acknowledged, disk.free()?);
@@ -367,6 +367,12 @@ async fn play(
         }
         None => {
             println!("deletes and compaction made too little room: {} bytes free", disk.free()?);
+            member = restart(trial, spec, member).await?;
+            let again = trial.recovers(Duration::from_secs(30)).await?;
+            println!("a restart: {again:?}, {} bytes free", disk.free()?);
+            if again.is_none() {
+                trial.findings.push("a restart made no room either".to_owned());
+            }
             disk.grow(options.disk_mib * 2)?;
             match trial.recovers(PATIENCE).await? {
                 Some(took) => println!("a bigger disk did: {took:?}"),
@@ -420,6 +426,17 @@ async fn stranger(
     Ok(member)
 }
 
+/// SIGTERM, and another start.
+async fn restart(trial: &mut Trial, spec: &MemberSpec, member: Member) -> Result<Member> {
+    let (_, status) = spawn_blocking(move || member.stop(Duration::from_secs(30))).await??;
+    if !status.success() {
+        trial.findings.push(format!("SIGTERM: {status}"));
+    }
+    let member = start(spec).await?;
+    trial.client = Client::connect(&spec.endpoint()).await?;
+    Ok(member)
+}
+
 async fn restarts(trial: &mut Trial, spec: &MemberSpec, member: Member) -> Result<()> {
     let before = Portrait::of(&trial.client, &[]).await?;
     spawn_blocking(move || member.kill()).await??;
@@ -427,12 +444,7 @@ async fn restarts(trial: &mut Trial, spec: &MemberSpec, member: Member) -> Resul
     trial.client = Client::connect(&spec.endpoint()).await?;
     let killed = Portrait::of(&trial.client, &[]).await?;
     trial.findings.extend(before.difference(&killed).map(|text| format!("after SIGKILL: {text}")));
-    let (_, status) = spawn_blocking(move || member.stop(Duration::from_secs(30))).await??;
-    if !status.success() {
-        trial.findings.push(format!("SIGTERM: {status}"));
-    }
-    let member = start(spec).await?;
-    trial.client = Client::connect(&spec.endpoint()).await?;
+    let member = restart(trial, spec, member).await?;
     let stopped = Portrait::of(&trial.client, &[]).await?;
     trial.findings.extend(before.difference(&stopped).map(|text| format!("after SIGTERM: {text}")));
     let findings = trial.told.check(&trial.client, "restarted").await?;

@@ -86,6 +86,7 @@ impl Upkeep {
                 }
             }
             self.commit(rewrite.batch, applied, rewrite.content)?;
+            self.dropped = true;
             let mut cache = shared.cache.lock();
             rewrite.replaced.iter().for_each(|first| cache.forget(*first));
         }

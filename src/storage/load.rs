@@ -39,6 +39,8 @@ pub(crate) enum Distrust {
     Engine(#[from] EngineError),
     #[error("it has no applied id: it was not whole")]
     NoMark,
+    #[error("the disk is nearly full, and it takes {bytes} bytes for {live} of base and journal")]
+    Bloated { bytes: u64, live: u64 },
     #[error("it is of generation {0}")]
     OtherGeneration(u64),
     #[error("{0}")]

@@ -13,7 +13,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -44,6 +44,8 @@ use crate::support::spawn::thread;
 
 /// Bytes of log entries read at once while the journal is applied.
 const REPLAY_BYTES: usize = 4 << 20;
+/// A small state store is not worth being made anew.
+const BLOAT_SLACK: u64 = 8 << 20;
 /// The tail's size at which a replay waits: nobody is served yet, so that memory is better spent otherwise.
 const REPLAY_TAIL_BYTES: usize = 16 << 20;
 
@@ -167,6 +169,7 @@ fn start(
         pass: None,
         base_task: None,
         base_rest: 0,
+        dropped: false,
     };
     let upkeep = match runner {
         UpkeepRunner::InPlace => Hands::InPlace(Mutex::new(upkeep)),
@@ -267,10 +270,42 @@ fn load_trusted(
     if let Ok(note) = options.device.open(DISTRUST) {
         return Err(Distrust::Noted(load::text(&*note)));
     }
+    check_size(options, log, state, &folder)?;
     let engine = open_engine(options, state.generation)?;
     let loaded = load::from_engine(engine, state.generation, options.value_budget_bytes)?;
     check_place(log, state, loaded.applied)?;
     Ok(loaded)
+}
+
+/// Last resort of a full disk: sled gives nothing back, so one that takes far more than what it was made from is made
+/// anew at its live size, before growth would be refused for want of it.
+fn check_size(
+    options: &StoreOptions,
+    log: &GroupLog,
+    state: &GroupState,
+    folder: &Path,
+) -> Result<(), Distrust> {
+    let base = state.base.as_ref().map_or(0, |base| base.len);
+    if !log.growth_refused(options.reserve_for(base)) {
+        return Ok(());
+    }
+    let live = base + log.retained_bytes();
+    let bytes = folder_bytes(folder);
+    if bytes > 2 * live + BLOAT_SLACK {
+        return Err(Distrust::Bloated { bytes, live });
+    }
+    Ok(())
+}
+
+/// Bytes of the files in a folder and below it, as far as they can be looked at.
+fn folder_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let bytes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => folder_bytes(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_gone) => 0,
+    });
+    bytes.sum()
 }
 
 /// Whether the log still has everything that the state store lacks.

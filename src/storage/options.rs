@@ -69,6 +69,13 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
+    /// Bytes beside the journal's own reserve below which growth is refused, with a last base of `base` bytes. Once
+    /// it is refused, an eighth more must be free before it goes on.
+    pub(crate) fn reserve_for(&self, base: u64) -> u64 {
+        let reserve = self.reserve_bytes.saturating_add(base);
+        reserve.saturating_add(reserve / 8)
+    }
+
     /// The daemon's settings for `group` in `folder`.
     pub fn new(group: GroupId, folder: PathBuf, device: Arc<dyn LogDevice>) -> Self {
         StoreOptions {

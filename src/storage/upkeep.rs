@@ -49,6 +49,8 @@ pub(crate) struct Upkeep {
     pub(crate) base_task: Option<JoinHandle<()>>,
     /// Steps to let pass before a base that failed is tried again.
     pub(crate) base_rest: u32,
+    /// Revisions were dropped since the disk was last found short.
+    pub(crate) dropped: bool,
 }
 
 /// What a step came to.
@@ -212,14 +214,17 @@ impl Upkeep {
     }
 
     /// Refuses growth while the disk has no room for the journal's next segments and the next base.
-    fn watch_disk(&self) {
+    fn watch_disk(&mut self) {
         let options = &self.shared.options;
         let base = self.shared.base.lock().as_ref().map_or(0, |base| base.len);
         let reserve = options.reserve_bytes.saturating_add(base);
         let mut refused = self.shared.growth_refused.lock();
-        // Once refused, an eighth more must be free before growth goes on.
-        let asked = if refused.is_some() { reserve + reserve / 8 } else { reserve };
+        let asked = if refused.is_some() { options.reserve_for(base) } else { reserve };
         let short = self.shared.log.growth_refused(asked);
+        if short && std::mem::take(&mut self.dropped) {
+            // A compaction made the state smaller: so is its next base, and the journal behind it goes.
+            self.shared.orders.lock().base_wanted = true;
+        }
         if short == refused.is_some() {
             return;
         }
