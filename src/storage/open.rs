@@ -248,6 +248,10 @@ fn apply(
     while store.has_threads() && store.shared.tail.read().weight() >= full {
         // The entries are durable: the upkeep thread makes room as fast as the state store takes it.
         store.shared.refuse_if_stopped()?;
+        if !store.shared.options.state_store_has_room() {
+            let full = io::Error::from(io::ErrorKind::StorageFull);
+            return Err(io_error("make room in the state store: free some of the disk", full));
+        }
         let mut orders = store.shared.orders.lock();
         store.shared.wake.notify_all();
         store.shared.wake.wait_for(&mut orders, Duration::from_millis(2));

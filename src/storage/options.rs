@@ -68,7 +68,18 @@ pub struct StoreOptions {
     pub clock: Arc<dyn Clock>,
 }
 
+/// Three of sled's segments.
+const STATE_STORE_ROOM: u64 = 12 << 20;
+
 impl StoreOptions {
+    /// Whether the state store may be written: sled never works again once the disk refuses it a segment.
+    pub(crate) fn state_store_has_room(&self) -> bool {
+        match (self.engine, self.device.free_space()) {
+            (EngineKind::Sled, Ok(free)) => free >= STATE_STORE_ROOM,
+            (EngineKind::Memory, _) | (EngineKind::Sled, Err(_)) => true,
+        }
+    }
+
     /// Bytes beside the journal's own reserve below which growth is refused, with a last base of `base` bytes. Once
     /// it is refused, an eighth more must be free before it goes on.
     pub(crate) fn reserve_for(&self, base: u64) -> u64 {

@@ -8,6 +8,7 @@
 //!
 //! **Invariant:** a batch enters the state store only when the journal frame of its entry is synced: the state store
 //! is never ahead of the truth.
+//! **Invariant:** the state store is not written while the disk has no room for it.
 //! **Invariant:** while a base is being written no block is rewritten, and none while one is due to begin.
 
 use std::collections::BTreeMap;
@@ -87,6 +88,11 @@ impl Upkeep {
 
     fn step(&mut self, closing: bool) -> Result<Step, StoreError> {
         self.shared.refuse_if_stopped()?;
+        if !self.shared.options.state_store_has_room() {
+            // Batches wait in the tail; their truth is in the journal.
+            self.collect_base()?;
+            return Ok(Step::Idle);
+        }
         if self.flush()? == Step::Worked {
             return Ok(Step::Worked);
         }
