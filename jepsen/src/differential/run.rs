@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
 
-use super::allowed::{Release, explain};
+use super::allowed::{self, Release, explain};
 use super::answer::Answer;
-use super::call::Call;
+use super::call::{Call, Place};
 use super::crowd;
 use super::finding::{Finding, Outcome};
 use super::target::Target;
 use crate::member::{Workspace, panics_in};
+use crate::pb::etcdserverpb::CompactionRequest;
 
 /// etcd looks for watchers to catch up every 100 ms.
 const CATCH_UP: Duration = Duration::from_millis(250);
@@ -25,9 +26,9 @@ const PROGRESS_DEADLINE: Duration = Duration::from_millis(120);
 /// What a script is played against.
 #[derive(Debug)]
 pub(super) struct Run {
-    ours: PathBuf,
-    etcd: PathBuf,
-    release: Release,
+    pub(super) ours: PathBuf,
+    pub(super) etcd: PathBuf,
+    pub(super) release: Release,
     max_findings: usize,
 }
 
@@ -57,8 +58,8 @@ impl Run {
     pub(super) async fn play(&self, script: &[Call], crowd: &[Vec<Call>]) -> Result<Outcome> {
         let workspace = Workspace::create("differential")?;
         let (ours, theirs) = tokio::try_join!(
-            Target::start(&self.ours, workspace.path(), "ours"),
-            Target::start(&self.etcd, workspace.path(), "etcd"),
+            Target::start(&self.ours, workspace.path(), "ours", None, &[]),
+            Target::start(&self.etcd, workspace.path(), "etcd", Some(self.release), &[]),
         )?;
         let mut pair = Pair {
             run: self,
@@ -100,9 +101,10 @@ impl Run {
 
 impl Pair<'_> {
     async fn step(&mut self, index: usize, call: Call) {
-        let mut call = call.at(self.current);
+        let place = Place { current: self.current, compacted: self.compacted.unwrap_or_default() };
+        let mut call = call.at(place);
         if let Call::WatchCreate(_, request) = &mut call
-            && !self.run.release.dialect().hash_after_compaction
+            && !self.run.release.dialect().keeps_last_tombstone
             && self.compacted == Some(request.start_revision)
         {
             request.start_revision += 1;
@@ -115,16 +117,18 @@ impl Pair<'_> {
                 self.settle(index).await;
                 return self.progress(index, stream).await;
             }
-            Call::Compact(_) | Call::WatchCancel(..) | Call::WatchReopen(_) => {
-                self.settle(index).await;
+            Call::Compact(_) | Call::Burst(_) | Call::WatchCancel(..) | Call::WatchReopen(_) => {
+                self.settle(index).await
+            }
+            Call::RangeStream(request) if request.sort_order == 0 && request.sort_target != 0 => {
+                *self.outcome.explained.entry(allowed::STREAM).or_default() += 1;
             }
             Call::WatchCreate(_, request) => {
                 let start = request.start_revision;
                 self.catching_up |= start > 0 && start <= self.current;
             }
             Call::HashKv(_)
-                if self.compacted.is_some()
-                    && !self.run.release.dialect().hash_after_compaction =>
+                if self.compacted.is_some() && !self.run.release.dialect().keeps_last_tombstone =>
             {
                 return;
             }
@@ -136,12 +140,26 @@ impl Pair<'_> {
         let (ours, theirs) =
             tokio::join!(self.ours.call(call.clone()), self.theirs.call(call.clone()));
         self.compare(index, &call, ours, theirs);
+        if matches!(call, Call::Burst(_)) {
+            self.compact_all(index).await;
+        }
+    }
+
+    /// Compacts at the current revision, once every watcher has heard of it.
+    async fn compact_all(&mut self, index: usize) {
+        self.settle(index).await;
+        let compact = CompactionRequest { revision: self.current, physical: true };
+        let call = Call::Compact(compact);
+        let (ours, theirs) =
+            tokio::join!(self.ours.call(call.clone()), self.theirs.call(call.clone()));
+        self.compare(index, &call, ours, theirs);
     }
 
     fn compare(&mut self, index: usize, call: &Call, ours: Answer, theirs: Answer) {
         let (ours_at, theirs_at) = (ours.revision(), theirs.revision());
         self.current = self.current.max(theirs_at.unwrap_or(0));
-        let (ours, theirs) = (ours.masked(), theirs.masked());
+        let release = self.run.release;
+        let (ours, theirs) = (release.read(ours.masked()), release.read(theirs.masked()));
         if let (Call::Compact(request), Answer::Compact(_)) = (call, &theirs) {
             self.compacted = Some(request.revision);
         }
@@ -182,19 +200,27 @@ impl Pair<'_> {
 
     async fn settle_stream(&mut self, index: usize, stream: usize, deadline: Instant) {
         let (ours, theirs) = (&self.ours.streams[stream], &self.theirs.streams[stream]);
-        while !ours.same_as(theirs) && Instant::now() < deadline {
+        // Equal once is enough: what comes later is compared at the next settling.
+        let agreed = loop {
+            if ours.same_as(theirs) {
+                break true;
+            }
+            if Instant::now() > deadline {
+                break false;
+            }
             sleep(Duration::from_millis(10)).await;
-        }
-        let (ours, theirs) = (ours.heard(), theirs.heard());
-        let violations = ours.violations.iter().map(|v| format!("ours: {v}"));
-        let violations = violations.chain(theirs.violations.iter().map(|v| format!("etcd: {v}")));
+        };
+        let violations = ours.violations().into_iter().map(|v| format!("ours: {v}"));
+        let violations =
+            violations.chain(theirs.violations().into_iter().map(|v| format!("etcd: {v}")));
         for violation in violations {
             self.diverged = true;
             self.outcome.findings.push(Finding::fault(index, violation));
         }
-        if ours != theirs {
+        if !agreed {
             self.diverged = true;
-            self.outcome.findings.push(Finding::streams(index, stream, &ours, &theirs));
+            let finding = Finding::streams(index, stream, &ours.heard(), &theirs.heard());
+            self.outcome.findings.push(finding);
         }
     }
 
@@ -218,10 +244,18 @@ impl Pair<'_> {
             let answered = (ours > before.0, theirs > before.1);
             let both = answered == (true, true);
             let neither = answered == (false, false) && waited > PROGRESS_DEADLINE;
-            if both || neither || waited > SETTLE_DEADLINE {
+            let only_theirs = answered == (false, true)
+                && self.run.release.tells_progress_always()
+                && waited > 2 * PROGRESS_DEADLINE;
+            if both || neither || only_theirs || waited > SETTLE_DEADLINE {
                 break;
             }
             sleep(Duration::from_millis(2)).await;
+        }
+        let (ours, theirs) = heard(self);
+        if ours == before.0 && theirs > before.1 && self.run.release.tells_progress_always() {
+            *self.outcome.explained.entry(allowed::PROGRESS).or_default() += 1;
+            self.theirs.streams[stream].forget_progress();
         }
         self.settle(index).await;
     }

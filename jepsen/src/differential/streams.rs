@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -56,6 +57,26 @@ pub(super) struct Heard {
     pub(super) violations: Vec<String>,
 }
 
+/// One response with events.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Cut {
+    pub(super) events: usize,
+    /// More of the same follows.
+    pub(super) fragment: bool,
+    pub(super) bytes: usize,
+}
+
+impl Heard {
+    /// The same with progress that was told several times in a row told once: how often is a matter of time.
+    pub(super) fn with_progress_once(mut self) -> Self {
+        for told in self.watchers.values_mut() {
+            told.dedup_by(|a, b| matches!(a, Told::Progress(_)) && a == b);
+        }
+        self.progress.dedup();
+        self
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     heard: Heard,
@@ -63,6 +84,7 @@ struct State {
     sentinel_created: bool,
     last_revision: BTreeMap<i64, i64>,
     in_fragment: BTreeMap<i64, bool>,
+    cuts: BTreeMap<i64, Vec<Cut>>,
 }
 
 impl State {
@@ -109,6 +131,11 @@ impl State {
     }
 
     fn events(&mut self, id: i64, response: WatchResponse) {
+        self.cuts.entry(id).or_default().push(Cut {
+            events: response.events.len(),
+            fragment: response.fragment,
+            bytes: response.encoded_len(),
+        });
         let continues = self.in_fragment.insert(id, response.fragment).unwrap_or(false);
         let header = response.header.map_or(0, |h| h.revision);
         let mut last = self.last_revision.get(&id).copied().unwrap_or(0);
@@ -221,6 +248,15 @@ impl Stream {
         self.state.lock().heard.clone()
     }
 
+    pub(super) fn violations(&self) -> Vec<String> {
+        self.state.lock().heard.violations.clone()
+    }
+
+    /// How the events of a watcher came.
+    pub(super) fn cuts(&self, id: i64) -> Vec<Cut> {
+        self.state.lock().cuts.get(&id).cloned().unwrap_or_default()
+    }
+
     pub(super) fn same_as(&self, other: &Self) -> bool {
         self.state.lock().heard == other.state.lock().heard
     }
@@ -260,6 +296,18 @@ impl Stream {
 
     pub(super) async fn ask_progress(&self) -> Result<()> {
         self.send(RequestUnion::ProgressRequest(WatchProgressRequest {})).await
+    }
+
+    pub(super) async fn ask_nothing(&self) -> Result<()> {
+        if self.state.lock().heard.ended.is_some() {
+            return Ok(());
+        }
+        Ok(self.requests.send(WatchRequest { request_union: None }).await?)
+    }
+
+    /// Drops the last answer to a progress request.
+    pub(super) fn forget_progress(&self) {
+        self.state.lock().heard.progress.pop();
     }
 
     pub(super) fn progress_count(&self) -> usize {

@@ -12,8 +12,9 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
+use super::allowed::Release;
 use super::answer::Answer;
-use super::call::Call;
+use super::call::{Burst, Call, OWN_MEMBER};
 use super::generate::STREAMS;
 use super::streams::{SENTINEL_KEY, Stream};
 use crate::client::Client;
@@ -40,19 +41,31 @@ pub(super) struct Target {
     pub(super) client: Client,
     pub(super) streams: Vec<Stream>,
     keep_alives: Option<KeepAlives>,
+    /// The member's own id.
+    id: u64,
+    /// Which etcd it is; none for the server under test.
+    oracle: Option<Release>,
 }
 
 impl Target {
-    pub(super) async fn start(binary: &Path, root: &Path, name: &str) -> Result<Self> {
-        let spec = MemberSpec::single(binary, root, name)?;
+    pub(super) async fn start(
+        binary: &Path,
+        root: &Path,
+        name: &str,
+        oracle: Option<Release>,
+        extra: &[String],
+    ) -> Result<Self> {
+        let mut spec = MemberSpec::single(binary, root, name)?;
+        spec.extra.extend_from_slice(extra);
         let member =
             tokio::task::spawn_blocking(move || spec.start(Duration::from_secs(30))).await??;
         let client = Client::connect(&member.spec().endpoint()).await?;
+        let id = settled_id(&client, oracle).await?;
         let mut streams = Vec::new();
         for _ in 0..STREAMS {
             streams.push(Stream::open(&client).await?);
         }
-        Ok(Self { member, client, streams, keep_alives: None })
+        Ok(Self { member, client, streams, keep_alives: None, id, oracle })
     }
 
     /// Makes one call that is not about watching.
@@ -65,22 +78,21 @@ impl Target {
 
     fn make(&mut self, call: Call) -> BoxFuture<'_, Answer> {
         let mut client = self.client.clone();
+        let own = self.id;
         async move {
             match call {
+                Call::RangeStream(request) => self.range_stream(request).await,
                 call @ (Call::Range(_)
-                | Call::RangeStream(_)
                 | Call::Put(_)
                 | Call::DeleteRange(_)
                 | Call::Txn(_)
-                | Call::Compact(_)) => unary(&client, call).await,
-                Call::Grant(r) => answer(client.lease.lease_grant(r).await, Answer::Grant),
+                | Call::Compact(_)
+                | Call::Grant(_)
+                | Call::Revoke(_)
+                | Call::TimeToLive(_)) => unary(&client, call).await,
                 Call::GrantAndRevoke(r) => grant_and_revoke(&mut client, r).await,
                 Call::Expire(put) => expire(&mut client, put).await,
-                Call::Revoke(id) => revoke(&mut client, id).await,
                 Call::KeepAlive(id) => self.keep_alive(id).await,
-                Call::TimeToLive(r) => {
-                    answer(client.lease.lease_time_to_live(r).await, Answer::TimeToLive)
-                }
                 Call::Leases => {
                     answer(client.lease.lease_leases(LeaseLeasesRequest {}).await, Answer::Leases)
                 }
@@ -97,11 +109,19 @@ impl Target {
                         Answer::Status(Box::new(status))
                     })
                 }
+                Call::Alarm(mut request) => {
+                    if request.member_id == OWN_MEMBER {
+                        request.member_id = own;
+                    }
+                    answer(client.maintenance.alarm(request).await, Answer::Alarm)
+                }
+                Call::Burst(burst) => self.burst(*burst).await,
                 Call::WatchCreate(stream, request) => {
                     self.streams[stream].create(request).await.into()
                 }
                 Call::WatchCancel(stream, id) => self.streams[stream].cancel(id).await.into(),
                 Call::WatchProgress(stream) => self.streams[stream].ask_progress().await.into(),
+                Call::WatchNothing(stream) => self.streams[stream].ask_nothing().await.into(),
                 Call::WatchReopen(stream) => match Stream::open(&client).await {
                     Ok(opened) => {
                         self.streams[stream] = opened;
@@ -144,6 +164,30 @@ impl Target {
         open.answers.message().await?.ok_or_else(|| Status::unavailable("keep-alive stream ended"))
     }
 
+    /// A release that knows no streams is asked for the range, and its answer is a stream of one message.
+    async fn range_stream(&self, request: RangeRequest) -> Answer {
+        let (request, knows_streams) =
+            self.oracle.map_or((request.clone(), true), |release| release.streamed(request));
+        if knows_streams {
+            return unary(&self.client, Call::RangeStream(request)).await;
+        }
+        match unary(&self.client, Call::Range(request)).await {
+            Answer::Range(range) => {
+                Answer::RangeStream(vec![RangeStreamResponse { range_response: Some(range) }])
+            }
+            other => other,
+        }
+    }
+
+    async fn burst(&mut self, burst: Burst) -> Answer {
+        let mut answers = Vec::new();
+        answers.push(unary(&self.client, Call::Txn(burst.write)).await);
+        answers.push(unary(&self.client, Call::Range(burst.range)).await);
+        answers.push(self.range_stream(burst.stream).await);
+        answers.push(unary(&self.client, Call::DeleteRange(burst.delete)).await);
+        Answer::Several(answers)
+    }
+
     /// Moves the sentinel key, and answers when every stream has heard of it.
     pub(super) async fn settle(&mut self) -> Answer {
         let put = PutRequest { key: Bytes::from_static(SENTINEL_KEY), ..PutRequest::default() };
@@ -160,7 +204,21 @@ impl Target {
     }
 }
 
-/// Makes one call of the KV service.
+/// The member's id, once it tells the storage version it is to stay at: etcd sets it by a clock of seconds.
+async fn settled_id(client: &Client, oracle: Option<Release>) -> Result<u64> {
+    let version = oracle.and_then(Release::storage_version);
+    let begun = Instant::now();
+    loop {
+        let status = client.maintenance.clone().status(StatusRequest {}).await?.into_inner();
+        let settled = version.as_ref().is_none_or(|version| status.storage_version == *version);
+        if settled || begun.elapsed() > ANSWER_DEADLINE {
+            return Ok(status.header.map_or(0, |header| header.member_id));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Makes one call that one answer comes to, of the KV or the Lease service.
 pub(super) async fn unary(client: &Client, call: Call) -> Answer {
     let mut client = client.clone();
     match call {
@@ -170,7 +228,10 @@ pub(super) async fn unary(client: &Client, call: Call) -> Answer {
         Call::DeleteRange(r) => answer(client.kv.delete_range(r).await, Answer::DeleteRange),
         Call::Txn(r) => answer(client.kv.txn(r).await, Answer::Txn),
         Call::Compact(r) => answer(client.kv.compact(r).await, Answer::Compact),
-        other => Answer::Silent(format!("not a call of the KV service: {other:?}")),
+        Call::Grant(r) => answer(client.lease.lease_grant(r).await, Answer::Grant),
+        Call::Revoke(id) => revoke(&mut client, id).await,
+        Call::TimeToLive(r) => answer(client.lease.lease_time_to_live(r).await, Answer::TimeToLive),
+        other => Answer::Silent(format!("no such call: {other:?}")),
     }
 }
 
