@@ -35,6 +35,7 @@ impl Release {
             range_stream: !self.before(3, 7, 0),
             keeps_last_tombstone: !self.before(3, 5, 16),
             negative_starts: !self.before(3, 6, 6),
+            counts_nested_puts: !self.before(3, 7, 1),
             stable_to_twelve: !self.before(3, 6, 0),
         }
     }
@@ -154,8 +155,8 @@ pub(super) const ALLOWED: [Allowed; 8] = [
     },
     Allowed {
         name: "no space",
-        how: "before 3.5.7: a txn that costs nothing is refused over the quota; before 3.6 not asked: NOSPACE raised under CORRUPT",
-        change: "etcd#14884 (3.5.7) lets it pass; etcd#13878 (3.6.0): the later alarm no longer hides the other",
+        how: "before 3.5.7: a txn that costs nothing is refused over the quota; before 3.6 not asked: NOSPACE raised under CORRUPT; before 3.7.1 not asked under an alarm: nested txns",
+        change: "etcd#14884 (3.5.7) lets it pass; etcd#13878 (3.6.0): the later alarm no longer hides the other; etcd#22139 (3.7.1) counts nested puts",
         applies: Applies::Answers(free_txn),
     },
     Allowed {

@@ -83,7 +83,9 @@ pub(crate) async fn differential(mut options: Options) -> Result<Verdict> {
         let crowd = crowd::scripts(seed, options.calls / 4);
         let begun = std::time::Instant::now();
         let mut outcome = run.play(&script, &crowd).await?;
-        outcome.findings.extend(Box::pin(scenes::play(&run, seed)).await?);
+        let scenes = Box::pin(scenes::play(&run, seed)).await?;
+        outcome.calls += scenes.calls;
+        outcome.findings.extend(scenes.findings);
         println!("seed {seed}: {} ({:.0?})", outcome.summary(), begun.elapsed());
         for finding in &outcome.findings {
             println!("seed {seed} {finding}\n  replay: {}", options.replay(seed));

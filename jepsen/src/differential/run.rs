@@ -12,12 +12,11 @@ use super::answer::Answer;
 use super::call::{Call, Place};
 use super::crowd;
 use super::finding::{Finding, Outcome};
+use super::scenes::http::metrics_that_differ;
 use super::target::Target;
 use crate::member::{Workspace, panics_in};
 use crate::pb::etcdserverpb::CompactionRequest;
 
-/// etcd looks for watchers to catch up every 100 ms.
-const CATCH_UP: Duration = Duration::from_millis(250);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(6);
 /// Calls shown before one that told of another revision.
 const RECENT: usize = 3;
@@ -82,6 +81,7 @@ impl Run {
             let end = script.len();
             pair.step(end, Call::WatchSettle).await;
             pair.step(end, Call::HashKv(0)).await;
+            pair.metrics(end).await?;
             let crowd_findings = crowd::play(&mut pair.ours, &mut pair.theirs, crowd).await;
             pair.outcome.calls += crowd.iter().map(Vec::len).sum::<usize>();
             pair.outcome.findings.extend(crowd_findings);
@@ -145,6 +145,17 @@ impl Pair<'_> {
         }
     }
 
+    /// Compares what was counted of the calls so far.
+    async fn metrics(&mut self, index: usize) -> Result<()> {
+        if !self.run.release.speaks_our_http() {
+            return Ok(());
+        }
+        let port = |target: &Target| target.member.spec().client_port;
+        let differ = metrics_that_differ(port(&self.ours), port(&self.theirs)).await?;
+        self.outcome.findings.extend(differ.into_iter().map(|what| Finding::fault(index, what)));
+        Ok(())
+    }
+
     /// Compacts at the current revision, once every watcher has heard of it.
     async fn compact_all(&mut self, index: usize) {
         self.settle(index).await;
@@ -188,7 +199,8 @@ impl Pair<'_> {
     /// Waits until both servers' watchers have heard everything, and compares what they heard.
     async fn settle(&mut self, index: usize) {
         if std::mem::take(&mut self.catching_up) {
-            sleep(CATCH_UP).await;
+            let (ours, theirs) = tokio::join!(self.ours.catch_up(), self.theirs.catch_up());
+            self.compare(index, &Call::WatchSettle, ours, theirs);
         }
         let (ours, theirs) = tokio::join!(self.ours.settle(), self.theirs.settle());
         self.compare(index, &Call::WatchSettle, ours, theirs);

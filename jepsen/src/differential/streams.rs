@@ -27,6 +27,8 @@ use crate::pb::mvccpb::Event;
 /// Watched by every stream: an event here says that every synced watcher has been told of everything before.
 pub(super) const SENTINEL_KEY: &[u8] = b"z";
 const SENTINEL_ID: i64 = 1_000_000;
+/// A watcher with a past: etcd catches up with all such watchers at once, so what it has heard they have been sent.
+const CATCH_UP_ID: i64 = SENTINEL_ID + 1;
 
 /// One thing a watcher was told.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +84,7 @@ struct State {
     heard: Heard,
     sentinel: i64,
     sentinel_created: bool,
+    caught_up: i64,
     last_revision: BTreeMap<i64, i64>,
     in_fragment: BTreeMap<i64, bool>,
     cuts: BTreeMap<i64, Vec<Cut>>,
@@ -94,6 +97,12 @@ impl State {
         if id == SENTINEL_ID {
             self.sentinel_created |= response.created;
             self.sentinel = self.sentinel.max(revision.unwrap_or_default());
+            return;
+        }
+        if id == CATCH_UP_ID {
+            if !response.events.is_empty() {
+                self.caught_up = self.caught_up.max(revision.unwrap_or_default());
+            }
             return;
         }
         if response.created {
@@ -305,6 +314,12 @@ impl Stream {
         Ok(self.requests.send(WatchRequest { request_union: None }).await?)
     }
 
+    /// Ends the requests; what is watched goes on.
+    pub(super) fn half_close(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        self.requests = closed;
+    }
+
     /// Drops the last answer to a progress request.
     pub(super) fn forget_progress(&self) {
         self.state.lock().heard.progress.pop();
@@ -317,6 +332,19 @@ impl Stream {
     /// Waits until the event of the sentinel key at `revision` has come.
     pub(super) async fn reached(&self, revision: i64) -> Result<()> {
         self.until("the sentinel's event", |s| s.sentinel >= revision).await
+    }
+
+    /// Waits until watchers with a past have been sent it; `revision` is the last one of the sentinel key.
+    pub(super) async fn catch_up(&self, revision: i64) -> Result<()> {
+        let create = WatchCreateRequest {
+            key: Bytes::from_static(SENTINEL_KEY),
+            watch_id: CATCH_UP_ID,
+            start_revision: revision,
+            ..WatchCreateRequest::default()
+        };
+        self.send(RequestUnion::CreateRequest(create)).await?;
+        self.until("events of the past", |s| s.caught_up >= revision).await?;
+        self.send(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: CATCH_UP_ID })).await
     }
 
     async fn send(&self, union: RequestUnion) -> Result<()> {

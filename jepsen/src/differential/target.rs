@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,6 +26,8 @@ use crate::pb::etcdserverpb::{
 };
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// etcd looks for watchers to catch up every 100 ms.
+const CATCH_UP: Duration = Duration::from_millis(250);
 /// The shortest lease there is: ceil(1.5 × the election timeout of one second).
 const SHORTEST_TTL: Duration = Duration::from_secs(2);
 
@@ -188,10 +190,14 @@ impl Target {
         Answer::Several(answers)
     }
 
-    /// Moves the sentinel key, and answers when every stream has heard of it.
-    pub(super) async fn settle(&mut self) -> Answer {
+    async fn put_sentinel(&mut self) -> Answer {
         let put = PutRequest { key: Bytes::from_static(SENTINEL_KEY), ..PutRequest::default() };
-        let answer = self.call(Call::Put(put)).await;
+        self.call(Call::Put(put)).await
+    }
+
+    /// Moves the sentinel key, and answers when every stream has heard of it; if it cannot be moved, at once.
+    pub(super) async fn settle(&mut self) -> Answer {
+        let answer = self.put_sentinel().await;
         let Some(revision) = answer.revision() else {
             return answer;
         };
@@ -201,6 +207,20 @@ impl Target {
             }
         }
         answer
+    }
+
+    /// The same for watchers with a past: answers when they have been sent it.
+    pub(super) async fn catch_up(&mut self) -> Answer {
+        let answer = self.put_sentinel().await;
+        let Some(revision) = answer.revision() else {
+            sleep(CATCH_UP).await;
+            return answer;
+        };
+        let caught = self.streams.iter().map(|stream| stream.catch_up(revision));
+        match try_join_all(caught).await {
+            Ok(_) => answer,
+            Err(error) => Answer::Silent(error.to_string()),
+        }
     }
 }
 

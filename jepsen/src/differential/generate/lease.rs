@@ -4,6 +4,7 @@ use bytes::Bytes;
 use rand::Rng;
 
 use super::Draw;
+use super::txn::is_nested;
 use crate::differential::call::{Call, OWN_MEMBER};
 use crate::pb::etcdserverpb::{AlarmRequest, LeaseGrantRequest, PutRequest};
 
@@ -70,7 +71,12 @@ impl Draw {
                 0 => Call::Alarm(AlarmRequest { action: GET, ..raise }),
                 1 => Call::Alarm(AlarmRequest { action: GET, alarm: 0, member_id: 0 }),
                 2 => Call::Status,
-                _ => self.quiet_call(),
+                _ => match self.quiet_call() {
+                    Call::Txn(txn) if !self.dialect.counts_nested_puts && is_nested(&txn) => {
+                        Call::Put(self.put())
+                    }
+                    call => call,
+                },
             };
             calls.push(call);
         }

@@ -109,6 +109,10 @@ fn ops_of(txn: &TxnRequest) -> impl Iterator<Item = &Request> {
     ops.filter_map(|op| op.request.as_ref())
 }
 
+pub(super) fn is_nested(txn: &TxnRequest) -> bool {
+    ops_of(txn).any(|request| matches!(request, Request::RequestTxn(_)))
+}
+
 fn deletes_to_the_end(txn: &TxnRequest) -> bool {
     ops_of(txn).any(|request| match request {
         Request::RequestDeleteRange(delete) => delete.range_end == b"\0".as_slice(),

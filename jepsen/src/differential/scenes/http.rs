@@ -50,6 +50,46 @@ const ASKED: [(&str, &str); 35] = [
 /// Headers that tell of the moment or the connection.
 const NOT_COMPARED: [&str; 3] = ["date", "content-length", "connection"];
 
+/// What was done, counted: the same calls make the same figures.
+///
+/// Not ranges, txns and deletes: there etcd counts its own too, for compares, previous values and leases that end. Not
+/// watchers and events: etcd counts watchers it has ended over a compaction until they are canceled, and events that no
+/// longer found theirs.
+const COUNTED: [&str; 11] = [
+    "etcd_mvcc_put_total",
+    "etcd_debugging_mvcc_keys_total",
+    "etcd_debugging_mvcc_current_revision",
+    "etcd_debugging_mvcc_compact_revision",
+    "etcd_debugging_mvcc_watch_stream_total",
+    "etcd_debugging_lease_granted_total",
+    "etcd_debugging_lease_revoked_total",
+    "etcd_debugging_lease_renewed_total",
+    "etcd_debugging_server_lease_expired_total",
+    "etcd_server_has_leader",
+    "etcd_server_is_leader",
+];
+
+/// The figures that differ between two members that were asked the same.
+pub(in crate::differential) async fn metrics_that_differ(
+    ours: u16,
+    theirs: u16,
+) -> Result<Vec<String>> {
+    let (ours, theirs) = tokio::try_join!(counted(ours), counted(theirs))?;
+    let told = |figures: &BTreeMap<String, f64>, name| figures.get(name).copied();
+    Ok(COUNTED
+        .iter()
+        .map(|name| (name, told(&ours, *name), told(&theirs, *name)))
+        .filter(|(_, ours, theirs)| ours.is_none() || ours != theirs)
+        .map(|(name, ours, theirs)| format!("metric {name}: ours {ours:?} etcd {theirs:?}"))
+        .collect())
+}
+
+async fn counted(port: u16) -> Result<BTreeMap<String, f64>> {
+    let response = ask(port, "GET", "/metrics").await?;
+    let figures = response.body.lines().filter_map(|line| line.split_once(' '));
+    Ok(figures.filter_map(|(name, told)| Some((name.to_owned(), told.parse().ok()?))).collect())
+}
+
 #[derive(Debug, Default, PartialEq)]
 struct Response {
     status: String,
@@ -62,6 +102,7 @@ pub(super) async fn compare(stage: &mut Stage<'_>, when: &str) {
     if !stage.run.release.speaks_our_http() {
         return;
     }
+    stage.asked += ASKED.len();
     for (method, path) in ASKED {
         let ports = (stage.ours.member.spec().client_port, stage.theirs.member.spec().client_port);
         let answers = tokio::try_join!(ask(ports.0, method, path), ask(ports.1, method, path));

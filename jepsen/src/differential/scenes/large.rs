@@ -5,9 +5,8 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
 
-use super::Stage;
+use super::{Played, Stage};
 use crate::differential::call::Call;
-use crate::differential::finding::Finding;
 use crate::differential::run::Run;
 use crate::pb::etcdserverpb::request_op::Request;
 use crate::pb::etcdserverpb::{
@@ -64,7 +63,7 @@ fn txn(rng: &mut StdRng) -> Call {
     Call::Txn(TxnRequest { success: (0..keys).map(op).collect(), ..TxnRequest::default() })
 }
 
-pub(super) async fn play(run: &Run, mut rng: StdRng) -> Result<Vec<Finding>> {
+pub(super) async fn play(run: &Run, mut rng: StdRng) -> Result<Played> {
     let mut stage = Stage::open("large", run, &[], &[]).await?;
     for (id, fragment, prev_kv) in [(1, true, true), (2, false, true), (3, true, false)] {
         stage.ask(watcher(id, 0, fragment, prev_kv)).await;

@@ -2,7 +2,7 @@
 //!
 //! **Invariant:** like the script a function of the seed, but for where a server's own sizes decide.
 
-mod http;
+pub(super) mod http;
 mod large;
 mod progress;
 mod space;
@@ -26,14 +26,26 @@ use crate::member::{Workspace, panics_in};
 
 const AGREEMENT_DEADLINE: Duration = Duration::from_secs(8);
 
+/// What a scene came to.
+#[derive(Debug)]
+pub(super) struct Played {
+    pub(super) calls: usize,
+    pub(super) findings: Vec<Finding>,
+}
+
 /// Plays every scene, and tells what differed.
-pub(super) async fn play(run: &Run, seed: u64) -> Result<Vec<Finding>> {
+pub(super) async fn play(run: &Run, seed: u64) -> Result<Played> {
     let (progress, space, large) = tokio::try_join!(
         Box::pin(progress::play(run, StdRng::seed_from_u64(seed))),
         Box::pin(space::play(run, StdRng::seed_from_u64(seed))),
         Box::pin(large::play(run, StdRng::seed_from_u64(seed))),
     )?;
-    Ok([progress, space, large].into_iter().flatten().collect())
+    let mut all = Played { calls: 0, findings: Vec::new() };
+    for scene in [progress, space, large] {
+        all.calls += scene.calls;
+        all.findings.extend(scene.findings);
+    }
+    Ok(all)
 }
 
 /// The two servers of a scene, and what was found.
@@ -113,8 +125,8 @@ impl<'a> Stage<'a> {
     }
 
     /// Stops both servers; without findings nothing is kept.
-    fn close(self) -> Result<Vec<Finding>> {
-        let Self { name, ours, theirs, workspace, mut findings, .. } = self;
+    fn close(self) -> Result<Played> {
+        let Self { name, ours, theirs, workspace, asked, mut findings, .. } = self;
         let log = ours.member.spec().log.clone();
         drop((ours, theirs));
         for line in panics_in(&log)? {
@@ -123,6 +135,6 @@ impl<'a> Stage<'a> {
         if findings.is_empty() {
             workspace.discard()?;
         }
-        Ok(findings)
+        Ok(Played { calls: asked, findings })
     }
 }

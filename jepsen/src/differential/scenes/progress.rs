@@ -1,7 +1,7 @@
 //! Progress that watchers are told by the clock.
 //!
 //! One write, then several intervals of silence: whatever the clocks of two servers do, each watcher that is to hear of
-//! the new revision has heard it, and of no other.
+//! the new revision has heard it, and of no other. A client that ends its requests goes on hearing.
 
 use std::time::Duration;
 
@@ -11,9 +11,8 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::sleep;
 
-use super::Stage;
+use super::{Played, Stage};
 use crate::differential::call::Call;
-use crate::differential::finding::Finding;
 use crate::differential::run::Run;
 use crate::differential::streams::Heard;
 use crate::pb::etcdserverpb::{DeleteRangeRequest, PutRequest, WatchCreateRequest};
@@ -45,7 +44,7 @@ fn watcher(rng: &mut StdRng, current: i64, future: bool) -> WatchCreateRequest {
     }
 }
 
-pub(super) async fn play(run: &Run, mut rng: StdRng) -> Result<Vec<Finding>> {
+pub(super) async fn play(run: &Run, mut rng: StdRng) -> Result<Played> {
     let flag = |name: &str| vec![format!("{name}={}ms", INTERVAL.as_millis())];
     let ours = flag("--watch-progress-notify-interval");
     let mut stage = Stage::open("progress", run, &ours, &flag(run.release.progress_flag())).await?;
@@ -72,6 +71,9 @@ pub(super) async fn play(run: &Run, mut rng: StdRng) -> Result<Vec<Finding>> {
             break;
         }
     }
+    stage.ours.streams[1].half_close();
+    stage.theirs.streams[1].half_close();
+    stage.ask(put(&mut rng)).await;
     quiet(&mut stage).await;
     stage.close()
 }

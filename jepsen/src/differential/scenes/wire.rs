@@ -66,6 +66,7 @@ async fn differ(
     body: &'static [u8],
     metadata: Option<(&'static str, &'static [u8])>,
 ) {
+    stage.asked += 1;
     let (ours, theirs) = tokio::join!(
         ask(&stage.ours, path, body, metadata),
         ask(&stage.theirs, path, body, metadata)
