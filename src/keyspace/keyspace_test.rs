@@ -353,6 +353,15 @@ async fn requests_are_refused_as_etcd_does() {
         ..pb::TxnRequest::default()
     };
     assert_eq!(member.txn(many).await.unwrap_err(), refused(Refusal::TooManyOps));
+    let endless = pb::LeaseGrantRequest { id: 7, ttl: i64::MAX };
+    assert_eq!(member.lease_grant(endless).await.unwrap_err(), refused(Refusal::LeaseTtlTooLarge));
+    let no_space = pb::AlarmRequest {
+        action: pb::alarm_request::AlarmAction::Activate as i32,
+        member_id: 0,
+        alarm: pb::AlarmType::Nospace as i32,
+    };
+    member.alarm(no_space).await.unwrap();
+    assert_eq!(member.lease_grant(endless).await.unwrap_err(), refused(Refusal::NoSpace));
     assert_eq!(member.revision(), 1);
     member.stop().await;
 }
