@@ -89,6 +89,11 @@ impl Release {
                 }
             }
             Answer::HashKv(hash) if self.before(3, 6, 0) => hash.hash_revision = 0,
+            Answer::Several(answers) => {
+                for answer in answers {
+                    *answer = self.read(std::mem::replace(answer, Answer::Done));
+                }
+            }
             _ => {}
         }
         answer
@@ -97,7 +102,7 @@ impl Release {
     /// How this release is asked for a stream of `request`: in key order, which it keeps; before there were streams, as
     /// a range.
     pub(super) fn streamed(self, request: RangeRequest) -> (RangeRequest, bool) {
-        let untold_order = request.sort_order == 0 && request.sort_target != 0;
+        let untold_order = request.sort_order == 0 && (1..=4).contains(&request.sort_target);
         let sort_target = if untold_order { 0 } else { request.sort_target };
         (RangeRequest { sort_target, ..request }, !self.before(3, 7, 0))
     }

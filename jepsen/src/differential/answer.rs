@@ -1,5 +1,7 @@
 //! What a server answered, made comparable: identities, terms and sizes masked, everything else as it came.
 
+use std::time::Duration;
+
 use tonic::Status;
 
 use crate::pb::etcdserverpb::response_op::Response;
@@ -10,7 +12,7 @@ use crate::pb::etcdserverpb::{
     StatusResponse, TxnResponse,
 };
 
-/// Seconds by which two servers' clocks may have counted a lease differently.
+/// Seconds by which two servers may have counted a lease differently that were asked the same without delay.
 const TTL_SLACK: i64 = 2;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -110,6 +112,20 @@ impl Answer {
         self
     }
 
+    /// Leases by id: etcd lists them by when they end, and after a start many end together.
+    pub(super) fn with_leases_sorted(mut self) -> Self {
+        match &mut self {
+            Self::Leases(response) => response.leases.sort_by_key(|lease| lease.id),
+            Self::Several(answers) => {
+                for answer in answers {
+                    *answer = std::mem::replace(answer, Self::Done).with_leases_sorted();
+                }
+            }
+            _ => {}
+        }
+        self
+    }
+
     /// The same, whatever revision its headers tell.
     pub(super) fn without_revision(mut self) -> Self {
         let header = match &mut self {
@@ -189,20 +205,23 @@ impl Answer {
         self
     }
 
-    /// Equal in every field; the seconds left of a lease may differ by [`TTL_SLACK`].
-    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+    /// Equal in every field; the seconds left of a lease may differ by a little and by how long one server was `behind`.
+    pub(super) fn agrees_with(&self, other: &Self, behind: Duration) -> bool {
         match (self, other) {
             (Self::Silent(_), _) | (_, Self::Silent(_)) => false,
             (Self::TimeToLive(ours), Self::TimeToLive(theirs)) => {
                 let mut theirs = theirs.clone();
                 let both_live = ours.ttl >= 0 && theirs.ttl >= 0;
-                if both_live && (ours.ttl - theirs.ttl).abs() <= TTL_SLACK {
+                let slack = TTL_SLACK + behind.as_secs_f64().ceil() as i64;
+                if both_live && (ours.ttl - theirs.ttl).abs() <= slack {
                     theirs.ttl = ours.ttl;
                 }
                 *ours == theirs
             }
             (Self::Several(ours), Self::Several(theirs)) => {
-                ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| a.agrees_with(b))
+                let pairs = ours.iter().zip(theirs);
+                ours.len() == theirs.len()
+                    && pairs.into_iter().all(|(a, b)| a.agrees_with(b, behind))
             }
             (ours, theirs) => ours == theirs,
         }

@@ -112,6 +112,8 @@ pub(super) enum Call {
     Status,
     Alarm(AlarmRequest),
     Burst(Box<Burst>),
+    /// SIGTERM, and another start on the same data; then everything is read.
+    Restart,
     WatchCreate(usize, WatchCreateRequest),
     WatchCancel(usize, i64),
     WatchProgress(usize),
@@ -165,6 +167,7 @@ impl Call {
             | Self::Status
             | Self::Alarm(_)
             | Self::Burst(_)
+            | Self::Restart
             | Self::WatchCancel(..)
             | Self::WatchProgress(_)
             | Self::WatchNothing(_)

@@ -20,7 +20,8 @@ use crate::pb::etcdserverpb::CompactionRequest;
 const SETTLE_DEADLINE: Duration = Duration::from_secs(6);
 /// Calls shown before one that told of another revision.
 const RECENT: usize = 3;
-const PROGRESS_DEADLINE: Duration = Duration::from_millis(120);
+/// For an answer that was sent before others already heard.
+const PROGRESS_DEADLINE: Duration = Duration::from_millis(60);
 
 /// What a script is played against.
 #[derive(Debug)]
@@ -41,6 +42,10 @@ struct Pair<'a> {
     /// A watcher was made that has a past to catch up with.
     catching_up: bool,
     diverged: bool,
+    /// Leases that began together are listed in any order from then on.
+    restarted: bool,
+    /// The longest that a call took: one server may count a lease from so much later.
+    slowest: Duration,
     /// The revision of the last compaction.
     compacted: Option<i64>,
     /// The latest calls with the oracle's answers, for a finding that only shows later.
@@ -67,6 +72,8 @@ impl Run {
             current: 1,
             catching_up: false,
             diverged: false,
+            restarted: false,
+            slowest: Duration::ZERO,
             compacted: None,
             recent: VecDeque::new(),
             outcome: Outcome::default(),
@@ -87,7 +94,7 @@ impl Run {
             pair.outcome.findings.extend(crowd_findings);
         }
         let mut outcome = pair.outcome;
-        let log = pair.ours.member.spec().log.clone();
+        let log = pair.ours.log().to_owned();
         drop((pair.ours, pair.theirs));
         for line in panics_in(&log)? {
             outcome.findings.push(Finding::fault(script.len(), format!("panic: {line}")));
@@ -117,10 +124,14 @@ impl Pair<'_> {
                 self.settle(index).await;
                 return self.progress(index, stream).await;
             }
-            Call::Compact(_) | Call::Burst(_) | Call::WatchCancel(..) | Call::WatchReopen(_) => {
-                self.settle(index).await
-            }
-            Call::RangeStream(request) if request.sort_order == 0 && request.sort_target != 0 => {
+            Call::Compact(_)
+            | Call::Burst(_)
+            | Call::WatchCancel(..)
+            | Call::WatchReopen(_)
+            | Call::Restart => self.settle(index).await,
+            Call::RangeStream(request)
+                if self.run.release.streamed(request.clone()).0 != *request =>
+            {
                 *self.outcome.explained.entry(allowed::STREAM).or_default() += 1;
             }
             Call::WatchCreate(_, request) => {
@@ -137,8 +148,12 @@ impl Pair<'_> {
         if self.diverged {
             return;
         }
+        let begun = Instant::now();
         let (ours, theirs) =
             tokio::join!(self.ours.call(call.clone()), self.theirs.call(call.clone()));
+        if !matches!(call, Call::Expire(_)) {
+            self.slowest = self.slowest.max(begun.elapsed());
+        }
         self.compare(index, &call, ours, theirs);
         if matches!(call, Call::Burst(_)) {
             self.compact_all(index).await;
@@ -150,8 +165,7 @@ impl Pair<'_> {
         if !self.run.release.speaks_our_http() {
             return Ok(());
         }
-        let port = |target: &Target| target.member.spec().client_port;
-        let differ = metrics_that_differ(port(&self.ours), port(&self.theirs)).await?;
+        let differ = metrics_that_differ(self.ours.port(), self.theirs.port()).await?;
         self.outcome.findings.extend(differ.into_iter().map(|what| Finding::fault(index, what)));
         Ok(())
     }
@@ -170,12 +184,17 @@ impl Pair<'_> {
         let (ours_at, theirs_at) = (ours.revision(), theirs.revision());
         self.current = self.current.max(theirs_at.unwrap_or(0));
         let release = self.run.release;
-        let (ours, theirs) = (release.read(ours.masked()), release.read(theirs.masked()));
+        self.restarted |= *call == Call::Restart;
+        let read = |answer: Answer| {
+            let answer = release.read(answer.masked());
+            if self.restarted { answer.with_leases_sorted() } else { answer }
+        };
+        let (ours, theirs) = (read(ours), read(theirs));
         if let (Call::Compact(request), Answer::Compact(_)) = (call, &theirs) {
             self.compacted = Some(request.revision);
         }
         *self.outcome.kinds.entry(kind_of(&theirs)).or_default() += 1;
-        if ours.agrees_with(&theirs) {
+        if ours.agrees_with(&theirs, self.slowest) {
             self.recent.push_back(Finding::brief(index, call, &theirs));
             if self.recent.len() > RECENT {
                 self.recent.pop_front();

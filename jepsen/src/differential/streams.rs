@@ -29,6 +29,8 @@ pub(super) const SENTINEL_KEY: &[u8] = b"z";
 const SENTINEL_ID: i64 = 1_000_000;
 /// A watcher with a past: etcd catches up with all such watchers at once, so what it has heard they have been sent.
 const CATCH_UP_ID: i64 = SENTINEL_ID + 1;
+/// A watcher that is made and canceled behind a request that may have no answer.
+const FENCE_ID: i64 = SENTINEL_ID + 2;
 
 /// One thing a watcher was told.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +87,7 @@ struct State {
     sentinel: i64,
     sentinel_created: bool,
     caught_up: i64,
+    fences: usize,
     last_revision: BTreeMap<i64, i64>,
     in_fragment: BTreeMap<i64, bool>,
     cuts: BTreeMap<i64, Vec<Cut>>,
@@ -97,6 +100,10 @@ impl State {
         if id == SENTINEL_ID {
             self.sentinel_created |= response.created;
             self.sentinel = self.sentinel.max(revision.unwrap_or_default());
+            return;
+        }
+        if id == FENCE_ID {
+            self.fences += usize::from(response.canceled);
             return;
         }
         if id == CATCH_UP_ID {
@@ -303,8 +310,18 @@ impl Stream {
         self.until("an answer to a cancel request", |s| canceled(s) > before).await
     }
 
+    /// Asks for progress, and returns when requests behind it have been answered: requests are taken in order.
     pub(super) async fn ask_progress(&self) -> Result<()> {
-        self.send(RequestUnion::ProgressRequest(WatchProgressRequest {})).await
+        let before = self.state.lock().fences;
+        self.send(RequestUnion::ProgressRequest(WatchProgressRequest {})).await?;
+        let create = WatchCreateRequest {
+            key: Bytes::from_static(SENTINEL_KEY),
+            watch_id: FENCE_ID,
+            ..WatchCreateRequest::default()
+        };
+        self.send(RequestUnion::CreateRequest(create)).await?;
+        self.send(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: FENCE_ID })).await?;
+        self.until("an answer behind a progress request", |s| s.fences > before).await
     }
 
     pub(super) async fn ask_nothing(&self) -> Result<()> {

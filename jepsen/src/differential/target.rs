@@ -20,7 +20,7 @@ use super::streams::{SENTINEL_KEY, Stream};
 use crate::client::Client;
 use crate::member::{Member, MemberSpec};
 use crate::pb::etcdserverpb::{
-    HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    AlarmRequest, HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
     LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, PutRequest,
     RangeRequest, RangeStreamResponse, StatusRequest,
 };
@@ -39,7 +39,9 @@ struct KeepAlives {
 
 #[derive(Debug)]
 pub(super) struct Target {
-    pub(super) member: Member,
+    spec: MemberSpec,
+    /// Gone while it is started anew.
+    member: Option<Member>,
     pub(super) client: Client,
     pub(super) streams: Vec<Stream>,
     keep_alives: Option<KeepAlives>,
@@ -59,22 +61,68 @@ impl Target {
     ) -> Result<Self> {
         let mut spec = MemberSpec::single(binary, root, name)?;
         spec.extra.extend_from_slice(extra);
-        let member =
-            tokio::task::spawn_blocking(move || spec.start(Duration::from_secs(30))).await??;
-        let client = Client::connect(&member.spec().endpoint()).await?;
+        let (member, client) = start(&spec).await?;
         let id = settled_id(&client, oracle).await?;
-        let mut streams = Vec::new();
-        for _ in 0..STREAMS {
-            streams.push(Stream::open(&client).await?);
+        let streams = open_streams(&client).await?;
+        let member = Some(member);
+        Ok(Self { spec, member, client, streams, keep_alives: None, id, oracle })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.spec.client_port
+    }
+
+    pub(super) fn log(&self) -> &Path {
+        &self.spec.log
+    }
+
+    pub(super) fn endpoint(&self) -> String {
+        self.spec.endpoint()
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        self.streams.clear();
+        self.keep_alives = None;
+        if let Some(member) = self.member.take() {
+            tokio::task::spawn_blocking(move || member.stop(ANSWER_DEADLINE)).await??;
         }
-        Ok(Self { member, client, streams, keep_alives: None, id, oracle })
+        let (member, client) = start(&self.spec).await?;
+        self.member = Some(member);
+        settled_id(&client, self.oracle).await?;
+        self.streams = open_streams(&client).await?;
+        self.client = client;
+        Ok(())
+    }
+
+    /// What is there after another start.
+    async fn read_anew(&mut self) -> Answer {
+        if let Err(error) = self.restart().await {
+            return Answer::Silent(format!("{error:#}"));
+        }
+        let everything = Bytes::from_static(b"\0");
+        let mut answers = Vec::new();
+        for call in [
+            Call::Range(RangeRequest {
+                key: everything.clone(),
+                range_end: everything,
+                ..RangeRequest::default()
+            }),
+            Call::Leases,
+            Call::Alarm(AlarmRequest::default()),
+            Call::MemberList(true),
+            Call::Status,
+        ] {
+            answers.push(self.make(call).await);
+        }
+        Answer::Several(answers)
     }
 
     /// Makes one call that is not about watching.
     pub(super) async fn call(&mut self, call: Call) -> Answer {
-        match timeout(ANSWER_DEADLINE, self.make(call)).await {
+        let deadline = if call == Call::Restart { 3 * ANSWER_DEADLINE } else { ANSWER_DEADLINE };
+        match timeout(deadline, self.make(call)).await {
             Ok(answer) => answer,
-            Err(_) => Answer::Silent(format!("no answer within {ANSWER_DEADLINE:?}")),
+            Err(_) => Answer::Silent(format!("no answer within {deadline:?}")),
         }
     }
 
@@ -118,6 +166,7 @@ impl Target {
                     answer(client.maintenance.alarm(request).await, Answer::Alarm)
                 }
                 Call::Burst(burst) => self.burst(*burst).await,
+                Call::Restart => self.read_anew().await,
                 Call::WatchCreate(stream, request) => {
                     self.streams[stream].create(request).await.into()
                 }
@@ -222,6 +271,22 @@ impl Target {
             Err(error) => Answer::Silent(error.to_string()),
         }
     }
+}
+
+async fn start(spec: &MemberSpec) -> Result<(Member, Client)> {
+    let started = spec.clone();
+    let member =
+        tokio::task::spawn_blocking(move || started.start(Duration::from_secs(30))).await??;
+    let client = Client::connect(&spec.endpoint()).await?;
+    Ok((member, client))
+}
+
+async fn open_streams(client: &Client) -> Result<Vec<Stream>> {
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        streams.push(Stream::open(client).await?);
+    }
+    Ok(streams)
 }
 
 /// The member's id, once it tells the storage version it is to stay at: etcd sets it by a clock of seconds.

@@ -81,6 +81,7 @@ impl Draw {
             985..988 => self.alarm_episode(),
             988..990 => Call::Alarm(self.alarm_look()),
             990 if self.chance(500) => self.expire(),
+            991 if self.chance(400) => Call::Restart,
             _ => self.quiet_call(),
         }
     }

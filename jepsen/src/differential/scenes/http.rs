@@ -104,7 +104,7 @@ pub(super) async fn compare(stage: &mut Stage<'_>, when: &str) {
     }
     stage.asked += ASKED.len();
     for (method, path) in ASKED {
-        let ports = (stage.ours.member.spec().client_port, stage.theirs.member.spec().client_port);
+        let ports = (stage.ours.port(), stage.theirs.port());
         let answers = tokio::try_join!(ask(ports.0, method, path), ask(ports.1, method, path));
         match answers {
             Ok((ours, theirs)) if ours == theirs => {}
@@ -129,15 +129,31 @@ fn parse(text: &str) -> Option<Response> {
     let (head, body) = text.split_once("\r\n\r\n")?;
     let mut lines = head.lines();
     let status = lines.next()?.to_owned();
-    let headers = lines
+    let headers: BTreeMap<_, _> = lines
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .filter(|(name, _)| !NOT_COMPARED.contains(&name.as_str()))
         .collect();
+    let chunked = headers.get("transfer-encoding").is_some_and(|how| how == "chunked");
+    let body = if chunked { unchunked(body)? } else { body.to_owned() };
     // etcd runs its probes in the order of a Go map.
     let mut checks: Vec<&str> = body.split_inclusive('\n').collect();
     checks.sort_by_key(|line| if line.starts_with('[') { *line } else { "~" });
     Some(Response { status, headers, body: checks.concat() })
+}
+
+/// The chunks of an answer put together: each has its length in front, in hexadecimal digits.
+fn unchunked(mut text: &str) -> Option<String> {
+    let mut whole = String::new();
+    loop {
+        let (length, rest) = text.split_once("\r\n")?;
+        let length = usize::from_str_radix(length, 16).ok()?;
+        if length == 0 {
+            return Some(whole);
+        }
+        whole.push_str(rest.get(..length)?);
+        text = rest.get(length..)?.strip_prefix("\r\n")?;
+    }
 }
 
 #[cfg(test)]
@@ -151,5 +167,12 @@ mod tests {
         assert_eq!(response.status, "HTTP/1.1 200 OK");
         assert_eq!(response.headers.len(), 1);
         assert_eq!(response.body, "ok\n");
+    }
+
+    #[test]
+    fn chunks_are_put_together() {
+        let text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456\r\n7\r\n1\r\n8\r\n0\r\n\r\n";
+        assert_eq!(parse(text).unwrap().body, "0123456\r\n78");
+        assert!(parse(&text[..text.len() - 7]).is_none(), "the end is missing");
     }
 }

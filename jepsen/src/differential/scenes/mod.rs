@@ -93,7 +93,9 @@ impl<'a> Stage<'a> {
         self.asked += 1;
         let release = self.run.release;
         let (ours, theirs) = (release.read(ours), release.read(theirs));
-        if !ours.agrees_with(&theirs) && explain(release, call, &ours, &theirs).is_none() {
+        if !ours.agrees_with(&theirs, Duration::ZERO)
+            && explain(release, call, &ours, &theirs).is_none()
+        {
             let scene = Some(format!("    scene {}", self.name));
             self.findings.push(Finding::answers(self.asked, call, &ours, &theirs, scene));
         }
@@ -127,7 +129,7 @@ impl<'a> Stage<'a> {
     /// Stops both servers; without findings nothing is kept.
     fn close(self) -> Result<Played> {
         let Self { name, ours, theirs, workspace, asked, mut findings, .. } = self;
-        let log = ours.member.spec().log.clone();
+        let log = ours.log().to_owned();
         drop((ours, theirs));
         for line in panics_in(&log)? {
             findings.push(Finding::fault(0, format!("scene {name}: panic: {line}")));

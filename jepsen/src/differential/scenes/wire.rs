@@ -84,7 +84,7 @@ async fn ask(
     body: &'static [u8],
     metadata: Option<(&'static str, &'static [u8])>,
 ) -> String {
-    let channel = match connect(&target.member.spec().endpoint()).await {
+    let channel = match connect(&target.endpoint()).await {
         Ok(channel) => channel,
         Err(error) => return format!("{error:#}"),
     };
