@@ -50,6 +50,31 @@ impl From<Status> for Answer {
 }
 
 impl Answer {
+    /// What kind of answer it is.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Range(_) => "Range",
+            Self::RangeStream(_) => "RangeStream",
+            Self::Put(_) => "Put",
+            Self::DeleteRange(_) => "DeleteRange",
+            Self::Txn(_) => "Txn",
+            Self::Compact(_) => "Compact",
+            Self::Grant(_) => "Grant",
+            Self::Revoke(_) => "Revoke",
+            Self::KeepAlive(_) => "KeepAlive",
+            Self::TimeToLive(_) => "TimeToLive",
+            Self::Leases(_) => "Leases",
+            Self::HashKv(_) => "HashKv",
+            Self::MemberList(_) => "MemberList",
+            Self::Status(_) => "Status",
+            Self::Alarm(_) => "Alarm",
+            Self::Several(_) => "Several",
+            Self::Refused { .. } => "Refused",
+            Self::Silent(_) => "Silent",
+            Self::Done => "Done",
+        }
+    }
+
     /// The store's revision as told by the answer's header.
     pub(super) fn revision(&self) -> Option<i64> {
         let header = match self {

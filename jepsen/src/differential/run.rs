@@ -49,7 +49,7 @@ struct Pair<'a> {
     /// The revision of the last compaction.
     compacted: Option<i64>,
     /// The latest calls with the oracle's answers, for a finding that only shows later.
-    recent: VecDeque<String>,
+    recent: VecDeque<(usize, Call, Answer)>,
     outcome: Outcome,
 }
 
@@ -195,7 +195,7 @@ impl Pair<'_> {
         }
         *self.outcome.kinds.entry(kind_of(&theirs)).or_default() += 1;
         if ours.agrees_with(&theirs, self.slowest) {
-            self.recent.push_back(Finding::brief(index, call, &theirs));
+            self.recent.push_back((index, call.clone(), theirs));
             if self.recent.len() > RECENT {
                 self.recent.pop_front();
             }
@@ -210,7 +210,9 @@ impl Pair<'_> {
             (None, None) => false,
             (Some(_), None) | (None, Some(_)) => !call.only_reads(),
         };
-        let recent = self.diverged.then(|| self.recent.make_contiguous().join("\n"));
+        let briefly =
+            self.recent.iter().map(|(index, call, answer)| Finding::brief(*index, call, answer));
+        let recent = self.diverged.then(|| briefly.collect::<Vec<_>>().join("\n"));
         let finding = Finding::answers(index, call, &ours, &theirs, recent);
         self.outcome.findings.push(finding);
     }
@@ -233,7 +235,7 @@ impl Pair<'_> {
         let (ours, theirs) = (&self.ours.streams[stream], &self.theirs.streams[stream]);
         // Equal once is enough: what comes later is compared at the next settling.
         let agreed = loop {
-            if ours.same_as(theirs) {
+            if ours.agrees_with(theirs) {
                 break true;
             }
             if Instant::now() > deadline {
@@ -296,10 +298,7 @@ impl Pair<'_> {
 fn kind_of(answer: &Answer) -> String {
     match answer {
         Answer::Refused { code, text } => format!("{code}: {text}"),
-        other => {
-            let text = format!("{other:?}");
-            text.split(['(', ' ']).next().unwrap_or_default().to_owned()
-        }
+        other => other.name().to_owned(),
     }
 }
 

@@ -88,6 +88,10 @@ struct State {
     sentinel_created: bool,
     caught_up: i64,
     fences: usize,
+    /// How often the client canceled a watcher of an id.
+    ended_by_client: BTreeMap<i64, usize>,
+    /// How often a watcher of an id was canceled, by whomever.
+    canceled: BTreeMap<i64, usize>,
     last_revision: BTreeMap<i64, i64>,
     in_fragment: BTreeMap<i64, bool>,
     cuts: BTreeMap<i64, Vec<Cut>>,
@@ -124,6 +128,10 @@ impl State {
             return;
         }
         if response.canceled {
+            *self.canceled.entry(id).or_default() += 1;
+            if response.compact_revision == 0 {
+                *self.ended_by_client.entry(id).or_default() += 1;
+            }
             self.told(
                 id,
                 Told::Canceled {
@@ -273,8 +281,15 @@ impl Stream {
         self.state.lock().cuts.get(&id).cloned().unwrap_or_default()
     }
 
-    pub(super) fn same_as(&self, other: &Self) -> bool {
-        self.state.lock().heard == other.state.lock().heard
+    /// Whether both have heard the same since they last agreed; if so, what watchers were told is forgotten.
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+        let (mut ours, mut theirs) = (self.state.lock(), other.state.lock());
+        if ours.heard != theirs.heard {
+            return false;
+        }
+        ours.heard.watchers.clear();
+        theirs.heard.watchers.clear();
+        true
     }
 
     /// Sends a create request and waits for its one answer.
@@ -289,19 +304,14 @@ impl Stream {
         let state = self.state.lock();
         let created = state.heard.created.iter();
         let created = created.filter(|c| c.watch_id == id && !c.canceled).count();
-        let ended_by_client = state.heard.watchers.get(&id).map_or(0, |told| {
-            told.iter().filter(|t| matches!(t, Told::Canceled { compact_revision: 0, .. })).count()
-        });
+        let ended_by_client = state.ended_by_client.get(&id).copied().unwrap_or(0);
         created > ended_by_client
     }
 
     /// Sends a cancel request and waits for its answer, if `id` is one that gets an answer.
     pub(super) async fn cancel(&self, id: i64) -> Result<()> {
         let open = self.is_open(id);
-        let canceled = |s: &State| {
-            let told = s.heard.watchers.get(&id).map(Vec::as_slice).unwrap_or_default();
-            told.iter().filter(|t| matches!(t, Told::Canceled { .. })).count()
-        };
+        let canceled = |s: &State| s.canceled.get(&id).copied().unwrap_or(0);
         let before = canceled(&self.state.lock());
         self.send(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: id })).await?;
         if !open {
