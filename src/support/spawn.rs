@@ -2,12 +2,18 @@
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 /// Starts a named thread; the caller owns the handle and joins it.
 pub fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name.to_owned()).spawn(run)
+}
+
+/// Holds the calling thread for `time`. For threads of our own, never for a runtime's.
+pub fn rest(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Runs slices of long work off the runtime's thread, at most `permits` at once.
