@@ -206,8 +206,14 @@ fn puts(txn: &TxnRequest) -> bool {
 }
 
 fn which_refusal(release: Release, call: &Call, ours: &Answer, theirs: &Answer) -> bool {
-    let refused = |answer: &Answer| matches!(answer, Answer::Refused { .. });
-    release.before(3, 7, 0) && matches!(call, Call::Txn(_)) && refused(ours) && refused(theirs)
+    let (Answer::Refused { text: ours, .. }, Answer::Refused { text: theirs, .. }) = (ours, theirs)
+    else {
+        return false;
+    };
+    let of_a_revision = |text: &str| text.contains("mvcc: required revision");
+    release.before(3, 7, 0)
+        && matches!(call, Call::Txn(_))
+        && (of_a_revision(ours) || of_a_revision(theirs))
 }
 
 fn keys_only_lease(release: Release, _: &Call, ours: &Answer, theirs: &Answer) -> bool {
