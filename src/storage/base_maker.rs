@@ -127,6 +127,7 @@ impl Upkeep {
 /// Writes, verifies, marks.
 fn make_base(shared: &Shared, frozen: &Frozen) -> BaseOutcome {
     let device = &shared.options.device;
+    let _under_way = shared.meter.begin_base();
     let written = write_base(shared, frozen);
     let written = match written {
         Ok(written) => written,

@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -52,6 +53,7 @@ pub(crate) struct Pool {
     runner: Runner,
     state: Mutex<State>,
     changed: Condvar,
+    bytes_zeroed: AtomicU64,
 }
 
 impl Pool {
@@ -67,6 +69,7 @@ impl Pool {
             runner,
             state: Mutex::new(State { next_number, ..State::default() }),
             changed: Condvar::new(),
+            bytes_zeroed: AtomicU64::new(0),
         }
     }
 
@@ -166,7 +169,10 @@ impl Pool {
             Ok(file)
         });
         match made {
-            Ok(file) => Ok(Prepared { name: free, file, recycled: false }),
+            Ok(file) => {
+                self.bytes_zeroed.fetch_add(bytes, Ordering::Relaxed);
+                Ok(Prepared { name: free, file, recycled: false })
+            }
             Err(error) => {
                 // Best effort: it is ignored at the next start, too.
                 let _ = self.device.remove(&temporary);
@@ -179,6 +185,11 @@ impl Pool {
     pub(crate) fn is_short(&self) -> bool {
         let state = self.state.lock();
         state.ready.is_empty() && state.failure.is_some()
+    }
+
+    /// Bytes of the files made so far, each filled with zeroes.
+    pub(crate) fn bytes_zeroed(&self) -> u64 {
+        self.bytes_zeroed.load(Ordering::Relaxed)
     }
 
     /// Files that wait.
