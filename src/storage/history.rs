@@ -24,9 +24,10 @@ use quorate_core::api::pb::mvccpb::KeyValue;
 
 use super::format::{Malformed, Reader, malformed, put_positive, put_varint, xxh3};
 
-/// A block is closed when its values or its headers have reached this many bytes: sixteen of them, which is what a
-/// leaf of sled may hold, stay under the size at which sled moves a page to an unsynced file of its own.
-pub(crate) const BLOCK_BYTES: usize = 32 << 10;
+/// A block is closed when its values or its headers have reached this many bytes. Sixteen of them are a leaf of sled:
+/// its cache keeps at least one leaf in each of its 256 shards, whatever its capacity, and a page above a quarter of a
+/// segment would be moved to an unsynced file. Smaller blocks cost CPU: each is an insert into a leaf.
+pub(crate) const BLOCK_BYTES: usize = 8 << 10;
 
 const VERSION: u8 = 1;
 const TOMBSTONE: u8 = 1;

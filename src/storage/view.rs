@@ -54,7 +54,8 @@ impl View for StoreView {
     fn scan(&self, from: Revision, max_bytes: usize) -> Result<Vec<RevisionRecord>, Corrupt> {
         let mut out = Vec::new();
         let mut budget = Budget::new(max_bytes);
-        let mut from = from;
+        // Keys of revisions sort as revisions do from 0 on.
+        let mut from = from.max(Revision::default());
         loop {
             let stored = {
                 let tail = self.shared.tail.read();

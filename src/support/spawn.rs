@@ -2,6 +2,7 @@
 
 use std::io;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -25,6 +26,11 @@ pub fn background_thread(
         }
         run();
     })
+}
+
+/// Holds the calling thread for `time`. For threads of our own, never for a runtime's.
+pub fn rest(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Runs slices of long work off the runtime's thread, at most `permits` at once.

@@ -9,7 +9,7 @@ mod load;
 mod scrape;
 mod steady;
 mod store;
-mod usage;
+pub(crate) mod usage;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -95,6 +95,8 @@ impl Batch {
         debug_assert!(head.len() <= HEADROOM, "headroom holds any envelope");
         let start = HEADROOM - head.len();
         self.bytes[start..HEADROOM].copy_from_slice(&head);
+        // The journal keeps its newest payloads in memory, and counts their bytes: not those a vector has grown by.
+        self.bytes.shrink_to_fit();
         let payload = Bytes::from(self.bytes).slice(start..);
         let waiters = self.requests.into_iter().map(|one| one.waiter).collect();
         (payload, waiters)
