@@ -150,7 +150,8 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     };
     let host = Host::open(directory, keyspace, sizes, Arc::new(Syncs(journal.clone()))).await?;
     let (serving, served) = watch::channel(false);
-    let desk = Desk::new(host.keyspace(), service_settings(&config), served, &journal);
+    let gauge = host.journal_gauge();
+    let desk = Desk::new(host.keyspace(), service_settings(&config), served, &journal, gauge);
     let addresses = bound.clients.iter().map(|(listener, _)| listener.to_string()).collect();
     let drain = Drain::default();
     let (now_ready, ready) = watch::channel(false);

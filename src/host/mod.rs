@@ -18,7 +18,8 @@ use crate::storage::StoreOptions;
 use crate::storage::device::FileDevice;
 use crate::storage::directory::{Directory, DirectoryError, create_private, open_directory};
 use crate::storage::journal::{
-    Journal, JournalError, JournalId, JournalObserver, JournalOptions, Runner, entry_bytes_max,
+    Journal, JournalError, JournalId, JournalObserver, JournalOptions, JournalUsage, Runner,
+    entry_bytes_max,
 };
 use crate::support::clock::SystemClock;
 use crate::support::spawn::Blocking;
@@ -92,6 +93,17 @@ impl DiskSizes {
     }
 }
 
+/// Reads what the journal has done; it keeps nothing open that matters.
+#[derive(Clone, Debug)]
+pub struct JournalGauge(Journal);
+
+impl JournalGauge {
+    /// How full the journal is and what it has done since it was opened.
+    pub fn usage(&self) -> JournalUsage {
+        self.0.usage()
+    }
+}
+
 /// One member's open keyspaces and what they share.
 pub struct Host {
     keyspace: Keyspace,
@@ -153,6 +165,11 @@ impl Host {
     /// The keyspace of group 0.
     pub fn keyspace(&self) -> &Keyspace {
         &self.keyspace
+    }
+
+    /// The journal's figures, for metrics.
+    pub fn journal_gauge(&self) -> JournalGauge {
+        JournalGauge(self.journal.clone())
     }
 
     /// Stops everything in order; what was acknowledged is on the disk.

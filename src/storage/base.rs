@@ -28,7 +28,7 @@ use quorate_core::api::ids::{GroupId, LogId, Revision};
 use super::format::{ContentSum, Malformed, Reader, malformed, put_log_id, read_log_id};
 
 pub(crate) use read::{BaseReader, check_block};
-pub(crate) use write::BaseWriter;
+pub(crate) use write::{BaseWriter, Pace};
 
 /// The newest format of a base that this program knows.
 pub const BASE_FORMAT: u32 = 1;

@@ -3,12 +3,15 @@
 //! ```text
 //!   tmp-*  zero-filled, synced ──▶ free-* ──take──▶ writer: header, sync, rename to the live name
 //!                                    ▲
-//!   live segment below the floor ────┘ renamed, directory synced
+//!   live segment below the floor ────┘ renamed, directory synced; one too many is removed
 //! ```
+//!
+//! **Invariant:** with a thread, files are made and removed on it alone: a file system takes its time for both.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -34,6 +37,8 @@ pub(crate) struct Prepared {
 #[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Prepared>,
+    /// Files to be removed, open until then: the last to close one pays for it.
+    surplus: VecDeque<(String, Arc<dyn LogFile>)>,
     wanted: bool,
     stopped: bool,
     taker_waits: bool,
@@ -52,6 +57,7 @@ pub(crate) struct Pool {
     runner: Runner,
     state: Mutex<State>,
     changed: Condvar,
+    bytes_zeroed: AtomicU64,
 }
 
 impl Pool {
@@ -67,6 +73,7 @@ impl Pool {
             runner,
             state: Mutex::new(State { next_number, ..State::default() }),
             changed: Condvar::new(),
+            bytes_zeroed: AtomicU64::new(0),
         }
     }
 
@@ -115,7 +122,8 @@ impl Pool {
         state.taker_waits && state.failure.is_some()
     }
 
-    /// Takes a freed segment, already renamed to `name`; a file too many or of another size is removed.
+    /// Takes a freed segment, already renamed to `name`; a file too many or of another size is removed, with a thread
+    /// soon.
     pub(crate) fn give(&self, name: String, file: Arc<dyn LogFile>) -> io::Result<()> {
         let fits = file.size()? == self.segment_bytes;
         {
@@ -123,6 +131,11 @@ impl Pool {
             if fits && state.ready.len() < READY_MAX {
                 state.ready.push_back(Prepared { name, file, recycled: true });
                 state.failure = None;
+                self.changed.notify_all();
+                return Ok(());
+            }
+            if self.runner == Runner::Thread {
+                state.surplus.push_back((name, file));
                 self.changed.notify_all();
                 return Ok(());
             }
@@ -166,7 +179,10 @@ impl Pool {
             Ok(file)
         });
         match made {
-            Ok(file) => Ok(Prepared { name: free, file, recycled: false }),
+            Ok(file) => {
+                self.bytes_zeroed.fetch_add(bytes, Ordering::Relaxed);
+                Ok(Prepared { name: free, file, recycled: false })
+            }
             Err(error) => {
                 // Best effort: it is ignored at the next start, too.
                 let _ = self.device.remove(&temporary);
@@ -181,6 +197,11 @@ impl Pool {
         state.ready.is_empty() && state.failure.is_some()
     }
 
+    /// Bytes of the files made so far, each filled with zeroes.
+    pub(crate) fn bytes_zeroed(&self) -> u64 {
+        self.bytes_zeroed.load(Ordering::Relaxed)
+    }
+
     /// Files that wait.
     pub(crate) fn ready(&self) -> usize {
         self.state.lock().ready.len()
@@ -189,7 +210,18 @@ impl Pool {
     /// The preparing thread's loop: until [`Pool::stop`].
     pub(crate) fn run(&self) {
         let mut state = self.state.lock();
-        while !state.stopped {
+        loop {
+            if let Some((name, file)) = state.surplus.pop_front() {
+                drop(state);
+                // Best effort: the next start finds what is left, and tries again.
+                let _ = self.device.remove(&name);
+                drop(file);
+                state = self.state.lock();
+                continue;
+            }
+            if state.stopped {
+                return;
+            }
             if !state.wanted || !state.ready.is_empty() {
                 state.wanted = false;
                 self.changed.wait(&mut state);
