@@ -78,9 +78,9 @@ impl Keyspace {
         &self.0.config
     }
 
-    /// Keys in the index, those included that compaction has not dropped yet.
+    /// Keys that are there now.
     pub fn key_count(&self) -> usize {
-        self.0.state.machine.read().key_count()
+        self.0.state.machine.read().live_key_count()
     }
 
     /// Facts about leases, for metrics.
