@@ -22,6 +22,7 @@ mod leader;
 mod log_adapter;
 mod machine_adapter;
 mod network;
+mod peers;
 mod read_index;
 mod runtime;
 mod snapshot_adapter;
@@ -33,6 +34,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::ReadPolicy;
@@ -50,7 +52,8 @@ use tokio::task::JoinHandle;
 use self::leader::Heard;
 use self::log_adapter::LogAdapter;
 use self::machine_adapter::MachineAdapter;
-use self::network::{Answer, Ask, Network};
+use self::network::Network;
+use self::peers::Peers;
 use self::read_index::ReadRounds;
 use self::types::{PeerNode, Proposal, TypeConfig};
 use crate::storage::journal::GroupLog;
@@ -59,6 +62,7 @@ pub use self::convert::ENTRY_TAG;
 pub use self::error::{ProposeError, ReadIndexError, StartError};
 pub use self::leader::LeaderView;
 pub use self::network::{BadFrame, Lane, NoPeers, Purpose, Transport, TransportError};
+pub use self::peers::{AskError, PeerError, Served, keyspace_answer};
 pub use self::runtime::Timing;
 #[cfg(feature = "simulation")]
 pub use self::runtime::seeded;
@@ -101,6 +105,9 @@ pub struct Consensus(Arc<Inner>);
 struct Inner {
     settings: Settings,
     raft: Raft,
+    peers: Peers,
+    /// The longest entry that this member's log takes, in bytes.
+    entry_bytes_max: usize,
     rounds: Arc<ReadRounds>,
     heard: Arc<Heard>,
     leader: watch::Receiver<LeaderView>,
@@ -124,7 +131,8 @@ impl Consensus {
         transport: Arc<dyn Transport>,
     ) -> Result<Consensus, StartError> {
         let config = runtime::config(format!("group {}", settings.group), settings.timing)?;
-        let network = Network::new(settings.group, settings.member, transport);
+        let network = Network::new(settings.group, settings.member, Arc::clone(&transport));
+        let entry_bytes_max = log.entry_bytes_max();
         let alone = is_alone(settings.member, &sink.applied().1);
         let raft = Raft::new(
             settings.member.0,
@@ -135,7 +143,9 @@ impl Consensus {
         )
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
-        let consensus = Consensus::attend(settings, raft);
+        let peers =
+            Peers { group: settings.group, member: settings.member, transport, raft: raft.clone() };
+        let consensus = Consensus::attend(settings, raft, peers, entry_bytes_max);
         if alone {
             // Nobody else could be leading: waiting for an election timeout would only delay the start.
             let elected = consensus.0.raft.trigger().elect(false).await;
@@ -145,7 +155,7 @@ impl Consensus {
     }
 
     /// Starts the two tasks that stand beside openraft's own: read rounds and the leader view.
-    fn attend(settings: Settings, raft: Raft) -> Consensus {
+    fn attend(settings: Settings, raft: Raft, peers: Peers, entry_bytes_max: usize) -> Consensus {
         let rounds = Arc::new(ReadRounds::default());
         let heard = Arc::new(Heard::default());
         let (publish, leader) = watch::channel(LeaderView {
@@ -157,8 +167,9 @@ impl Consensus {
         let (fail, failed) = watch::channel(None);
 
         let run_rounds = tokio::spawn({
-            let (raft, rounds) = (raft.clone(), Arc::clone(&rounds));
-            async move { rounds.run(|| read_round(&raft)).await }
+            let (peers, rounds, leader) = (peers.clone(), Arc::clone(&rounds), leader.clone());
+            let limit = settings.timing.election_timeout;
+            async move { rounds.run(|| read_round(&peers, &leader, limit)).await }
         });
         let watch_leader = tokio::spawn({
             let (raft, heard) = (raft.clone(), Arc::clone(&heard));
@@ -171,6 +182,8 @@ impl Consensus {
         Consensus(Arc::new(Inner {
             settings,
             raft,
+            peers,
+            entry_bytes_max,
             rounds,
             heard,
             leader,
@@ -204,6 +217,9 @@ impl Consensus {
         payload: Bytes,
     ) -> Result<impl Future<Output = Result<(), ProposeError>> + Send + use<>, ProposeError> {
         debug_assert!(payload.first() == Some(&ENTRY_TAG), "a proposal is a packed entry");
+        if payload.len() > self.0.entry_bytes_max {
+            return Err(ProposeError::TooLarge);
+        }
         // With a responder, because without one openraft drops a rejected proposal without a word.
         let (responder, told) = OneshotResponder::new_pair();
         let raft = &self.0.raft;
@@ -267,26 +283,6 @@ impl Consensus {
         }
     }
 
-    /// Answers one frame of another member, which the transport has identified.
-    pub async fn serve_peer(&self, frame: Bytes) -> Result<Bytes, PeerError> {
-        let raft = &self.0.raft;
-        let failed = |error: &dyn fmt::Display| PeerError::Raft(error.to_string());
-        let answer = match Ask::decode(frame)? {
-            Ask::Append(request) => {
-                let response = raft.append_entries(request).await.map_err(|e| failed(&e))?;
-                if response.is_success() {
-                    self.0.heard.now();
-                }
-                Answer::Append(response)
-            }
-            Ask::Vote(request) => Answer::Vote(raft.vote(request).await.map_err(|e| failed(&e))?),
-            Ask::PreVote(request) => {
-                Answer::Vote(raft.pre_vote(request).await.map_err(|e| failed(&e))?)
-            }
-        };
-        Ok(answer.encode())
-    }
-
     /// Stops raft and joins its tasks. Tickets that are open resolve as stopped, waiting reads too.
     pub async fn shutdown(&self) {
         // The error is a panic of raft's task, which the view of its end has told already.
@@ -300,17 +296,6 @@ impl Consensus {
     }
 }
 
-/// A peer's frame had no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PeerError {
-    /// It does not decode.
-    #[error(transparent)]
-    BadFrame(#[from] BadFrame),
-    /// Raft refused or stopped.
-    #[error("raft: {0}")]
-    Raft(String),
-}
-
 /// `member` is the only voter. Asked of the applied state: raft's own metrics are empty until its task first runs.
 fn is_alone(member: MemberId, membership: &StoredMembership) -> bool {
     let configs = membership.membership.iter().flat_map(|membership| &membership.configs);
@@ -322,7 +307,24 @@ fn stopped(fatal: RaftFatal<TypeConfig>) -> ProposeError {
     ProposeError::Stopped(fatal.to_string())
 }
 
-async fn read_round(raft: &Raft) -> Result<u64, ReadIndexError> {
+/// One round: this member's own while it leads, the leader's while there is one; in `limit`, or the reads that wait
+/// for the next round would wait with it.
+async fn read_round(
+    peers: &Peers,
+    leader: &watch::Receiver<LeaderView>,
+    limit: Duration,
+) -> Result<u64, ReadIndexError> {
+    let leader = leader.borrow().leader();
+    let round = async {
+        match leader {
+            Some(other) if other != peers.member => peers.read_index(other).await,
+            Some(_) | None => own_round(&peers.raft).await,
+        }
+    };
+    tokio::time::timeout(limit, round).await.unwrap_or(Err(ReadIndexError::NoQuorum))
+}
+
+async fn own_round(raft: &Raft) -> Result<u64, ReadIndexError> {
     match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
         Ok(linearizer) => Ok(linearizer.read_log_id().index()),
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {

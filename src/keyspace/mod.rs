@@ -20,6 +20,7 @@ mod error;
 pub mod lease;
 pub mod members;
 mod open;
+mod peers;
 mod read;
 mod seat;
 mod sink;
@@ -29,6 +30,8 @@ mod upkeep;
 pub mod watch;
 mod write;
 
+#[cfg(test)]
+mod cluster_test;
 #[cfg(test)]
 mod keyspace_test;
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   open   store + machine (at the commit index) -> hub, lessor -> sink -> raft -> proposer, sweeper, ...
-//!   stop   no more requests -> batches end -> tasks end -> raft ends -> store closes    (the journal is the host's)
+//!   stop   no more requests -> batches end -> tasks end -> raft ends -> store closes
+//!          (the journal is the host's)
 //! ```
 
 use std::future::Future;

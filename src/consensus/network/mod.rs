@@ -109,7 +109,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(Ask::Append(rpc)).await? {
             Answer::Append(response) => Ok(response),
-            Answer::Vote(_) => Err(self.out_of_step()),
+            Answer::Vote(_)
+            | Answer::Propose(_)
+            | Answer::ReadIndex(_)
+            | Answer::Handover { .. }
+            | Answer::Keyspace(_) => Err(self.out_of_step()),
         }
     }
 
@@ -120,7 +124,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(Ask::Vote(rpc)).await? {
             Answer::Vote(response) => Ok(response),
-            Answer::Append(_) => Err(self.out_of_step()),
+            Answer::Append(_)
+            | Answer::Propose(_)
+            | Answer::ReadIndex(_)
+            | Answer::Handover { .. }
+            | Answer::Keyspace(_) => Err(self.out_of_step()),
         }
     }
 
@@ -131,7 +139,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(Ask::PreVote(rpc)).await? {
             Answer::Vote(response) => Ok(response),
-            Answer::Append(_) => Err(self.out_of_step()),
+            Answer::Append(_)
+            | Answer::Propose(_)
+            | Answer::ReadIndex(_)
+            | Answer::Handover { .. }
+            | Answer::Keyspace(_) => Err(self.out_of_step()),
         }
     }
 

@@ -1,0 +1,4 @@
+//! Three members: what clients see of followers, leaders and their change.
+
+mod forwarding;
+mod rig;
