@@ -28,12 +28,14 @@ mod runtime;
 mod snapshot_adapter;
 #[cfg(test)]
 mod suite_test;
+mod transfer;
 mod types;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -66,6 +68,7 @@ pub use self::peers::{AskError, PeerError, Served, keyspace_answer};
 pub use self::runtime::Timing;
 #[cfg(feature = "simulation")]
 pub use self::runtime::seeded;
+pub use self::transfer::TransferError;
 pub use self::types::{AppliedSink, Fatal};
 
 type Raft = openraft::Raft<TypeConfig, MachineAdapter>;
@@ -112,6 +115,8 @@ struct Inner {
     heard: Arc<Heard>,
     leader: watch::Receiver<LeaderView>,
     failed: watch::Receiver<Option<String>>,
+    /// Leadership is being handed over: nothing is proposed meanwhile.
+    handing_over: AtomicBool,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -188,6 +193,7 @@ impl Consensus {
             heard,
             leader,
             failed,
+            handing_over: AtomicBool::new(false),
             tasks: Mutex::new(vec![run_rounds, watch_leader]),
         }))
     }
@@ -219,6 +225,9 @@ impl Consensus {
         debug_assert!(payload.first() == Some(&ENTRY_TAG), "a proposal is a packed entry");
         if payload.len() > self.0.entry_bytes_max {
             return Err(ProposeError::TooLarge);
+        }
+        if self.0.handing_over.load(Ordering::Acquire) {
+            return Err(ProposeError::NotLeader { leader: None });
         }
         // With a responder, because without one openraft drops a rejected proposal without a word.
         let (responder, told) = OneshotResponder::new_pair();

@@ -17,6 +17,7 @@
 mod calls;
 pub mod config;
 mod error;
+mod leadership;
 pub mod lease;
 pub mod members;
 mod open;
