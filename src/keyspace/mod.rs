@@ -20,6 +20,7 @@ mod error;
 pub mod lease;
 pub mod members;
 mod open;
+mod peers;
 mod read;
 mod seat;
 mod sink;
