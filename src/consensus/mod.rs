@@ -255,21 +255,6 @@ impl Consensus {
         }
     }
 
-    /// What raft knows of itself.
-    pub fn facts(&self) -> RaftFacts {
-        let metrics = self.0.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        RaftFacts {
-            term: metrics.current_term,
-            last_index: metrics.last_log_index,
-            committed: metrics.local_committed.as_ref().map(convert::log_id),
-            applied: metrics.last_applied.as_ref().map(convert::log_id),
-            voters: membership.voter_ids().map(MemberId).collect(),
-            learners: membership.learner_ids().map(MemberId).collect(),
-        }
-    }
-
     /// The members in this member's log and where they are reached, once they are other than `known`. Never, after
     /// raft has ended.
     pub async fn members_other_than(&self, known: &Members) -> Members {
@@ -286,6 +271,21 @@ impl Consensus {
             if server.changed().await.is_err() {
                 return std::future::pending().await;
             }
+        }
+    }
+
+    /// What raft knows of itself.
+    pub fn facts(&self) -> RaftFacts {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        RaftFacts {
+            term: metrics.current_term,
+            last_index: metrics.last_log_index,
+            committed: metrics.local_committed.as_ref().map(convert::log_id),
+            applied: metrics.last_applied.as_ref().map(convert::log_id),
+            voters: membership.voter_ids().map(MemberId).collect(),
+            learners: membership.learner_ids().map(MemberId).collect(),
         }
     }
 
