@@ -76,10 +76,12 @@ const STATE_STORE_ROOM: u64 = 12 << 20;
 impl StoreOptions {
     /// Whether the state store may be written: sled never works again once the disk refuses it a segment.
     pub(crate) fn state_store_has_room(&self) -> bool {
-        match (self.engine, self.device.free_space()) {
-            (EngineKind::Sled, Ok(free)) => free >= STATE_STORE_ROOM,
-            (EngineKind::Memory, _) | (EngineKind::Sled, Err(_)) => true,
-        }
+        self.engine == EngineKind::Memory || self.has_room(STATE_STORE_ROOM)
+    }
+
+    /// Whether so many bytes are free; a disk that cannot be asked is no reason to stop.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        self.device.free_space().map_or(true, |free| free >= bytes)
     }
 
     /// Bytes beside the journal's own reserve below which growth is refused, with a last base of `base` bytes. Once
