@@ -51,6 +51,17 @@ pub(crate) struct Options {
     disk_mib: u64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// The member's flags; small files, so that a small disk holds some. An empty one leaves its defaults.
+    #[arg(
+        long = "flag",
+        allow_hyphen_values = true,
+        default_values = [
+            "--journal-segment-bytes=1048576",
+            "--base-after-bytes=4194304",
+            "--max-request-bytes=200000",
+        ]
+    )]
+    flags: Vec<String>,
 }
 
 /// A tmpfs; unmounted when dropped.
@@ -300,13 +311,7 @@ pub(crate) async fn full_disk(options: Options) -> Result<Verdict> {
     let disk = Disk::mount(&workspace.path().join("disk"), options.disk_mib)?;
     let mut spec = MemberSpec::single(&options.ours, workspace.path(), "member")?;
     spec.data_dir = disk.0.join("data");
-    spec.extra = [
-        "--journal-segment-bytes=1048576",
-        "--base-after-bytes=4194304",
-        "--max-request-bytes=200000",
-    ]
-    .map(str::to_owned)
-    .to_vec();
+    spec.extra = options.flags.iter().filter(|flag| !flag.is_empty()).cloned().collect();
     let member = start(&spec).await?;
     let mut trial = Trial {
         client: Client::connect(&spec.endpoint()).await?,

@@ -3,6 +3,7 @@
 //! Exit codes: 0 valid, 1 invalid, 2 unknown.
 #![expect(clippy::print_stdout, reason = "a command line tool reports on its standard output")]
 
+mod abuse;
 mod bench;
 mod client;
 mod damage;
@@ -43,6 +44,8 @@ enum Command {
     FullDisk(full_disk::Options),
     /// One flip or truncation in a stopped member's files: refused, or served intact.
     Damage(damage::Options),
+    /// What nobody should do to a member: refused clearly, nothing lost, nothing hung.
+    Abuse(abuse::Options),
     /// Sessions of etcdctl, as text.
     Transcripts(transcripts::Options),
     /// Throughput, latency and CPU beside etcd's.
@@ -57,6 +60,7 @@ async fn run(command: Command) -> Result<Verdict> {
         Command::Powercut(options) => powercut::powercut(options).await,
         Command::Kill(options) => kill::kill(options).await,
         Command::FullDisk(options) => full_disk::full_disk(options).await,
+        Command::Abuse(options) => abuse::abuse(&options).await,
         Command::Damage(options) => damage::damage(options).await,
         Command::Transcripts(options) => {
             tokio::task::spawn_blocking(move || transcripts::transcripts(&options)).await?

@@ -59,7 +59,7 @@ impl MemberSpec {
         format!("http://127.0.0.1:{}", self.client_port)
     }
 
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let client = self.endpoint();
         let peer = format!("http://127.0.0.1:{}", self.peer_port);
         let mut command = Command::new(&self.binary);

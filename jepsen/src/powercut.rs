@@ -103,6 +103,12 @@ pub(crate) struct Options {
     /// Damages a folder below the data directory that matches, before each start; half of the cuts are mere kills.
     #[arg(long)]
     pub(crate) state_glob: Option<String>,
+    /// How many in 100 lives damage that folder also under the running server, while a base is being written.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) live_percent: u32,
+    /// What the names of files begin with that are only there while a base is being written.
+    #[arg(long, default_value = "tmp-")]
+    pub(crate) base_prefix: String,
     /// What the log line says with which the server tells that it rebuilt that folder.
     #[arg(long, default_value = "state store rebuilt")]
     pub(crate) rebuild_line: String,

@@ -71,6 +71,9 @@ pub use self::runtime::seeded;
 pub use self::transfer::TransferError;
 pub use self::types::{AppliedSink, Fatal};
 
+/// Members and where they are reached.
+pub type Members = BTreeMap<MemberId, Vec<String>>;
+
 type Raft = openraft::Raft<TypeConfig, MachineAdapter>;
 
 /// Which member of which group this is, and how it keeps time.
@@ -273,6 +276,25 @@ impl Consensus {
             match cause.map(|cause| cause.clone()) {
                 Ok(Some(cause)) => cause,
                 Ok(None) | Err(_) => "raft ended".to_owned(),
+            }
+        }
+    }
+
+    /// The members in this member's log and where they are reached, once they are other than `known`. Never, after
+    /// raft has ended.
+    pub async fn members_other_than(&self, known: &Members) -> Members {
+        let mut server = self.0.raft.server_metrics();
+        loop {
+            let now: Members = {
+                let server = server.borrow_watched();
+                let nodes = server.membership_config.membership().nodes();
+                nodes.map(|(id, node)| (MemberId(*id), node.peer_urls.clone())).collect()
+            };
+            if now != *known {
+                return now;
+            }
+            if server.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
     }

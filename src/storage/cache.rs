@@ -62,6 +62,10 @@ impl BlockCache {
         }
     }
 
+    pub(crate) fn clear(&mut self) {
+        *self = BlockCache::new(self.capacity);
+    }
+
     fn evict(&mut self) {
         let Some(first) = self.order.pop_front() else {
             return;

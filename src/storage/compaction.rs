@@ -37,15 +37,22 @@ pub(crate) struct DropPass {
     done: usize,
 }
 
+impl DropPass {
+    /// A pass that has not begun; `dead` ascends.
+    pub(crate) fn new(dead: Vec<Revision>) -> Self {
+        DropPass { dead, done: 0 }
+    }
+}
+
 /// One batch in the making.
-struct Rewrite {
-    batch: EngineBatch,
-    content: ContentSum,
+pub(crate) struct Rewrite {
+    pub(crate) batch: EngineBatch,
+    pub(crate) content: ContentSum,
     /// Survivors that may still be joined by those of the next block.
     joined: Option<BlockBuilder>,
     /// First revisions of the blocks that the batch replaces.
     replaced: Vec<Revision>,
-    dropped: Vec<Header>,
+    pub(crate) dropped: Vec<Header>,
     bytes: usize,
 }
 
@@ -54,6 +61,9 @@ impl Upkeep {
     pub(crate) fn drop_some(&mut self) -> Result<Step, StoreError> {
         if self.pass.is_none() {
             self.begin_pass();
+            if self.begin_renewal()? {
+                return Ok(Step::Worked);
+            }
         }
         let Some(mut pass) = self.pass.take() else {
             return Ok(Step::Idle);
@@ -62,14 +72,7 @@ impl Upkeep {
         let shared = Arc::clone(&self.shared);
         let _layout = shared.layout.write();
         let engine = shared.engine();
-        let mut rewrite = Rewrite {
-            batch: EngineBatch::default(),
-            content: self.content,
-            joined: None,
-            replaced: Vec::new(),
-            dropped: Vec::new(),
-            bytes: 0,
-        };
+        let mut rewrite = Rewrite::new(self.content);
         while rewrite.bytes < STEP_BYTES && pass.done < pass.dead.len() {
             rewrite.next_block(&*engine, &mut pass, self.open_block.as_ref())?;
         }
@@ -109,12 +112,52 @@ impl Upkeep {
         drop(orders);
         if !dead.is_empty() {
             self.open_block = None;
-            self.pass = Some(DropPass { dead, done: 0 });
+            self.pass = Some(DropPass::new(dead));
         }
+    }
+
+    /// Where the disk is nearly full, or it was asked for, what a new pass would drop is left behind in a fresh state
+    /// store instead. Whether it was.
+    fn begin_renewal(&mut self) -> Result<bool, StoreError> {
+        let short = self.shared.growth_refused.lock().is_some();
+        let (asked, more_dead) = {
+            let orders = self.shared.orders.lock();
+            (orders.renewal_wanted, !orders.dead.is_empty())
+        };
+        // Once for all that a sweep names.
+        let begins = self.pass.is_some() || !more_dead;
+        if !begins || !(asked || short && self.pass.is_some()) {
+            return Ok(false);
+        }
+        let pass = self.pass.take().unwrap_or_else(|| DropPass::new(Vec::new()));
+        if self.renew(&pass.dead)? {
+            return Ok(true);
+        }
+        self.pass = (!pass.dead.is_empty()).then_some(pass);
+        Ok(false)
     }
 }
 
 impl Rewrite {
+    /// Nothing yet, of a state store with this sum.
+    pub(crate) fn new(content: ContentSum) -> Self {
+        Rewrite {
+            batch: EngineBatch::default(),
+            content,
+            joined: None,
+            replaced: Vec::new(),
+            dropped: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// The batch so far, less the removals: for a state store that has none of the replaced blocks.
+    pub(crate) fn take_puts(&mut self) -> EngineBatch {
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.changes.retain(|(_, value)| value.is_some());
+        batch
+    }
+
     /// Takes in the block of the next dead revision, or the direct neighbour of what is being joined.
     fn next_block(
         &mut self,
@@ -152,7 +195,7 @@ impl Rewrite {
         self.take_block(engine, first, decoded, headers.len(), pass)
     }
 
-    fn take_block(
+    pub(crate) fn take_block(
         &mut self,
         engine: &dyn Engine,
         first: Revision,
@@ -201,7 +244,7 @@ impl Rewrite {
         }
     }
 
-    fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         if let Some(block) = self.joined.take() {
             put_block(&mut self.batch, &block);
         }

@@ -30,6 +30,7 @@ mod lock;
 mod mark;
 mod open;
 mod options;
+mod renew;
 mod shared;
 mod size;
 mod store;

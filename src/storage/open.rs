@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use prost::Message;
-use quorate_core::api::ids::LogId;
-use quorate_core::api::pb::internal::LogPayload;
+use quorate_core::api::ids::{LogId, MemberId};
+use quorate_core::api::pb::internal::{LogPayload, Membership, log_payload};
 use quorate_core::api::refusal::Corrupt;
 use quorate_core::state_machine::StateMachine;
 use quorate_core::state_machine::quota::DbSize;
@@ -90,9 +90,9 @@ impl Store {
         check_log(group, &state)?;
         tidy_up(&options, &state)?;
         let started = options.clock.monotonic();
-        let (loaded, distrust) = match load_trusted(&options, &log, &state) {
-            Ok(loaded) => (loaded, None),
-            Err(distrust) => (rebuild(&options, &state)?, Some(distrust)),
+        let (loaded, serial, distrust) = match load_newest(&options, &log, &state)? {
+            Ok((loaded, serial)) => (loaded, serial, None),
+            Err(distrust) => (rebuild(&options, &state)?, 0, Some(distrust)),
         };
         let target = replay_target(&options, &state, loaded.applied);
         let mut machine = loaded.machine;
@@ -102,7 +102,7 @@ impl Store {
             &state,
             loaded.engine,
             machine.revision(),
-            Begun { applied: loaded.applied, content: loaded.content, size: loaded.size },
+            Begun { serial, applied: loaded.applied, content: loaded.content, size: loaded.size },
         )?;
         let replayed = replay(&store, &log, &mut machine, loaded.applied, target)?;
         if let Some(applied) = machine.applied() {
@@ -127,6 +127,7 @@ impl Store {
 }
 
 struct Begun {
+    serial: u32,
     applied: Option<LogId>,
     content: ContentSum,
     size: DbSize,
@@ -163,6 +164,7 @@ fn start(
     let upkeep = Upkeep {
         shared: Arc::clone(&shared),
         generation: state.generation,
+        serial: begun.serial,
         applied: begun.applied,
         content: begun.content,
         open_block: None,
@@ -203,7 +205,8 @@ fn replay_target(
     known.max(applied).map(|id| id.index)
 }
 
-/// Applies entries above `applied` up to index `target`.
+/// Applies entries above `applied` up to index `target`, and on to the journal's end while this member votes alone:
+/// what a lone voter has written is committed.
 fn replay(
     store: &Store,
     log: &GroupLog,
@@ -211,7 +214,41 @@ fn replay(
     applied: Option<LogId>,
     target: Option<u64>,
 ) -> Result<u64, OpenError> {
-    let Some(target) = target else { return Ok(0) };
+    let known = match target {
+        Some(target) => replay_to(store, log, machine, applied, target, |_, _| true)?,
+        None => 0,
+    };
+    let last = log.state().last;
+    let (Some(voter), Some(last)) = (store.shared.options.lone_voter, last) else {
+        return Ok(known);
+    };
+    let applied = machine.applied();
+    let alone = |machine: &StateMachine, entry: &LogPayload| votes_alone(voter, machine, entry);
+    Ok(known + replay_to(store, log, machine, applied, last.index, alone)?)
+}
+
+/// `voter` decided `entry` with nobody's consent but its own. A membership entry counts for itself, but not before
+/// one that was still shared has been replaced.
+fn votes_alone(voter: MemberId, machine: &StateMachine, entry: &LogPayload) -> bool {
+    let alone = |membership: &Membership| matches!(&membership.configs[..], [voters] if voters.member_ids == [voter.0]);
+    let before = machine.membership().membership.as_ref().map(alone);
+    match &entry.payload {
+        Some(log_payload::Payload::Membership(next)) => before.unwrap_or(true) && alone(next),
+        Some(log_payload::Payload::Blank(_) | log_payload::Payload::Entry(_)) | None => {
+            before.unwrap_or(false)
+        }
+    }
+}
+
+/// Applies entries above `applied` up to index `target`, or up to the first that is not wanted.
+fn replay_to(
+    store: &Store,
+    log: &GroupLog,
+    machine: &mut StateMachine,
+    applied: Option<LogId>,
+    target: u64,
+    wanted: impl Fn(&StateMachine, &LogPayload) -> bool,
+) -> Result<u64, OpenError> {
     let first = log.state().purged.map_or(0, |purged| purged.index + 1);
     let mut next = applied.map_or(first, |applied| applied.index + 1);
     let mut count = 0;
@@ -219,7 +256,11 @@ fn replay(
         let records = log.entries(next, target + 1, REPLAY_BYTES)?;
         let last = records.last().map(|record| record.id.index);
         for record in records {
-            apply(store, machine, record.id, &record.payload)?;
+            let entry = decode(record.id, &record.payload)?;
+            if !wanted(machine, &entry) {
+                return Ok(count);
+            }
+            apply(store, machine, record.id, &entry)?;
             count += 1;
         }
         match last {
@@ -230,18 +271,21 @@ fn replay(
     Ok(count)
 }
 
+fn decode(at: LogId, payload: &[u8]) -> Result<LogPayload, OpenError> {
+    LogPayload::decode(payload).map_err(|reason| OpenError::Entry {
+        at,
+        source: Corrupt::Undecodable { what: "log entry".to_owned(), reason: reason.to_string() },
+    })
+}
+
 fn apply(
     store: &Store,
     machine: &mut StateMachine,
     at: LogId,
-    payload: &[u8],
+    entry: &LogPayload,
 ) -> Result<(), OpenError> {
-    let decoded = LogPayload::decode(payload).map_err(|reason| OpenError::Entry {
-        at,
-        source: Corrupt::Undecodable { what: "log entry".to_owned(), reason: reason.to_string() },
-    })?;
     let applied = machine
-        .apply(&store.view(), at, &decoded)
+        .apply(&store.view(), at, entry)
         .map_err(|source| OpenError::Entry { at, source })?;
     store.commit(applied.batch)?;
     let full = REPLAY_TAIL_BYTES.min(store.shared.options.tail_bytes);
@@ -259,23 +303,48 @@ fn apply(
     Ok(())
 }
 
-/// The state store, if everything about it is as it must be.
+/// The newest state store of the generation that is to be believed, and its serial; the others go. Else why the last
+/// one is not.
+fn load_newest(
+    options: &StoreOptions,
+    log: &GroupLog,
+    state: &GroupState,
+) -> Result<Result<(Loaded, u32), Distrust>, OpenError> {
+    let mut reason = Distrust::Absent;
+    let mut serials = serials(options, state.generation)?;
+    while let Some(serial) = serials.pop() {
+        match load_trusted(options, log, state, serial) {
+            Ok(loaded) => {
+                for older in serials {
+                    remove_engine(options, state.generation, older)?;
+                }
+                return Ok(Ok((loaded, serial)));
+            }
+            Err(distrust) => {
+                reason = distrust;
+                // The last is removed by whoever builds a new one.
+                if !serials.is_empty() {
+                    remove_engine(options, state.generation, serial)?;
+                }
+            }
+        }
+    }
+    Ok(Err(reason))
+}
+
+/// The state store `serial`, if everything about it is as it must be.
 fn load_trusted(
     options: &StoreOptions,
     log: &GroupLog,
     state: &GroupState,
+    serial: u32,
 ) -> Result<Loaded, Distrust> {
-    let folder = engine_folder(options, state.generation);
-    match options.engine {
-        EngineKind::Memory => return Err(Distrust::Absent),
-        EngineKind::Sled if !folder.exists() => return Err(Distrust::Absent),
-        EngineKind::Sled => {}
-    }
+    let folder = engine_folder(options, state.generation, serial);
     if let Ok(note) = options.device.open(DISTRUST) {
         return Err(Distrust::Noted(load::text(&*note)));
     }
     check_size(options, log, state, &folder)?;
-    let engine = open_engine(options, state.generation)?;
+    let engine = open_engine(options, state.generation, serial)?;
     let loaded = load::from_engine(engine, state.generation, options.value_budget_bytes)?;
     check_place(log, state, loaded.applied)?;
     Ok(loaded)
@@ -332,11 +401,10 @@ fn check_place(log: &GroupLog, state: &GroupState, applied: Option<LogId>) -> Re
 
 /// A fresh state store, from the base if there is one.
 fn rebuild(options: &StoreOptions, state: &GroupState) -> Result<Loaded, OpenError> {
-    let folder = engine_folder(options, state.generation);
-    if options.engine == EngineKind::Sled && folder.exists() {
-        fs::remove_dir_all(&folder).map_err(|source| io_error("remove the state store", source))?;
+    for serial in serials(options, state.generation)? {
+        remove_engine(options, state.generation, serial)?;
     }
-    let engine = open_engine(options, state.generation).map_err(StoreError::Engine)?;
+    let engine = open_engine(options, state.generation, 0).map_err(StoreError::Engine)?;
     let loaded = match &state.base {
         None => Loaded {
             engine,
@@ -360,19 +428,55 @@ fn remove_note(options: &StoreOptions) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn open_engine(options: &StoreOptions, generation: u64) -> Result<Arc<dyn Engine>, EngineError> {
+pub(crate) fn open_engine(
+    options: &StoreOptions,
+    generation: u64,
+    serial: u32,
+) -> Result<Arc<dyn Engine>, EngineError> {
     match options.engine {
         EngineKind::Memory => Ok(Arc::new(MemoryEngine::default())),
         EngineKind::Sled => {
             let tick = options.sled_tick.map(|tick| tick.as_millis() as u64);
-            let folder = engine_folder(options, generation);
+            let folder = engine_folder(options, generation, serial);
             Ok(Arc::new(SledEngine::open(&folder, options.sled_cache_bytes, tick)?))
         }
     }
 }
 
-fn engine_folder(options: &StoreOptions, generation: u64) -> PathBuf {
-    options.folder.join(format!("state-{generation}"))
+/// `state-<generation>`, or `state-<generation>.<serial>` for those that came in place of it.
+pub(crate) fn engine_folder(options: &StoreOptions, generation: u64, serial: u32) -> PathBuf {
+    options.folder.join(match serial {
+        0 => format!("state-{generation}"),
+        serial => format!("state-{generation}.{serial}"),
+    })
+}
+
+/// The generation and serial that a state store's folder is named by.
+fn parse_engine_folder(name: &str) -> Option<(u64, u32)> {
+    let numbers = name.strip_prefix("state-")?;
+    let (generation, serial) = numbers.split_once('.').unwrap_or((numbers, "0"));
+    Some((generation.parse().ok()?, serial.parse().ok()?))
+}
+
+/// The serials of the generation's state stores, ascending.
+fn serials(options: &StoreOptions, generation: u64) -> Result<Vec<u32>, OpenError> {
+    if options.engine == EngineKind::Memory {
+        return Ok(Vec::new());
+    }
+    let names =
+        options.device.list().map_err(|source| io_error("list the group's folder", source))?;
+    let mut serials: Vec<u32> = names
+        .iter()
+        .filter_map(|name| parse_engine_folder(name))
+        .filter_map(|(of, serial)| (of == generation).then_some(serial))
+        .collect();
+    serials.sort_unstable();
+    Ok(serials)
+}
+
+fn remove_engine(options: &StoreOptions, generation: u64, serial: u32) -> Result<(), OpenError> {
+    let folder = engine_folder(options, generation, serial);
+    fs::remove_dir_all(&folder).map_err(|source| io_error("remove a state store", source))
 }
 
 /// Removes what no record of the journal names: half-written bases, older bases, other generations.
@@ -391,7 +495,8 @@ fn tidy_up(options: &StoreOptions, state: &GroupState) -> Result<(), OpenError> 
                 .map_err(|source| io_error("remove a stale base", source))?;
             removed = true;
         }
-        let other = name.starts_with("state-") && name != format!("state-{}", state.generation);
+        let other = name.starts_with("state-")
+            && parse_engine_folder(&name).is_none_or(|(of, _)| of != state.generation);
         if other && options.engine == EngineKind::Sled {
             fs::remove_dir_all(options.folder.join(&name))
                 .map_err(|source| io_error("remove an old state store", source))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use quorate_core::api::ids::GroupId;
+use quorate_core::api::ids::{GroupId, MemberId};
 
 use super::device::LogDevice;
 use crate::support::clock::{Clock, SystemClock};
@@ -61,6 +61,8 @@ pub struct StoreOptions {
     pub purge_behind_base: bool,
     /// Apply the whole journal, not only up to the commit index: right only for a group of a single voter.
     pub single_voter: bool,
+    /// Apply the whole journal while the membership in force has this voter and no other.
+    pub lone_voter: Option<MemberId>,
     /// Growth is refused while the disk has less than two segments of the journal, the last base's size and this
     /// many bytes free.
     pub reserve_bytes: u64,
@@ -74,10 +76,12 @@ const STATE_STORE_ROOM: u64 = 12 << 20;
 impl StoreOptions {
     /// Whether the state store may be written: sled never works again once the disk refuses it a segment.
     pub(crate) fn state_store_has_room(&self) -> bool {
-        match (self.engine, self.device.free_space()) {
-            (EngineKind::Sled, Ok(free)) => free >= STATE_STORE_ROOM,
-            (EngineKind::Memory, _) | (EngineKind::Sled, Err(_)) => true,
-        }
+        self.engine == EngineKind::Memory || self.has_room(STATE_STORE_ROOM)
+    }
+
+    /// Whether so many bytes are free; a disk that cannot be asked is no reason to stop.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        self.device.free_space().map_or(true, |free| free >= bytes)
     }
 
     /// Bytes beside the journal's own reserve below which growth is refused, with a last base of `base` bytes. Once
@@ -105,6 +109,7 @@ impl StoreOptions {
             base_after_bytes: 64 << 20,
             purge_behind_base: true,
             single_voter: false,
+            lone_voter: None,
             reserve_bytes: 16 << 20,
             clock: Arc::new(SystemClock::default()),
         }

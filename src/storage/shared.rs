@@ -54,6 +54,8 @@ pub(crate) struct Orders {
     /// More came since the upkeep last looked: a sweep is under way.
     pub(crate) dead_grew: bool,
     pub(crate) base_wanted: bool,
+    /// A fresh state store was asked for.
+    pub(crate) renewal_wanted: bool,
     /// What the thread that writes a base left on its way out.
     pub(crate) base_outcome: Option<BaseOutcome>,
 }

@@ -115,6 +115,13 @@ impl Store {
         self.shared.wake.notify_all();
     }
 
+    /// Asks for a fresh state store in place of the present one, to give back what sled holds for nothing. Not made
+    /// where the disk has no room for both.
+    pub fn request_renewal(&self) {
+        self.shared.orders.lock().renewal_wanted = true;
+        self.shared.wake.notify_all();
+    }
+
     /// The base that the journal names, if there is one.
     pub fn base(&self) -> Option<BaseMark> {
         self.shared.base.lock().clone()

@@ -42,6 +42,8 @@ const FLUSH_BYTES_MAX: usize = 4 << 20;
 pub(crate) struct Upkeep {
     pub(crate) shared: Arc<Shared>,
     pub(crate) generation: u64,
+    /// Which of the generation's state stores this is: each fresh one has the next.
+    pub(crate) serial: u32,
     pub(crate) applied: Option<LogId>,
     pub(crate) content: ContentSum,
     /// The newest block: grows in place until it is full.

@@ -5,7 +5,7 @@
 
 mod load;
 mod store;
-mod usage;
+pub(crate) mod usage;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -20,7 +20,7 @@ pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
 }
 
 /// Resident memory in MiB: anonymous, and mapped files.
-pub(super) fn resident_mib(pid: u32) -> Result<(f64, f64)> {
+pub(crate) fn resident_mib(pid: u32) -> Result<(f64, f64)> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let field = |name: &str| -> Result<f64> {
         let line = status.lines().find_map(|l| l.strip_prefix(name));

@@ -70,6 +70,39 @@ pub(crate) fn damage(
     Ok(Some(done))
 }
 
+/// Flips bytes in one folder that matches `glob`, or shortens a file of it, while it is in use. Whether there is one.
+///
+/// # Errors
+/// The image refuses: its power is off.
+pub(crate) fn in_place(image: &mut Image, glob: &str, rng: &mut StdRng) -> Result<bool> {
+    let places = find(image, glob)?;
+    let Some(place) = places.first() else { return Ok(false) };
+    if rng.random_bool(0.8) {
+        flip(image, place, rng)?
+    } else {
+        truncate(image, place, rng)?
+    };
+    Ok(true)
+}
+
+/// Whether a file below `dir` has a name that begins with `prefix`.
+///
+/// # Errors
+/// The image does not know the directory.
+pub(crate) fn holds(image: &Image, dir: Ino, prefix: &str) -> Result<bool> {
+    for (name, stat) in image.list(dir)? {
+        let found = if stat.directory {
+            holds(image, stat.ino, prefix)?
+        } else {
+            name.to_string_lossy().starts_with(prefix)
+        };
+        if found {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn last(place: &Place) -> Result<&str> {
     place.path.last().map(String::as_str).context("a place has a name")
 }

@@ -3,16 +3,18 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use tokio::task::block_in_place;
 use tokio::time::{sleep, timeout};
 
 use super::Options;
 use super::check::{self, check};
-use super::damage::{Damage, damage};
+use super::damage::{self, Damage, damage};
 use super::ledger::Ledger;
 use super::load::Load;
 use super::plan::{Plan, When};
@@ -21,6 +23,7 @@ use crate::client::Client;
 use crate::member::{Member, MemberSpec, Workspace};
 use crate::powerfs::image::{Image, Lies};
 use crate::powerfs::mount::PowerFs;
+use crate::powerfs::names::ROOT;
 use crate::powerfs::odds::Odds;
 
 /// The data directory's name on the disk.
@@ -144,6 +147,9 @@ impl Run {
             return Ok(findings);
         }
         let load = Load::start(&client, &self.ledger, number, self.options.clients, plan.seed);
+        if plan.live {
+            self.damage_live(fs, plan.seed).await?;
+        }
         self.cut(fs, plan).await;
         sleep(plan.linger).await;
         member.kill()?;
@@ -167,6 +173,26 @@ impl Run {
         self.tally.cut(&plan.when, sprung);
     }
 
+    /// Damages the folder in place once a base is being written. The server may find out and stop by itself.
+    async fn damage_live(&mut self, fs: &PowerFs, seed: u64) -> Result<()> {
+        let Some(glob) = &self.options.state_glob else { return Ok(()) };
+        let glob = format!("{DATA}/{glob}");
+        let mut rng = StdRng::seed_from_u64(!seed);
+        let until = Instant::now() + Duration::from_millis(self.options.aim_ms_max);
+        while Instant::now() < until {
+            let done = fs.with(|image| -> Result<bool> {
+                Ok(is_writing_base(image, &self.options)?
+                    && damage::in_place(image, &glob, &mut rng)?)
+            })?;
+            if done {
+                self.tally.live_damages += 1;
+                return Ok(());
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
     fn check_rebuilds(&mut self, member: &Member) -> Result<Vec<String>> {
         let Some(damage) = self.damage.take() else {
             return Ok(Vec::new());
@@ -182,7 +208,9 @@ impl Run {
 
     /// Makes the disk of the next life.
     fn leave(&mut self, image: Image, mut plan: Plan) -> Result<()> {
-        self.before_cut = Some(image.settled());
+        let before = image.settled();
+        self.tally.during_base += u32::from(is_writing_base(&before, &self.options)?);
+        self.before_cut = Some(before);
         let rng = &mut plan.rng;
         let next = if plan.power {
             let odds = Odds::draw(rng, !self.options.no_torn, self.options.names);
@@ -237,4 +265,9 @@ impl Run {
     pub(crate) fn discard(self) -> Result<()> {
         self.workspace.discard()
     }
+}
+
+/// Whether a base is half written on this disk.
+fn is_writing_base(image: &Image, options: &Options) -> Result<bool> {
+    damage::holds(image, ROOT, &options.base_prefix)
 }

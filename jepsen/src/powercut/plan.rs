@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) linger: Duration,
     /// That the power is really cut; otherwise the process is only killed and the disk keeps everything.
     pub(crate) power: bool,
+    /// That the folder is also damaged under the running server.
+    pub(crate) live: bool,
     pub(crate) rng: StdRng,
 }
 
@@ -49,6 +51,7 @@ impl Plan {
             life: Duration::from_millis(if aimed { ms.max(options.aim_ms_max) } else { ms }),
             linger: Duration::from_millis(rng.random_range(0..20)),
             power: options.state_glob.is_none() || rng.random_bool(0.5),
+            live: options.state_glob.is_some() && rng.random_range(0..100) < options.live_percent,
             rng,
         }
     }

@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     pub(crate) by_calls: u32,
     /// By the pattern aimed at.
     pub(crate) aimed: BTreeMap<String, u32>,
+    /// While a file was there that is only there while a base is being written, whatever the aim was.
+    pub(crate) during_base: u32,
     pub(crate) losses: Losses,
     /// Writes that were answered.
     pub(crate) acknowledged: u64,
@@ -23,6 +25,8 @@ pub(crate) struct Tally {
     pub(crate) leases_checked: u64,
     pub(crate) hashes_checked: u64,
     pub(crate) damages: u32,
+    /// Damages under the running server, while a base was being written.
+    pub(crate) live_damages: u32,
     pub(crate) rebuilds: usize,
 }
 
@@ -63,14 +67,16 @@ impl fmt::Display for Tally {
         for (pattern, count) in &self.aimed {
             write!(f, ", {count} at {pattern}")?;
         }
-        write!(f, "); {}; ", self.losses)?;
+        write!(f, "), {} while a base was being written; {}; ", self.during_base, self.losses)?;
         write!(
             f,
             "{} writes acknowledged; checked {} keys, {} leases, {} hashes",
             self.acknowledged, self.keys_checked, self.leases_checked, self.hashes_checked
         )?;
-        if self.damages > 0 {
-            write!(f, "; {} damages, {} rebuilds", self.damages, self.rebuilds)?;
+        if self.damages + self.live_damages > 0 {
+            let (at_rest, live) = (self.damages, self.live_damages);
+            write!(f, "; damages: {at_rest} at rest, {live} while a base was being written; ")?;
+            write!(f, "{} rebuilds", self.rebuilds)?;
         }
         Ok(())
     }
