@@ -17,6 +17,7 @@
 mod calls;
 pub mod config;
 mod error;
+mod leadership;
 pub mod lease;
 pub mod members;
 mod open;
@@ -30,6 +31,8 @@ mod upkeep;
 pub mod watch;
 mod write;
 
+#[cfg(test)]
+mod cluster_test;
 #[cfg(test)]
 mod keyspace_test;
 

@@ -112,7 +112,13 @@ impl Client {
                     return (Err(self.out_of_step()), true);
                 }
                 Ok(Answer::Append(response)) => response,
-                Ok(Answer::Vote(_)) => return (Err(self.out_of_step()), true),
+                Ok(
+                    Answer::Vote(_)
+                    | Answer::Propose(_)
+                    | Answer::ReadIndex(_)
+                    | Answer::Handover { .. }
+                    | Answer::Keyspace(_),
+                ) => return (Err(self.out_of_step()), true),
                 Err(error) => return (Err(error), true),
             };
             let short = match &response {
@@ -152,7 +158,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(Ask::Append(rpc)).await? {
             Answer::Append(response) => Ok(response),
-            Answer::Vote(_) => Err(self.out_of_step()),
+            Answer::Vote(_)
+            | Answer::Propose(_)
+            | Answer::ReadIndex(_)
+            | Answer::Handover { .. }
+            | Answer::Keyspace(_) => Err(self.out_of_step()),
         }
     }
 
@@ -189,7 +199,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(Ask::Vote(rpc)).await? {
             Answer::Vote(response) => Ok(response),
-            Answer::Append(_) => Err(self.out_of_step()),
+            Answer::Append(_)
+            | Answer::Propose(_)
+            | Answer::ReadIndex(_)
+            | Answer::Handover { .. }
+            | Answer::Keyspace(_) => Err(self.out_of_step()),
         }
     }
 
@@ -200,7 +214,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(Ask::PreVote(rpc)).await? {
             Answer::Vote(response) => Ok(response),
-            Answer::Append(_) => Err(self.out_of_step()),
+            Answer::Append(_)
+            | Answer::Propose(_)
+            | Answer::ReadIndex(_)
+            | Answer::Handover { .. }
+            | Answer::Keyspace(_) => Err(self.out_of_step()),
         }
     }
 
