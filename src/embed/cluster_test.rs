@@ -108,7 +108,7 @@ impl Cluster {
 
     async fn put(&self, member: usize, key: &str, value: &str) -> i64 {
         let server = self.running[member].as_ref().unwrap();
-        tokio::time::timeout(LONG, server.ready()).await.expect("a leader serves clients");
+        tokio::time::timeout(LONG, server.ready()).await.expect("a member serves clients once there is a leader");
         let url = format!("http://{}", server.client_addresses()[0]);
         let request = pb::PutRequest {
             key: key.to_owned().into(),
@@ -145,6 +145,15 @@ async fn three_members_elect_replicate_and_outlive_their_leader() {
     cluster.put(first, "a", "1").await;
     assert_eq!(cluster.get(first, "a", false).await.as_deref(), Some("1"), "linearizable");
     cluster.everywhere("a", "1").await;
+
+    // Every member takes writes and answers linearizable reads, whoever leads.
+    for member in 0..3 {
+        let key = format!("through {member}");
+        cluster.put(member, &key, "1").await;
+        for other in 0..3 {
+            assert_eq!(cluster.get(other, &key, false).await.as_deref(), Some("1"), "{key}");
+        }
+    }
 
     // The leader goes: another takes over, with the data.
     cluster.stop(first).await;

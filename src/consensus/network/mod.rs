@@ -112,7 +112,13 @@ impl Client {
                     return (Err(self.out_of_step()), true);
                 }
                 Ok(Answer::Append(response)) => response,
-                Ok(Answer::Vote(_)) => return (Err(self.out_of_step()), true),
+                Ok(
+                    Answer::Vote(_)
+                    | Answer::Propose(_)
+                    | Answer::ReadIndex(_)
+                    | Answer::Handover { .. }
+                    | Answer::Keyspace(_),
+                ) => return (Err(self.out_of_step()), true),
                 Err(error) => return (Err(error), true),
             };
             let short = match &response {
