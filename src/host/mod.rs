@@ -1,18 +1,26 @@
 //! Floor 5, host: opens, shuts and keeps together what the keyspaces of one process share.
 //!
 //! ```text
-//!   claim ──> Directory (locked, whose it is) ── Host::open ──> journal ──> keyspace of group 0
-//!   Host::shutdown: keyspace, then journal (sealed), then the lock
+//!   claim ──> Directory (locked, whose it is) ── Host::open ──> journal ──> keyspace of group 0 <──> peers
+//!   Host::shutdown: keyspace, then peers, then journal (sealed), then the lock
 //! ```
 //!
 //! **Invariant:** no etcd semantics here; a keyspace is opened and shut, never looked into.
 
+pub mod peers;
+
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use quorate_core::api::ids::GroupId;
+use tokio::task::JoinHandle;
+use tracing::instrument::WithSubscriber as _;
 
-use crate::consensus::NoPeers;
+use self::peers::{PeerTiming, Peers, PeersConfig, Served, Service};
+use crate::consensus::{Members, PeerError};
 use crate::keyspace::{Keyspace, KeyspaceConfig, OpenError, Seams};
 use crate::storage::StoreOptions;
 use crate::storage::device::FileDevice;
@@ -39,6 +47,12 @@ pub enum HostError {
     /// The keyspace was refused.
     #[error(transparent)]
     Keyspace(#[from] OpenError),
+    /// The directory is a member's that has never voted, and who the others are was not told.
+    #[error(
+        "the data directory is a member's that has not begun yet, and --initial-cluster does not describe its \
+         cluster: start it with the flags it was made with"
+    )]
+    NeverBegun,
     /// The operating system refused.
     #[error("cannot open {folder}: {source}")]
     Io {
@@ -93,6 +107,9 @@ impl DiskSizes {
     }
 }
 
+/// Beside the longest entry, a frame carries others that were read along with it, and their heads.
+const FRAME_SLACK: usize = 4 << 20;
+
 /// Reads what the journal has done; it keeps nothing open that matters.
 #[derive(Clone, Debug)]
 pub struct JournalGauge(Journal);
@@ -107,8 +124,40 @@ impl JournalGauge {
 /// One member's open keyspaces and what they share.
 pub struct Host {
     keyspace: Keyspace,
+    peers: Peers,
+    follow_members: JoinHandle<()>,
     journal: Journal,
     _directory: Directory,
+}
+
+/// A keyspace as the other members' frames reach it.
+#[derive(Debug)]
+struct Asked(Keyspace);
+
+impl Service for Asked {
+    fn serve(&self, ask: Bytes) -> BoxFuture<'static, Served> {
+        let keyspace = self.0.clone();
+        async move {
+            match keyspace.serve_peer(ask).await {
+                Ok(answer) => Served::Answer(answer),
+                Err(error @ PeerError::BadFrame(_)) => {
+                    tracing::warn!(%error, "a peer's frame is not understood");
+                    Served::NotServed(error.to_string())
+                }
+                Err(error @ PeerError::Raft(_)) => Served::Failed(error.to_string()),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Keeps streams with whoever is a member now.
+async fn follow_members(keyspace: Keyspace, peers: Peers) {
+    let mut known = Members::new();
+    loop {
+        known = keyspace.members_other_than(&known).await;
+        peers.set_members(GroupId(0), known.clone());
+    }
 }
 
 fn device(folder: &Path) -> Result<Arc<FileDevice>, HostError> {
@@ -147,19 +196,36 @@ impl Host {
         let log = journal.group(GroupId(0));
         let state = log.state();
         let is_new = state.last.is_none() && state.vote.is_none();
+        if is_new && config.initial_members.is_empty() {
+            return Err(HostError::NeverBegun);
+        }
         directory.settle(journal.id().0, is_new, config.cluster_id, config.member_id)?;
         let folder = directory.group(GroupId(0));
         let mut store = StoreOptions::new(GroupId(0), folder.clone(), device(&folder)?);
         store.base_after_bytes = sizes.base_after_bytes;
-        store.single_voter = config.initial_members.len() == 1;
+        store.lone_voter = Some(config.member_id);
+        let peers = Peers::new(PeersConfig {
+            cluster: config.cluster_id,
+            member: config.member_id,
+            frame_bytes_max: sizes.entry_bytes_max() + FRAME_SLACK,
+            timing: PeerTiming::default(),
+        });
         let seams = Seams {
             clock: Arc::new(SystemClock::default()),
             blocking,
-            transport: Arc::new(NoPeers),
+            transport: Arc::new(peers.clone()),
             incarnation: rand::random(),
         };
         let keyspace = Keyspace::open(config, store, log, seams).await?;
-        Ok(Host { keyspace, journal, _directory: directory })
+        peers.serve(GroupId(0), Arc::new(Asked(keyspace.clone())));
+        let follow = follow_members(keyspace.clone(), peers.clone());
+        let follow_members = tokio::spawn(follow.with_current_subscriber());
+        Ok(Host { keyspace, peers, follow_members, journal, _directory: directory })
+    }
+
+    /// The streams to and from the other members.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// The keyspace of group 0.
@@ -175,6 +241,13 @@ impl Host {
     /// Stops everything in order; what was acknowledged is on the disk.
     pub async fn shutdown(self) -> Result<(), HostError> {
         self.keyspace.shutdown().await;
+        self.follow_members.abort();
+        if let Err(error) = self.follow_members.await
+            && error.is_panic()
+        {
+            tracing::error!(%error, "following the membership failed");
+        }
+        self.peers.shutdown().await;
         let journal = self.journal;
         drop(self.keyspace);
         Blocking::bounded(1).run(move || journal.close()).await?;

@@ -18,9 +18,11 @@ mod apply_figures;
 mod calls;
 pub mod config;
 mod error;
+mod leadership;
 pub mod lease;
 pub mod members;
 mod open;
+mod peers;
 mod read;
 mod seat;
 mod sink;
@@ -30,6 +32,8 @@ mod upkeep;
 pub mod watch;
 mod write;
 
+#[cfg(test)]
+mod cluster_test;
 #[cfg(test)]
 mod keyspace_test;
 

@@ -5,8 +5,8 @@ use quorate_core::api::pb::etcdserverpb as pb;
 
 use super::apply_figures::ApplyFigures;
 use super::write::ProposalCounts;
-use super::{Keyspace, KeyspaceConfig};
-use crate::consensus::{LeaderView, RaftFacts};
+use super::{Keyspace, KeyspaceConfig, members};
+use crate::consensus::{LeaderView, Members, RaftFacts};
 use crate::storage::StoreFigures;
 
 /// What Maintenance.Status, health and metrics tell of this member.
@@ -71,6 +71,16 @@ impl Keyspace {
     /// What raft knows of itself.
     pub fn raft_facts(&self) -> RaftFacts {
         self.0.consensus.facts()
+    }
+
+    /// Every member as applied here, by id.
+    pub fn members(&self) -> Vec<pb::Member> {
+        members::list(&self.0.state.machine.read())
+    }
+
+    /// The members in this member's log and where they are reached, once they are other than `known`.
+    pub async fn members_other_than(&self, known: &Members) -> Members {
+        self.0.consensus.members_other_than(known).await
     }
 
     /// The settings it was opened with.

@@ -44,6 +44,7 @@ pub use self::metrics::JournalFigures;
 use self::metrics::ServerMetrics;
 use self::watch::WatchService;
 use crate::host::JournalGauge;
+use crate::host::peers::Peers;
 use crate::keyspace::Keyspace;
 
 /// What the floor is told at the start.
@@ -70,12 +71,14 @@ pub struct ServiceSettings {
 pub struct Desk {
     grpc: Grpc,
     site: Site,
+    peers: Peers,
 }
 
 impl Desk {
     /// Sets up the services of `keyspace`. gRPC health follows `serving`.
     pub fn new(
         keyspace: &Keyspace,
+        peers: &Peers,
         settings: ServiceSettings,
         serving: signal::Receiver<bool>,
         journal: &JournalFigures,
@@ -113,6 +116,6 @@ impl Desk {
             serving,
         );
         let access = Access::new(settings.hosts, settings.origins);
-        Desk { grpc, site: Site::new(member, metrics, access) }
+        Desk { grpc, site: Site::new(member, metrics, access), peers: peers.clone() }
     }
 }

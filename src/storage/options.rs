@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use quorate_core::api::ids::GroupId;
+use quorate_core::api::ids::{GroupId, MemberId};
 
 use super::device::LogDevice;
 use crate::support::clock::{Clock, SystemClock};
@@ -61,6 +61,8 @@ pub struct StoreOptions {
     pub purge_behind_base: bool,
     /// Apply the whole journal, not only up to the commit index: right only for a group of a single voter.
     pub single_voter: bool,
+    /// Apply the whole journal while the membership in force has this voter and no other.
+    pub lone_voter: Option<MemberId>,
     /// Growth is refused while the disk has less than two segments of the journal, the last base's size and this
     /// many bytes free.
     pub reserve_bytes: u64,
@@ -107,6 +109,7 @@ impl StoreOptions {
             base_after_bytes: 64 << 20,
             purge_behind_base: true,
             single_voter: false,
+            lone_voter: None,
             reserve_bytes: 16 << 20,
             clock: Arc::new(SystemClock::default()),
         }

@@ -8,6 +8,9 @@
 //!
 //! Each purpose has a lane of its own, and the transport keeps a lane's connection: openraft calls the heartbeat
 //! client with a one-element stream each time, which must not dial each time.
+//!
+//! Appends are pipelined: up to [`WINDOW`] of them are under way on a lane, which keeps their order, and the first
+//! that is not taken whole ends the stream.
 
 mod frames;
 mod transport;
@@ -15,10 +18,14 @@ mod transport;
 use std::future::Future;
 use std::sync::Arc;
 
+use futures::stream::{self, StreamExt as _};
+use futures::{FutureExt as _, Stream};
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, VoteRequest,
+    VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2, Snapshot};
 use quorate_core::api::ids::{GroupId, MemberId};
@@ -28,6 +35,9 @@ use super::types::{CommittedLeader, PeerNode, RaftVote, TypeConfig};
 pub use frames::BadFrame;
 pub(crate) use frames::{Answer, Ask};
 pub use transport::{Lane, NoPeers, Purpose, Transport, TransportError};
+
+/// Appends under way to one member. Each carries up to a mebibyte; a few hide the round trip and the other's fsync.
+const WINDOW: usize = 16;
 
 /// Makes a client for each member and purpose.
 pub(crate) struct Network {
@@ -78,10 +88,49 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    async fn ask(&self, ask: Ask) -> Result<Answer, RPCError<TypeConfig>> {
-        let frame = ask.encode();
-        let answer = self.transport.exchange(&self.lane, frame).await.map_err(rpc_error)?;
-        Answer::decode(answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    /// The question is queued by the call, not by the first poll.
+    fn ask(&self, ask: Ask) -> impl Future<Output = Result<Answer, RPCError<TypeConfig>>> + Send {
+        self.transport.exchange(&self.lane, ask.encode()).map(|answered| {
+            let answer = answered.map_err(rpc_error)?;
+            Answer::decode(answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+        })
+    }
+
+    /// One append of a stream. `true` ends the stream: the next would find a gap.
+    fn append(
+        &self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+    ) -> impl Future<Output = (Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>, bool)> + Send
+    {
+        let prev = rpc.prev_log_id;
+        let last = rpc.entries.last().map_or(prev, |entry| Some(entry.log_id));
+        let asked = self.ask(Ask::Append(rpc));
+        async move {
+            let response = match asked.await {
+                // Nothing can conflict with the empty log.
+                Ok(Answer::Append(AppendEntriesResponse::Conflict)) if prev.is_none() => {
+                    return (Err(self.out_of_step()), true);
+                }
+                Ok(Answer::Append(response)) => response,
+                Ok(
+                    Answer::Vote(_)
+                    | Answer::Propose(_)
+                    | Answer::ReadIndex(_)
+                    | Answer::Handover { .. }
+                    | Answer::Keyspace(_),
+                ) => return (Err(self.out_of_step()), true),
+                Err(error) => return (Err(error), true),
+            };
+            let short = match &response {
+                AppendEntriesResponse::PartialSuccess(up_to) => *up_to != last,
+                AppendEntriesResponse::Success
+                | AppendEntriesResponse::Conflict
+                | AppendEntriesResponse::HigherVote(_) => false,
+            };
+            let result = response.into_stream_result(prev, last);
+            let ends = short || result.is_err();
+            (Ok(result), ends)
+        }
     }
 
     fn out_of_step(&self) -> RPCError<TypeConfig> {
@@ -109,8 +158,38 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(Ask::Append(rpc)).await? {
             Answer::Append(response) => Ok(response),
-            Answer::Vote(_) => Err(self.out_of_step()),
+            Answer::Vote(_)
+            | Answer::Propose(_)
+            | Answer::ReadIndex(_)
+            | Answer::Handover { .. }
+            | Answer::Keyspace(_) => Err(self.out_of_step()),
         }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let client = &*self;
+        let answers = input.map(|rpc| client.append(rpc)).buffered(WINDOW);
+        // Up to and with the first that ends the stream.
+        let answers = stream::unfold(Some(answers), |answers| async move {
+            let mut answers = answers?;
+            let (result, ends) = answers.next().await?;
+            Some((result, (!ends).then_some(answers)))
+        });
+        let answers: BoxStream<'s, _> = Box::pin(answers);
+        Box::pin(async { Ok(answers) })
     }
 
     async fn vote(
@@ -120,7 +199,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(Ask::Vote(rpc)).await? {
             Answer::Vote(response) => Ok(response),
-            Answer::Append(_) => Err(self.out_of_step()),
+            Answer::Append(_)
+            | Answer::Propose(_)
+            | Answer::ReadIndex(_)
+            | Answer::Handover { .. }
+            | Answer::Keyspace(_) => Err(self.out_of_step()),
         }
     }
 
@@ -131,7 +214,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(Ask::PreVote(rpc)).await? {
             Answer::Vote(response) => Ok(response),
-            Answer::Append(_) => Err(self.out_of_step()),
+            Answer::Append(_)
+            | Answer::Propose(_)
+            | Answer::ReadIndex(_)
+            | Answer::Handover { .. }
+            | Answer::Keyspace(_) => Err(self.out_of_step()),
         }
     }
 
