@@ -9,7 +9,7 @@
 //!     block    first revision 16 bytes, headers with a varint length, values (the rest)
 //!     end      count u64, content sum u64
 //!
-//!   writing:  tmp-base ──1 MiB writes, each pushed out──▶ one fsync ──▶ read back past the page cache, verified
+//!   writing:  tmp-base ──128 KiB writes, each pushed out──▶ one fsync ──▶ read back past the page cache, verified
 //!             ──▶ rename, directory fsync ──▶ named by a journal record ──▶ the journal behind it may go
 //! ```
 //!

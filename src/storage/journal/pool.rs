@@ -6,7 +6,8 @@
 //!   live segment below the floor ────┘ renamed, directory synced; one too many is removed
 //! ```
 //!
-//! **Invariant:** with a thread, files are made and removed on it alone: a file system takes its time for both.
+//! **Invariant:** with a thread, files are made, recycled and removed on it alone: a file system takes its time for
+//! each, and the writer has callers that wait.
 
 use std::collections::VecDeque;
 use std::io;
@@ -34,11 +35,18 @@ pub(crate) struct Prepared {
     pub(crate) recycled: bool,
 }
 
+/// A segment that nobody needs any more, under its live name.
+#[derive(Debug)]
+pub(crate) struct Freed {
+    pub(crate) name: String,
+    pub(crate) file: Arc<dyn LogFile>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Prepared>,
-    /// Files to be removed, open until then: the last to close one pays for it.
-    surplus: VecDeque<(String, Arc<dyn LogFile>)>,
+    /// Segments below the floor, open until they are dealt with: who closes a removed file last pays for it.
+    freed: Vec<Freed>,
     wanted: bool,
     stopped: bool,
     taker_waits: bool,
@@ -122,8 +130,7 @@ impl Pool {
         state.taker_waits && state.failure.is_some()
     }
 
-    /// Takes a freed segment, already renamed to `name`; a file too many or of another size is removed, with a thread
-    /// soon.
+    /// Takes a file that waits already; one too many or of another size is removed.
     pub(crate) fn give(&self, name: String, file: Arc<dyn LogFile>) -> io::Result<()> {
         let fits = file.size()? == self.segment_bytes;
         {
@@ -134,13 +141,45 @@ impl Pool {
                 self.changed.notify_all();
                 return Ok(());
             }
-            if self.runner == Runner::Thread {
-                state.surplus.push_back((name, file));
-                self.changed.notify_all();
-                return Ok(());
-            }
         }
         self.device.remove(&name)
+    }
+
+    /// Takes segments that a synced floor record has freed: with a thread soon, in place now.
+    pub(crate) fn free(&self, freed: Vec<Freed>) -> io::Result<()> {
+        if self.runner == Runner::InPlace {
+            return self.recycle(freed);
+        }
+        self.state.lock().freed.extend(freed);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Gives as many as may wait another name, durably, and removes the rest. What an error leaves lies below the
+    /// floor: replay ignores it, and the next start removes it.
+    fn recycle(&self, freed: Vec<Freed>) -> io::Result<()> {
+        let mut waiting = Vec::new();
+        let mut outcome = Ok(());
+        for Freed { name, file } in freed {
+            let fits = file.size().is_ok_and(|size| size == self.segment_bytes);
+            let done = if fits && self.ready() + waiting.len() < READY_MAX {
+                let free = self.free_name();
+                let renamed = self.device.rename(&name, &free);
+                renamed.map(|()| waiting.push(Prepared { name: free, file, recycled: true }))
+            } else {
+                self.device.remove(&name)
+            };
+            outcome = outcome.and(done);
+        }
+        if waiting.is_empty() {
+            return outcome;
+        }
+        self.device.sync_dir()?;
+        let mut state = self.state.lock();
+        state.ready.extend(waiting);
+        state.failure = None;
+        self.changed.notify_all();
+        outcome
     }
 
     /// A name for a file that waits.
@@ -211,11 +250,11 @@ impl Pool {
     pub(crate) fn run(&self) {
         let mut state = self.state.lock();
         loop {
-            if let Some((name, file)) = state.surplus.pop_front() {
+            let freed = std::mem::take(&mut state.freed);
+            if !freed.is_empty() {
                 drop(state);
-                // Best effort: the next start finds what is left, and tries again.
-                let _ = self.device.remove(&name);
-                drop(file);
+                // Best effort: a disk that refuses this refuses the writer's next name, too.
+                let _ = self.recycle(freed);
                 state = self.state.lock();
                 continue;
             }
