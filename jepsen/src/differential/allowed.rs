@@ -35,6 +35,7 @@ impl Release {
             range_stream: !self.before(3, 7, 0),
             keeps_last_tombstone: !self.before(3, 5, 16),
             negative_starts: !self.before(3, 6, 6),
+            negative_leases: !self.before(3, 5, 3),
             counts_nested_puts: !self.before(3, 7, 1),
             stable_to_twelve: !self.before(3, 6, 0),
         }
@@ -177,9 +178,9 @@ pub(super) const ALLOWED: [Allowed; 8] = [
         applies: Applies::NotAsked,
     },
     Allowed {
-        name: "negative watches",
-        how: "before 3.6.6 not asked: from below revision 0, and the watcher id -1",
-        change: "etcd#20707 (3.6.6) refuses the start; etcd#14296 (3.5.5) stopped losing the id",
+        name: "negative numbers",
+        how: "before 3.6.6 not asked: watches from below revision 0, the watcher id -1; before 3.5.3: negative lease ids",
+        change: "etcd#20707 (3.6.6) refuses the start; etcd#14296 (3.5.5), etcd#13676 (3.5.3) no longer lose the ids",
         applies: Applies::NotAsked,
     },
 ];

@@ -8,7 +8,7 @@ use super::txn::is_nested;
 use crate::differential::call::{Call, OWN_MEMBER};
 use crate::pb::etcdserverpb::{AlarmRequest, LeaseGrantRequest, PutRequest};
 
-const LEASES: [i64; 7] = [1, 2, 3, 4, 5, 77, -5];
+const LEASES: [i64; 7] = [1, 2, 3, 4, 5, 77, -6];
 const GET: i32 = 0;
 const ACTIVATE: i32 = 1;
 const DEACTIVATE: i32 = 2;
@@ -17,7 +17,15 @@ const CORRUPT: i32 = 2;
 
 impl Draw {
     pub(super) fn lease(&mut self) -> i64 {
-        if self.chance(60) { self.pick(&[99, i64::MAX, i64::MIN, 0]) } else { self.pick(&LEASES) }
+        if self.chance(60) {
+            return self.pick(&[99, i64::MAX, i64::MIN, 0]);
+        }
+        self.usual_lease()
+    }
+
+    fn usual_lease(&mut self) -> i64 {
+        let id: i64 = self.pick(&LEASES);
+        if self.dialect.negative_leases { id } else { id.abs() }
     }
 
     pub(super) fn grant(&mut self) -> LeaseGrantRequest {
@@ -26,7 +34,7 @@ impl Draw {
             94..97 => 9_000_000_000,
             _ => self.pick(&[9_000_000_001, i64::MAX]),
         };
-        LeaseGrantRequest { ttl, id: self.pick(&LEASES) }
+        LeaseGrantRequest { ttl, id: self.usual_lease() }
     }
 
     pub(super) fn short_grant(&mut self) -> LeaseGrantRequest {

@@ -31,6 +31,7 @@ pub(super) struct Dialect {
     pub(super) range_stream: bool,
     pub(super) keeps_last_tombstone: bool,
     pub(super) negative_starts: bool,
+    pub(super) negative_leases: bool,
     pub(super) counts_nested_puts: bool,
     /// Built with Go 1.19 or later.
     pub(super) stable_to_twelve: bool,
@@ -183,6 +184,7 @@ mod tests {
         range_stream: true,
         keeps_last_tombstone: true,
         negative_starts: true,
+        negative_leases: true,
         counts_nested_puts: true,
         stable_to_twelve: true,
     };
