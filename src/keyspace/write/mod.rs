@@ -18,6 +18,7 @@
 //! **Invariant:** a request whose waiter has given up before its batch was taken does not enter the log.
 
 mod batch;
+mod counts;
 mod flight;
 mod in_flight;
 mod proposer;
@@ -34,6 +35,7 @@ use quorate_core::api::reply::Reply;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub use self::counts::ProposalCounts;
 pub(crate) use self::in_flight::InFlight;
 pub(crate) use self::proposer::{Proposer, Stamp};
 pub(crate) use self::queue::Queue;
@@ -62,6 +64,7 @@ pub(crate) struct Writer {
     pub(crate) request_bytes_max: usize,
     pub(crate) request_timeout: Duration,
     pub(crate) election_timeout: Duration,
+    pub(crate) counts: ProposalCounts,
 }
 
 impl Writer {
@@ -87,11 +90,16 @@ impl Writer {
     async fn submit(&self, command: &Command, only_in: Option<Term>) -> Outcome {
         let began = Instant::now();
         let mut submitted = self.queue.submit(command, only_in)?;
-        match tokio::time::timeout(self.request_timeout, &mut submitted.told).await {
+        let _pending = self.counts.wait();
+        let outcome = match tokio::time::timeout(self.request_timeout, &mut submitted.told).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_dropped)) => Err(KeyspaceError::Stopped),
             Err(_elapsed) => Err(self.timed_out(began, &submitted)),
+        };
+        if let Err(KeyspaceError::Timeout(_) | KeyspaceError::DeadlineExceeded) = &outcome {
+            self.counts.fail();
         }
+        outcome
     }
 
     /// Which of etcd's texts an expired request gets (etcdserver/server.go, `parseProposeCtxErr`).
