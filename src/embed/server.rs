@@ -151,8 +151,9 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     };
     let host = Host::open(directory, keyspace, sizes, Arc::new(Syncs(journal.clone()))).await?;
     let (serving, served) = watch::channel(false);
-    let desk =
-        Desk::new(host.keyspace(), host.peers(), service_settings(&config), served, &journal);
+    let gauge = host.journal_gauge();
+    let settings = service_settings(&config);
+    let desk = Desk::new(host.keyspace(), host.peers(), settings, served, &journal, gauge);
     let addresses = bound.clients.iter().map(|(listener, _)| listener.to_string()).collect();
     let drain = Drain::default();
     let (now_ready, ready) = watch::channel(false);

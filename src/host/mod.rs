@@ -28,7 +28,8 @@ use crate::storage::StoreOptions;
 use crate::storage::device::FileDevice;
 use crate::storage::directory::{Directory, DirectoryError, create_private, open_directory};
 use crate::storage::journal::{
-    Journal, JournalError, JournalId, JournalObserver, JournalOptions, Runner, entry_bytes_max,
+    Journal, JournalError, JournalId, JournalObserver, JournalOptions, JournalUsage, Runner,
+    entry_bytes_max,
 };
 use crate::support::clock::SystemClock;
 use crate::support::spawn::Blocking;
@@ -78,7 +79,25 @@ pub struct DiskSizes {
     pub base_after_bytes: u64,
 }
 
+/// What a small disk is divided by for a segment, and for the journal's growth between two bases.
+const SHARES: u64 = 32;
+/// No segment is made smaller than this for a small disk's sake.
+const SEGMENT_LEAST: u64 = 8 << 20;
+/// No base is written more often than this for its sake.
+const BASE_AFTER_LEAST: u64 = 4 << 20;
+
 impl DiskSizes {
+    /// These, or smaller ones on a disk of few gigabytes: two segments wait prepared, and as many are kept free before
+    /// growth is refused. Requests of `request_bytes_max` still fit.
+    pub fn fit(self, disk_bytes: u64, request_bytes_max: usize) -> Self {
+        let share = disk_bytes / SHARES;
+        let least = SEGMENT_LEAST.max(5 * request_bytes_max as u64);
+        DiskSizes {
+            segment_bytes: self.segment_bytes.min(share.max(least)),
+            base_after_bytes: self.base_after_bytes.min(share.max(BASE_AFTER_LEAST)),
+        }
+    }
+
     /// The size that a new segment really gets.
     pub fn segment(self) -> u64 {
         self.segment_bytes.clamp(64 << 10, 1 << 40).next_multiple_of(4096)
@@ -92,6 +111,17 @@ impl DiskSizes {
 
 /// Beside the longest entry, a frame carries others that were read along with it, and their heads.
 const FRAME_SLACK: usize = 4 << 20;
+
+/// Reads what the journal has done; it keeps nothing open that matters.
+#[derive(Clone, Debug)]
+pub struct JournalGauge(Journal);
+
+impl JournalGauge {
+    /// How full the journal is and what it has done since it was opened.
+    pub fn usage(&self) -> JournalUsage {
+        self.0.usage()
+    }
+}
 
 /// One member's open keyspaces and what they share.
 pub struct Host {
@@ -159,6 +189,11 @@ impl Host {
     ) -> Result<Host, HostError> {
         let blocking = Arc::new(Blocking::bounded(BLOCKING_SLICES));
         let folder = directory.journal();
+        let sizes = match device(&folder)?.total_space() {
+            Ok(bytes) => sizes.fit(bytes, config.request_bytes_max),
+            // What cannot be asked is taken as large enough.
+            Err(_) => sizes,
+        };
         let expected = directory.identity().map(|identity| JournalId(identity.journal));
         let options = JournalOptions {
             segment_bytes: sizes.segment(),
@@ -210,6 +245,11 @@ impl Host {
         &self.keyspace
     }
 
+    /// The journal's figures, for metrics.
+    pub fn journal_gauge(&self) -> JournalGauge {
+        JournalGauge(self.journal.clone())
+    }
+
     /// Stops everything in order; what was acknowledged is on the disk.
     pub async fn shutdown(self) -> Result<(), HostError> {
         self.keyspace.shutdown().await;
@@ -224,5 +264,27 @@ impl Host {
         drop(self.keyspace);
         Blocking::bounded(1).run(move || journal.close()).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_disk_gets_small_segments_that_still_take_a_request() {
+        const ASKED: DiskSizes = DiskSizes { segment_bytes: 64 << 20, base_after_bytes: 64 << 20 };
+        for (disk, request, segment, base_after) in [
+            (1 << 40, 1536 << 10, 64 << 20, 64 << 20),
+            (1 << 30, 1536 << 10, 32 << 20, 32 << 20),
+            (100 << 20, 1536 << 10, 8 << 20, 4 << 20),
+            (100 << 20, 8 << 20, 40 << 20, 4 << 20),
+        ] {
+            let fitted = ASKED.fit(disk, request);
+            assert_eq!((fitted.segment_bytes, fitted.base_after_bytes), (segment, base_after));
+            assert!(fitted.entry_bytes_max() > request + (64 << 10));
+        }
+        let small = DiskSizes { segment_bytes: 1 << 20, base_after_bytes: 16 << 10 };
+        assert_eq!(small.fit(1 << 40, 200_000).segment_bytes, 1 << 20, "never larger");
     }
 }

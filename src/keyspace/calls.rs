@@ -97,7 +97,7 @@ impl Keyspace {
     ) -> Result<pb::LeaseGrantResponse, KeyspaceError> {
         self.check_quota(quota::cost(&Request::LeaseGrant(request))).await?;
         let draw = || self.0.random.lock().next_u64();
-        let grant = admit_grant(request, self.0.config.election_timeout, draw)?;
+        let grant = admit_grant(request, self.0.config.election_timeout, draw);
         match self.0.writer.write(Request::LeaseGrant(grant)).await? {
             Reply::LeaseGrant(response) => Ok(response),
             other => Err(unexpected(&other)),

@@ -330,9 +330,12 @@ async fn a_stream_of_chunks_adds_up_to_the_range() {
         assert_eq!(kvs, whole.kvs, "limit {limit}");
         assert_eq!(whole.more, more);
     }
-    let counted = pb::RangeRequest { count_only: true, ..all() };
-    let chunks: Vec<_> = member.range_stream(counted).await.unwrap().collect().await;
-    assert_eq!(chunks.len(), 1);
+    for one_message in
+        [pb::RangeRequest { count_only: true, ..all() }, pb::RangeRequest { limit: -1, ..all() }]
+    {
+        let chunks: Vec<_> = member.range_stream(one_message).await.unwrap().collect().await;
+        assert_eq!(chunks.len(), 1);
+    }
     member.stop().await;
 }
 
@@ -350,6 +353,15 @@ async fn requests_are_refused_as_etcd_does() {
         ..pb::TxnRequest::default()
     };
     assert_eq!(member.txn(many).await.unwrap_err(), refused(Refusal::TooManyOps));
+    let endless = pb::LeaseGrantRequest { id: 7, ttl: i64::MAX };
+    assert_eq!(member.lease_grant(endless).await.unwrap_err(), refused(Refusal::LeaseTtlTooLarge));
+    let no_space = pb::AlarmRequest {
+        action: pb::alarm_request::AlarmAction::Activate as i32,
+        member_id: 0,
+        alarm: pb::AlarmType::Nospace as i32,
+    };
+    member.alarm(no_space).await.unwrap();
+    assert_eq!(member.lease_grant(endless).await.unwrap_err(), refused(Refusal::NoSpace));
     assert_eq!(member.revision(), 1);
     member.stop().await;
 }

@@ -14,6 +14,7 @@
 //! **Invariant:** tonic and TLS are unknown on this floor; headers carry `revision`, the service adds the rest
 //! from [`Keyspace::header`].
 
+mod apply_figures;
 mod calls;
 pub mod config;
 mod error;
@@ -52,11 +53,12 @@ use self::watch::WatchHub;
 use self::write::Writer;
 use crate::consensus::Consensus;
 
+pub use apply_figures::ApplyFigures;
 pub use config::{AutoCompaction, InitialMember, KeyspaceConfig, Seams};
 pub use error::{KeyspaceError, TimeoutKind};
 pub use open::OpenError;
 pub use status::StatusFacts;
-pub use write::request_bytes_max;
+pub use write::{ProposalCounts, request_bytes_max};
 
 /// The answers of one `RangeStream`: `kvs` in every chunk, header, `more` and `count` in the last alone.
 pub type RangeChunks =
@@ -75,6 +77,7 @@ struct Inner {
     hub: WatchHub,
     lessor: Lessor,
     sweeper: Arc<Sweeper>,
+    apply_figures: Arc<ApplyFigures>,
     /// For lease ids that the client leaves to the server.
     random: Mutex<StdRng>,
     /// Why the keyspace works no more, once it does not.

@@ -3,8 +3,11 @@
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 
+use super::apply_figures::ApplyFigures;
+use super::write::ProposalCounts;
 use super::{Keyspace, KeyspaceConfig, members};
 use crate::consensus::{LeaderView, Members, RaftFacts};
+use crate::storage::StoreFigures;
 
 /// What Maintenance.Status, health and metrics tell of this member.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,14 +88,29 @@ impl Keyspace {
         &self.0.config
     }
 
-    /// Keys in the index, those included that compaction has not dropped yet.
+    /// Keys that are there now.
     pub fn key_count(&self) -> usize {
-        self.0.state.machine.read().key_count()
+        self.0.state.machine.read().live_key_count()
     }
 
     /// Facts about leases, for metrics.
     pub fn lease_counters(&self) -> std::sync::Arc<super::lease::LeaseCounters> {
         self.0.lessor.counters()
+    }
+
+    /// What the store has moved and what it takes, for metrics. Looks at the state store's folder.
+    pub fn store_figures(&self) -> StoreFigures {
+        self.0.state.store.figures()
+    }
+
+    /// Requests on their way into the log, and those that failed on it, for metrics.
+    pub fn proposal_counts(&self) -> &ProposalCounts {
+        &self.0.writer.counts
+    }
+
+    /// How long entries take to apply, for metrics.
+    pub fn apply_figures(&self) -> &ApplyFigures {
+        &self.0.apply_figures
     }
 
     /// The alarms that stand, as applied here.

@@ -51,14 +51,16 @@ fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-/// An alarm as Go prints the message, fields at their default left out.
+/// An alarm as Go prints the message: fields at their default left out, an unknown type as its number.
 fn prototext(alarm: &pb::AlarmMember) -> String {
     let mut fields = Vec::new();
     if alarm.member_id != 0 {
         fields.push(format!("memberID:{}", alarm.member_id));
     }
     if alarm.alarm != 0 {
-        fields.push(format!("alarm:{}", alarm.alarm().as_str_name()));
+        let kind = pb::AlarmType::try_from(alarm.alarm);
+        let name = kind.map_or_else(|_| alarm.alarm.to_string(), |kind| kind.as_str_name().into());
+        fields.push(format!("alarm:{name}"));
     }
     fields.join(" ")
 }
@@ -139,6 +141,12 @@ impl maintenance_server::Maintenance for Maintenance {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_alarm_of_an_unknown_type_is_told_by_its_number() {
+        let alarm = pb::AlarmMember { member_id: 7, alarm: 5 };
+        assert_eq!(prototext(&alarm), "memberID:7 alarm:5");
+    }
 
     #[test]
     fn status_names_what_is_wrong() {

@@ -43,6 +43,7 @@ use self::member::Member;
 pub use self::metrics::JournalFigures;
 use self::metrics::ServerMetrics;
 use self::watch::WatchService;
+use crate::host::JournalGauge;
 use crate::host::peers::Peers;
 use crate::keyspace::Keyspace;
 
@@ -81,9 +82,11 @@ impl Desk {
         settings: ServiceSettings,
         serving: signal::Receiver<bool>,
         journal: &JournalFigures,
+        usage: JournalGauge,
     ) -> Desk {
         let id = keyspace.config().member_id;
-        let metrics = Arc::new(ServerMetrics::new(id, &settings.gates, journal));
+        let metrics = ServerMetrics::new(id, &settings.gates, journal);
+        let metrics = Arc::new(metrics.with_storage(keyspace, usage));
         let counts = Arc::new(GrpcCounts::new(metrics.registry(), settings.extensive_metrics));
         let member = Arc::new(Member::new(keyspace.clone(), Arc::clone(&metrics)));
         let timeout = settings.election_timeout;

@@ -108,6 +108,15 @@ pub(crate) fn message_too_large(bytes: usize, limit: usize) -> Status {
     Status::resource_exhausted(text)
 }
 
+/// The transport's refusal of bytes that are no message, in the words of grpc-go and protobuf-go; `told` is tonic's,
+/// which names the field.
+pub(crate) fn unreadable(told: &Status) -> Option<Status> {
+    let tonics = told.code() == Code::Internal
+        && told.message().starts_with("failed to decode Protobuf message");
+    let text = "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
+    tonics.then(|| Status::internal(text))
+}
+
 #[cfg(test)]
 #[path = "status_test.rs"]
 mod tests;

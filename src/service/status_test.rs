@@ -75,3 +75,19 @@ fn the_transports_own_refusals_have_grpc_gos_words() {
     assert_eq!(no_leader().code(), Code::Unavailable);
     assert_eq!(invalid_client_version().message(), "etcdserver: invalid client api version");
 }
+
+#[test]
+fn bytes_that_are_no_message_are_refused_in_grpc_gos_words() {
+    let error = <quorate_core::api::pb::etcdserverpb::RangeRequest as prost::Message>::decode(
+        b"\x0a\x05a".as_slice(),
+    )
+    .unwrap_err();
+    let refused = unreadable(&Status::internal(error.to_string())).unwrap();
+    assert_eq!(refused.code(), Code::Internal);
+    assert_eq!(
+        refused.message(),
+        "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data"
+    );
+    assert!(unreadable(&Status::internal("something else")).is_none());
+    assert!(unreadable(&Status::unknown(error.to_string())).is_none());
+}

@@ -5,8 +5,8 @@
 use super::answer::Answer;
 use super::call::Call;
 use super::generate::Dialect;
-use crate::pb::etcdserverpb::RangeResponse;
-use crate::pb::mvccpb::KeyValue;
+use crate::pb::etcdserverpb::request_op::Request;
+use crate::pb::etcdserverpb::{RangeRequest, RangeResponse, TxnRequest};
 
 /// Which etcd answers beside us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,75 +31,178 @@ impl Release {
 
     pub(super) fn dialect(self) -> Dialect {
         Dialect {
-            unknown_sorts: !self.before(3, 6, 0),
+            unknown_enums: !self.before(3, 6, 0),
             range_stream: !self.before(3, 7, 0),
-            hash_after_compaction: !self.before(3, 5, 16),
-            manual_progress: !self.before(3, 5, 8),
+            keeps_last_tombstone: !self.before(3, 5, 16),
             negative_starts: !self.before(3, 6, 6),
+            negative_leases: !self.before(3, 5, 3),
+            counts_nested_puts: !self.before(3, 7, 1),
+            stable_to_twelve: !self.before(3, 6, 0),
         }
+    }
+
+    /// Whether a progress request is answered for watchers that have not caught up, or have nothing to watch yet.
+    pub(super) fn tells_progress_always(self) -> bool {
+        self.before(3, 5, 8)
+    }
+
+    /// Whether watchers whose start revision lies ahead are told nothing until then.
+    pub(super) fn keeps_future_watchers_silent(self) -> bool {
+        !self.before(3, 6, 2)
+    }
+
+    /// The flag that sets how often watchers are told of progress.
+    pub(super) fn progress_flag(self) -> &'static str {
+        if self.before(3, 6, 0) {
+            "--experimental-watch-progress-notify-interval"
+        } else {
+            "--watch-progress-notify-interval"
+        }
+    }
+
+    /// Whether its HTTP answers are ours too: they name the release.
+    pub(super) fn speaks_our_http(self) -> bool {
+        !self.before(3, 7, 0)
+    }
+
+    /// What Status tells as the version of the storage; nothing before 3.6.
+    pub(super) fn storage_version(self) -> Option<String> {
+        (!self.before(3, 6, 0)).then(|| format!("{}.{}.0", self.major, self.minor))
+    }
+
+    /// Whether two alarms at once are both obeyed.
+    pub(super) fn obeys_two_alarms(self) -> bool {
+        !self.before(3, 6, 0)
+    }
+
+    /// The answer as a client of this release reads it: fields that came later are dropped, and so is the version
+    /// unless it is the one we report.
+    pub(super) fn read(self, mut answer: Answer) -> Answer {
+        match &mut answer {
+            Answer::Status(status) => {
+                if self.before(3, 7, 1) {
+                    status.version.clear();
+                    status.storage_version.clear();
+                }
+                if self.before(3, 6, 0) {
+                    status.db_size_quota = 0;
+                    status.downgrade_info = None;
+                }
+            }
+            Answer::HashKv(hash) if self.before(3, 6, 0) => hash.hash_revision = 0,
+            Answer::Several(answers) => {
+                for answer in answers {
+                    *answer = self.read(std::mem::replace(answer, Answer::Done));
+                }
+            }
+            _ => {}
+        }
+        answer
+    }
+
+    /// How this release is asked for a stream of `request`: in key order, which it keeps; before there were streams, as
+    /// a range.
+    pub(super) fn streamed(self, request: RangeRequest) -> (RangeRequest, bool) {
+        let untold_order = request.sort_order == 0 && (1..=4).contains(&request.sort_target);
+        let sort_target = if untold_order { 0 } else { request.sort_target };
+        (RangeRequest { sort_target, ..request }, !self.before(3, 7, 0))
     }
 }
 
-/// One difference, by name.
+/// One difference, by name, with the change in etcd that explains it.
+#[derive(Debug)]
 pub(super) struct Allowed {
     pub(super) name: &'static str,
-    pub(super) explained_by: &'static str,
-    applies: fn(Release, &Call, &Answer, &Answer) -> bool,
+    /// What differs, and what the test does about it.
+    pub(super) how: &'static str,
+    /// Numbers of etcd's pull requests, with the release they came in.
+    pub(super) change: &'static str,
+    applies: Applies,
 }
+
+/// What becomes of the calls.
+#[derive(Debug)]
+enum Applies {
+    /// They are made, and answers may differ so.
+    Answers(fn(Release, &Call, &Answer, &Answer) -> bool),
+    /// They are made in another way, or an answer may be missing; counted where that happens.
+    Elsewhere,
+    /// The script leaves them out, see [`Dialect`].
+    NotAsked,
+}
+
+pub(super) const STREAM: &str = "RangeStream";
+pub(super) const PROGRESS: &str = "progress";
 
 pub(super) const ALLOWED: [Allowed; 8] = [
     Allowed {
-        name: "status fields",
-        explained_by: "3.6 added storageVersion, dbSizeQuota and downgradeInfo; the version is the release's own",
-        applies: status_fields,
+        name: STREAM,
+        how: "by a sort target without an order: etcd is asked without the target; before 3.7: for a range",
+        change: "etcd#21631 (3.7.0) brought it: each chunk is sorted, and the next begins after its last key",
+        applies: Applies::Answers(stream),
     },
     Allowed {
-        name: "which refusal of a txn with two faults",
-        explained_by: "3.7 checks the revisions of a write txn's ranges with its other checks (#18667)",
-        applies: which_refusal,
+        name: "etcd panics",
+        how: "never asked: a txn that deletes up to `\\0` and puts with ignore_value or ignore_lease; before 3.6: unknown sort enums and alarms",
+        change: "etcd#14149 kept the panic for txns that write; etcd#13555 refuses the sorts, etcd#13878 takes the alarms (3.6.0)",
+        applies: Applies::NotAsked,
     },
     Allowed {
-        name: "keys-only ranges tell no lease",
-        explained_by: "3.7 serves keys_only from the index, which knows no leases",
-        applies: keys_only_lease,
+        name: "which refusal",
+        how: "before 3.7: of a txn with two faults",
+        change: "etcd#21432 (3.7.0) checks the revisions of a txn's ranges with its other checks",
+        applies: Applies::Answers(which_refusal),
     },
     Allowed {
-        name: "order of ties",
-        explained_by: "Go 1.19 replaced the sort that reorders ties of short lists (3.5.1 was built with 1.16)",
-        applies: order_of_ties,
+        name: "keys only",
+        how: "before 3.7: such ranges tell leases",
+        change: "etcd#21791 (3.7.0) serves them from the index, which knows no leases",
+        applies: Applies::Answers(keys_only_lease),
     },
     Allowed {
-        name: "unknown sort enums (not asked)",
-        explained_by: "3.6 refuses them; 3.5.1 takes any order and ends in a panic on a target (#13554)",
-        applies: not_asked,
+        name: "no space",
+        how: "before 3.5.7: a txn that costs nothing is refused over the quota; before 3.6 not asked: NOSPACE raised under CORRUPT; before 3.7.1 not asked under an alarm: nested txns",
+        change: "etcd#14884 (3.5.7) lets it pass; etcd#13878 (3.6.0): the later alarm no longer hides the other; etcd#22139 (3.7.1) counts nested puts",
+        applies: Applies::Answers(free_txn),
     },
     Allowed {
-        name: "watch edges: start below zero or at the compaction, id -1, progress on request (not asked)",
-        explained_by: "3.6.6 refuses a negative start at once; 3.5.16 keeps tombstones there (#19179); 3.5.8 tells no progress to watchers behind (#15220)",
-        applies: not_asked,
+        name: PROGRESS,
+        how: "before 3.5.8: told of watchers that have not caught up; before 3.6.2: not asked of watchers of the future",
+        change: "etcd#15695 (3.5.8) synchronised it with the stream; etcd#20286 (3.6.2)",
+        applies: Applies::Elsewhere,
     },
     Allowed {
-        name: "RangeStream with a sort target but no order; before 3.7 all of it (not asked)",
-        explained_by: "new in 3.7, which sorts each chunk by the target and goes on after its last key: it skips and miscounts",
-        applies: not_asked,
+        name: "last tombstone",
+        how: "before 3.5.16 not asked: HashKV after a compaction, watches from one",
+        change: "etcd#18474 (3.5.16) keeps a tombstone at the compacted revision",
+        applies: Applies::NotAsked,
     },
     Allowed {
-        name: "HashKV: its hash_revision; all of it after a compaction (not asked)",
-        explained_by: "3.6 added the field; 3.5.16 keeps tombstones at the compacted revision (#19179)",
-        applies: hash_revision,
+        name: "negative numbers",
+        how: "before 3.6.6 not asked: watches from below revision 0, the watcher id -1; before 3.5.3: negative lease ids",
+        change: "etcd#20707 (3.6.6) refuses the start; etcd#14296 (3.5.5), etcd#13676 (3.5.3) no longer lose the ids",
+        applies: Applies::NotAsked,
     },
 ];
 
-fn status_fields(release: Release, _: &Call, ours: &Answer, theirs: &Answer) -> bool {
-    let (Answer::Status(ours), Answer::Status(theirs)) = (ours, theirs) else {
-        return false;
-    };
-    let mut ours = ours.clone();
-    ours.version.clone_from(&theirs.version);
-    ours.storage_version.clone_from(&theirs.storage_version);
-    ours.db_size_quota = theirs.db_size_quota;
-    ours.downgrade_info.clone_from(&theirs.downgrade_info);
-    release.before(3, 6, 0) && ours == *theirs
+fn stream(release: Release, _: &Call, ours: &Answer, theirs: &Answer) -> bool {
+    release.before(3, 7, 0) && ours.clone().into_range() == theirs.clone().into_range()
+}
+
+fn free_txn(release: Release, call: &Call, ours: &Answer, theirs: &Answer) -> bool {
+    let no_space =
+        matches!(theirs, Answer::Refused { text, .. } if text.ends_with("space exceeded"));
+    release.before(3, 5, 7)
+        && no_space
+        && matches!((call, ours), (Call::Txn(txn), Answer::Txn(_)) if !puts(txn))
+}
+
+fn puts(txn: &TxnRequest) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match &op.request {
+        Some(Request::RequestPut(_)) => true,
+        Some(Request::RequestTxn(txn)) => puts(txn),
+        Some(Request::RequestRange(_) | Request::RequestDeleteRange(_)) | None => false,
+    })
 }
 
 fn which_refusal(release: Release, call: &Call, ours: &Answer, theirs: &Answer) -> bool {
@@ -107,26 +210,10 @@ fn which_refusal(release: Release, call: &Call, ours: &Answer, theirs: &Answer) 
     release.before(3, 7, 0) && matches!(call, Call::Txn(_)) && refused(ours) && refused(theirs)
 }
 
-fn hash_revision(release: Release, _: &Call, ours: &Answer, theirs: &Answer) -> bool {
-    let (Answer::HashKv(ours), Answer::HashKv(theirs)) = (ours, theirs) else {
-        return false;
-    };
-    let mut ours = *ours;
-    ours.hash_revision = theirs.hash_revision;
-    release.before(3, 6, 0) && ours == *theirs
-}
-
-/// The script leaves these calls out, see [`Dialect`].
-fn not_asked(_: Release, _: &Call, _: &Answer, _: &Answer) -> bool {
-    false
-}
-
 fn keys_only_lease(release: Release, _: &Call, ours: &Answer, theirs: &Answer) -> bool {
     release.before(3, 7, 0)
-        && (ours.clone().reshaped(forget_keys_only_leases)
+        && ours.clone().reshaped(forget_keys_only_leases)
             == theirs.clone().reshaped(forget_keys_only_leases)
-            || ours.clone().reshaped(forget_leases_and_order)
-                == theirs.clone().reshaped(forget_leases_and_order))
 }
 
 fn forget_keys_only_leases(range: &mut RangeResponse) {
@@ -137,48 +224,6 @@ fn forget_keys_only_leases(range: &mut RangeResponse) {
     }
 }
 
-fn forget_leases_and_order(range: &mut RangeResponse) {
-    forget_keys_only_leases(range);
-    in_key_order(range);
-}
-
-fn order_of_ties(release: Release, call: &Call, ours: &Answer, theirs: &Answer) -> bool {
-    let sorted = match call {
-        Call::Range(request) => request.sort_target != 0,
-        Call::Txn(_) => true,
-        _ => false,
-    };
-    release.before(3, 6, 0)
-        && sorted
-        && (ours.clone().reshaped(in_key_order) == theirs.clone().reshaped(in_key_order)
-            || same_sort_keys(call, ours, theirs))
-}
-
-/// A limit may cut a tie, and then the keys differ: what they were sorted by does not.
-fn same_sort_keys(call: &Call, ours: &Answer, theirs: &Answer) -> bool {
-    let (Call::Range(request), Answer::Range(ours), Answer::Range(theirs)) = (call, ours, theirs)
-    else {
-        return false;
-    };
-    let sorted_by = |range: &RangeResponse| -> Vec<(i64, Vec<u8>)> {
-        let by = |kv: &KeyValue| match request.sort_target {
-            1 => (kv.version, Vec::new()),
-            2 => (kv.create_revision, Vec::new()),
-            3 => (kv.mod_revision, Vec::new()),
-            _ => (0, kv.value.to_vec()),
-        };
-        range.kvs.iter().map(by).collect()
-    };
-    ours.header == theirs.header
-        && ours.count == theirs.count
-        && ours.more == theirs.more
-        && sorted_by(ours) == sorted_by(theirs)
-}
-
-fn in_key_order(range: &mut RangeResponse) {
-    range.kvs.sort_by(|a, b| a.key.cmp(&b.key));
-}
-
 /// The row that explains why `ours` differs from `theirs`, if one does.
 pub(super) fn explain(
     release: Release,
@@ -186,5 +231,28 @@ pub(super) fn explain(
     ours: &Answer,
     theirs: &Answer,
 ) -> Option<&'static Allowed> {
-    ALLOWED.iter().find(|row| (row.applies)(release, call, ours, theirs))
+    ALLOWED.iter().find(|row| match row.applies {
+        Applies::Answers(applies) => applies(release, call, ours, theirs),
+        Applies::Elsewhere | Applies::NotAsked => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_names_changes_of_etcd() {
+        for row in &ALLOWED {
+            assert!(row.change.contains("etcd#"), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_release_reads_from_what_etcd_prints() {
+        let release = Release::parse("etcd Version: 3.5.1\nGit SHA: e8732fb5f\n").unwrap();
+        assert_eq!(release, Release { major: 3, minor: 5, patch: 1 });
+        assert!(!release.dialect().range_stream && release.tells_progress_always());
+        assert!(Release::parse("quorate 0.1").is_none());
+    }
 }

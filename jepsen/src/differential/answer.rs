@@ -1,16 +1,18 @@
 //! What a server answered, made comparable: identities, terms and sizes masked, everything else as it came.
 
+use std::time::Duration;
+
 use tonic::Status;
 
 use crate::pb::etcdserverpb::response_op::Response;
 use crate::pb::etcdserverpb::{
-    CompactionResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse,
+    AlarmResponse, CompactionResponse, DeleteRangeResponse, HashKvResponse, LeaseGrantResponse,
     LeaseKeepAliveResponse, LeaseLeasesResponse, LeaseRevokeResponse, LeaseTimeToLiveResponse,
     MemberListResponse, PutResponse, RangeResponse, RangeStreamResponse, ResponseHeader,
     StatusResponse, TxnResponse,
 };
 
-/// Seconds by which two servers' clocks may have counted a lease differently.
+/// Seconds by which two servers may have counted a lease differently that were asked the same without delay.
 const TTL_SLACK: i64 = 2;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +31,7 @@ pub(super) enum Answer {
     HashKv(HashKvResponse),
     MemberList(MemberListResponse),
     Status(Box<StatusResponse>),
+    Alarm(AlarmResponse),
     /// Several calls as one step.
     Several(Vec<Answer>),
     Refused {
@@ -47,6 +50,31 @@ impl From<Status> for Answer {
 }
 
 impl Answer {
+    /// What kind of answer it is.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Range(_) => "Range",
+            Self::RangeStream(_) => "RangeStream",
+            Self::Put(_) => "Put",
+            Self::DeleteRange(_) => "DeleteRange",
+            Self::Txn(_) => "Txn",
+            Self::Compact(_) => "Compact",
+            Self::Grant(_) => "Grant",
+            Self::Revoke(_) => "Revoke",
+            Self::KeepAlive(_) => "KeepAlive",
+            Self::TimeToLive(_) => "TimeToLive",
+            Self::Leases(_) => "Leases",
+            Self::HashKv(_) => "HashKv",
+            Self::MemberList(_) => "MemberList",
+            Self::Status(_) => "Status",
+            Self::Alarm(_) => "Alarm",
+            Self::Several(_) => "Several",
+            Self::Refused { .. } => "Refused",
+            Self::Silent(_) => "Silent",
+            Self::Done => "Done",
+        }
+    }
+
     /// The store's revision as told by the answer's header.
     pub(super) fn revision(&self) -> Option<i64> {
         let header = match self {
@@ -65,6 +93,7 @@ impl Answer {
             Self::Leases(r) => r.header,
             Self::HashKv(r) => r.header,
             Self::Status(r) => r.header,
+            Self::Alarm(r) => r.header,
             Self::Several(answers) => {
                 return answers.iter().filter_map(Self::revision).max();
             }
@@ -97,6 +126,7 @@ impl Answer {
             Self::HashKv(r) => mask(&mut r.header),
             Self::MemberList(r) => mask_members(r),
             Self::Status(r) => mask_status(r),
+            Self::Alarm(r) => mask_alarms(r),
             Self::Several(answers) => {
                 for answer in answers {
                     *answer = std::mem::replace(answer, Self::Done).masked();
@@ -105,6 +135,72 @@ impl Answer {
             Self::Refused { .. } | Self::Silent(_) | Self::Done => {}
         }
         self
+    }
+
+    /// Leases by id: etcd lists them by when they end, and after a start many end together.
+    pub(super) fn with_leases_sorted(mut self) -> Self {
+        match &mut self {
+            Self::Leases(response) => response.leases.sort_by_key(|lease| lease.id),
+            Self::Several(answers) => {
+                for answer in answers {
+                    *answer = std::mem::replace(answer, Self::Done).with_leases_sorted();
+                }
+            }
+            _ => {}
+        }
+        self
+    }
+
+    /// The same, whatever revision its headers tell.
+    pub(super) fn without_revision(mut self) -> Self {
+        let header = match &mut self {
+            Self::Range(r) => &mut r.header,
+            Self::Put(r) => &mut r.header,
+            Self::DeleteRange(r) => &mut r.header,
+            Self::Txn(r) => {
+                forget_revisions(r);
+                &mut r.header
+            }
+            Self::Compact(r) => &mut r.header,
+            Self::Grant(r) => &mut r.header,
+            Self::Revoke(r) => &mut r.header,
+            Self::KeepAlive(r) => &mut r.header,
+            Self::TimeToLive(r) => &mut r.header,
+            Self::Leases(r) => &mut r.header,
+            Self::Status(r) => &mut r.header,
+            Self::Alarm(r) => &mut r.header,
+            Self::RangeStream(_)
+            | Self::HashKv(_)
+            | Self::MemberList(_)
+            | Self::Several(_)
+            | Self::Refused { .. }
+            | Self::Silent(_)
+            | Self::Done => return self,
+        };
+        if let Some(header) = header {
+            header.revision = header.revision.signum();
+        }
+        self
+    }
+
+    /// A stream's messages put together, also those among several answers.
+    pub(super) fn into_range(self) -> Self {
+        match self {
+            Self::RangeStream(messages) => {
+                let mut whole = RangeResponse::default();
+                for range in messages.into_iter().filter_map(|m| m.range_response) {
+                    whole.kvs.extend(range.kvs);
+                    whole.header = whole.header.or(range.header);
+                    whole.more |= range.more;
+                    whole.count += range.count;
+                }
+                Self::Range(whole)
+            }
+            Self::Several(answers) => {
+                Self::Several(answers.into_iter().map(Self::into_range).collect())
+            }
+            other => other,
+        }
     }
 
     /// Every range in the answer, those of a txn too, as `reshape` leaves it.
@@ -120,26 +216,37 @@ impl Answer {
         }
         match &mut self {
             Self::Range(range) => reshape(range),
+            Self::RangeStream(messages) => {
+                messages.iter_mut().filter_map(|m| m.range_response.as_mut()).for_each(reshape);
+            }
             Self::Txn(txn) => inside(txn, reshape),
+            Self::Several(answers) => {
+                for answer in answers {
+                    *answer = std::mem::replace(answer, Self::Done).reshaped(reshape);
+                }
+            }
             _ => {}
         }
         self
     }
 
-    /// Equal in every field; the seconds left of a lease may differ by [`TTL_SLACK`].
-    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+    /// Equal in every field; the seconds left of a lease may differ by a little and by how long one server was `behind`.
+    pub(super) fn agrees_with(&self, other: &Self, behind: Duration) -> bool {
         match (self, other) {
             (Self::Silent(_), _) | (_, Self::Silent(_)) => false,
             (Self::TimeToLive(ours), Self::TimeToLive(theirs)) => {
                 let mut theirs = theirs.clone();
                 let both_live = ours.ttl >= 0 && theirs.ttl >= 0;
-                if both_live && (ours.ttl - theirs.ttl).abs() <= TTL_SLACK {
+                let slack = TTL_SLACK + behind.as_secs_f64().ceil() as i64;
+                if both_live && (ours.ttl - theirs.ttl).abs() <= slack {
                     theirs.ttl = ours.ttl;
                 }
                 *ours == theirs
             }
             (Self::Several(ours), Self::Several(theirs)) => {
-                ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| a.agrees_with(b))
+                let pairs = ours.iter().zip(theirs);
+                ours.len() == theirs.len()
+                    && pairs.into_iter().all(|(a, b)| a.agrees_with(b, behind))
             }
             (ours, theirs) => ours == theirs,
         }
@@ -155,6 +262,24 @@ pub(super) fn mask(header: &mut Option<ResponseHeader>) {
     }
 }
 
+fn forget_revisions(txn: &mut TxnResponse) {
+    for op in &mut txn.responses {
+        let header = match &mut op.response {
+            Some(Response::ResponseRange(r)) => &mut r.header,
+            Some(Response::ResponsePut(r)) => &mut r.header,
+            Some(Response::ResponseDeleteRange(r)) => &mut r.header,
+            Some(Response::ResponseTxn(r)) => {
+                forget_revisions(r);
+                &mut r.header
+            }
+            None => continue,
+        };
+        if let Some(header) = header {
+            header.revision = header.revision.signum();
+        }
+    }
+}
+
 fn mask_txn(txn: &mut TxnResponse) {
     mask(&mut txn.header);
     for op in &mut txn.responses {
@@ -166,6 +291,18 @@ fn mask_txn(txn: &mut TxnResponse) {
             None => {}
         }
     }
+}
+
+/// The member's own id becomes 1; etcd lists alarms in the order of a Go map.
+fn mask_alarms(response: &mut AlarmResponse) {
+    let own = response.header.map_or(0, |h| h.member_id);
+    mask(&mut response.header);
+    for alarm in &mut response.alarms {
+        if alarm.member_id == own {
+            alarm.member_id = 1;
+        }
+    }
+    response.alarms.sort_by_key(|alarm| (alarm.alarm, alarm.member_id));
 }
 
 fn mask_members(list: &mut MemberListResponse) {
@@ -187,6 +324,11 @@ fn mask_status(status: &mut StatusResponse) {
     let own = status.header.map_or(0, |h| h.member_id);
     mask(&mut status.header);
     status.leader = u64::from(status.leader == own);
+    // Go's prototext puts one space or two between fields, by the build; before 3.7 one at the end.
+    for error in &mut status.errors {
+        *error = error.replace(&own.to_string(), "OWN").replace("  ", " ").trim_end().to_owned();
+    }
+    status.errors.sort();
     status.db_size = i64::from(status.db_size > 0);
     status.db_size_in_use = i64::from(status.db_size_in_use > 0);
     status.raft_term = u64::from(status.raft_term > 0);

@@ -1,17 +1,22 @@
 //! The calls of a run, as data: pure functions of the seed, so that any part of a run can be replayed alone.
 //!
-//! Revisions are written relative to the revision the oracle is at when the call is made: a run with calls left out
-//! (shrinking) still asks sensible questions. [`relative`] encodes "current + n" in the `i64` fields of the protocol's own
-//! messages, far from any real revision; [`Call::at`] puts the real numbers in.
+//! Revisions are written relative to the revision the oracle is at when the call is made, or to its last compaction: a
+//! run with calls left out (shrinking) still asks sensible questions. [`relative`] and [`since_compaction`] encode "that
+//! plus n" in the `i64` fields of the protocol's own messages, far from any real revision; [`Call::at`] puts the real
+//! numbers in.
 
 use crate::pb::etcdserverpb::compare::TargetUnion;
 use crate::pb::etcdserverpb::request_op::Request;
 use crate::pb::etcdserverpb::{
-    CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseTimeToLiveRequest, PutRequest,
-    RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
+    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseGrantRequest, LeaseTimeToLiveRequest,
+    PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
 };
 
+/// Stands for the id of whichever member is asked.
+pub(super) const OWN_MEMBER: u64 = u64::MAX - 1;
+
 const RELATIVE_ZERO: i64 = 1 << 40;
+const COMPACTION_ZERO: i64 = 1 << 41;
 const RELATIVE_REACH: i64 = 1 << 20;
 
 /// "The current revision plus `offset`", to be resolved by [`Call::at`].
@@ -19,11 +24,69 @@ pub(super) fn relative(offset: i64) -> i64 {
     RELATIVE_ZERO + offset
 }
 
-fn resolve(revision: &mut i64, current: i64) {
-    let offset = *revision - RELATIVE_ZERO;
-    if offset.abs() < RELATIVE_REACH {
-        *revision = current + offset;
+/// "The revision of the last compaction plus `offset`", to be resolved by [`Call::at`].
+pub(super) fn since_compaction(offset: i64) -> i64 {
+    COMPACTION_ZERO + offset
+}
+
+/// Where the oracle is when a call is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) current: i64,
+    /// 0 before the first compaction.
+    pub(super) compacted: i64,
+}
+
+impl Place {
+    fn resolve(self, revision: &mut i64) {
+        for (zero, base) in [(RELATIVE_ZERO, self.current), (COMPACTION_ZERO, self.compacted)] {
+            let offset = revision.saturating_sub(zero);
+            if offset.saturating_abs() < RELATIVE_REACH {
+                *revision = base + offset;
+                return;
+            }
+        }
     }
+
+    fn resolve_range(self, request: &mut RangeRequest) {
+        for revision in [
+            &mut request.revision,
+            &mut request.min_mod_revision,
+            &mut request.max_mod_revision,
+            &mut request.min_create_revision,
+            &mut request.max_create_revision,
+        ] {
+            self.resolve(revision);
+        }
+    }
+
+    fn resolve_txn(self, request: &mut TxnRequest) {
+        for compare in &mut request.compare {
+            match &mut compare.target_union {
+                Some(
+                    TargetUnion::CreateRevision(revision) | TargetUnion::ModRevision(revision),
+                ) => self.resolve(revision),
+                Some(TargetUnion::Version(_) | TargetUnion::Value(_) | TargetUnion::Lease(_))
+                | None => {}
+            }
+        }
+        for RequestOp { request } in request.success.iter_mut().chain(&mut request.failure) {
+            match request {
+                Some(Request::RequestRange(range)) => self.resolve_range(range),
+                Some(Request::RequestTxn(txn)) => self.resolve_txn(txn),
+                Some(Request::RequestPut(_) | Request::RequestDeleteRange(_)) | None => {}
+            }
+        }
+    }
+}
+
+/// Many keys at once: written, read back, read as a stream, deleted; compacted away by whoever plays it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Burst {
+    pub(super) write: TxnRequest,
+    pub(super) range: RangeRequest,
+    pub(super) stream: RangeRequest,
+    pub(super) delete: DeleteRangeRequest,
 }
 
 /// One step of the script, sent to both servers.
@@ -47,9 +110,15 @@ pub(super) enum Call {
     HashKv(i64),
     MemberList(bool),
     Status,
+    Alarm(AlarmRequest),
+    Burst(Box<Burst>),
+    /// SIGTERM, and another start on the same data; then everything is read.
+    Restart,
     WatchCreate(usize, WatchCreateRequest),
     WatchCancel(usize, i64),
     WatchProgress(usize),
+    /// A request that asks for nothing.
+    WatchNothing(usize),
     /// Drops the stream with all its watchers and opens another.
     WatchReopen(usize),
     /// Waits until every watcher has heard everything, and compares.
@@ -72,15 +141,15 @@ impl Call {
     }
 
     /// The call with real revisions in it.
-    pub(super) fn at(mut self, current: i64) -> Self {
+    pub(super) fn at(mut self, place: Place) -> Self {
         match &mut self {
-            Self::Range(request) | Self::RangeStream(request) => range_at(request, current),
-            Self::Txn(request) => txn_at(request, current),
-            Self::Compact(request) => resolve(&mut request.revision, current),
-            Self::HashKv(revision) => resolve(revision, current),
+            Self::Range(request) | Self::RangeStream(request) => place.resolve_range(request),
+            Self::Txn(request) => place.resolve_txn(request),
+            Self::Compact(request) => place.resolve(&mut request.revision),
+            Self::HashKv(revision) => place.resolve(revision),
             Self::WatchCreate(_, request) => {
                 let negative_on_purpose = request.start_revision < 0;
-                resolve(&mut request.start_revision, current);
+                place.resolve(&mut request.start_revision);
                 if !negative_on_purpose {
                     request.start_revision = request.start_revision.max(0);
                 }
@@ -96,8 +165,12 @@ impl Call {
             | Self::Leases
             | Self::MemberList(_)
             | Self::Status
+            | Self::Alarm(_)
+            | Self::Burst(_)
+            | Self::Restart
             | Self::WatchCancel(..)
             | Self::WatchProgress(_)
+            | Self::WatchNothing(_)
             | Self::WatchReopen(_)
             | Self::WatchSettle => {}
         }
@@ -105,33 +178,21 @@ impl Call {
     }
 }
 
-fn range_at(request: &mut RangeRequest, current: i64) {
-    for revision in [
-        &mut request.revision,
-        &mut request.min_mod_revision,
-        &mut request.max_mod_revision,
-        &mut request.min_create_revision,
-        &mut request.max_create_revision,
-    ] {
-        resolve(revision, current);
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn txn_at(request: &mut TxnRequest, current: i64) {
-    for compare in &mut request.compare {
-        match &mut compare.target_union {
-            Some(TargetUnion::CreateRevision(revision) | TargetUnion::ModRevision(revision)) => {
-                resolve(revision, current)
-            }
-            Some(TargetUnion::Version(_) | TargetUnion::Value(_) | TargetUnion::Lease(_))
-            | None => {}
-        }
-    }
-    for RequestOp { request } in request.success.iter_mut().chain(&mut request.failure) {
-        match request {
-            Some(Request::RequestRange(range)) => range_at(range, current),
-            Some(Request::RequestTxn(txn)) => txn_at(txn, current),
-            Some(Request::RequestPut(_) | Request::RequestDeleteRange(_)) | None => {}
+    #[test]
+    fn relative_revisions_become_real_and_others_stay() {
+        let place = Place { current: 50, compacted: 20 };
+        let at = |revision| match Call::HashKv(revision).at(place) {
+            Call::HashKv(revision) => revision,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(at(relative(-3)), 47);
+        assert_eq!(at(since_compaction(1)), 21);
+        for revision in [0, -1, 7, i64::MAX, i64::MIN] {
+            assert_eq!(at(revision), revision);
         }
     }
 }

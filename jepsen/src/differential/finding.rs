@@ -159,7 +159,7 @@ impl Report {
         }
         for row in &super::allowed::ALLOWED {
             let count = self.explained.get(row.name).copied().unwrap_or(0);
-            println!("{count:>8} allowed: {} ({})", row.name, row.explained_by);
+            println!("{count:>8} allowed: {}, {} ({})", row.name, row.how, row.change);
         }
         Verdict::of(self.findings)
     }

@@ -5,8 +5,8 @@
 //!                         └─▶ oracle ─▶ answer ┴─▶ masked ─▶ equal? explained? finding
 //! ```
 //!
-//! Watch streams are compared whenever the script settles: see [`streams`]. Each seed starts both servers anew, so a
-//! finding is replayed by its seed alone.
+//! Watch streams are compared whenever the script settles: see [`streams`]. What needs servers with flags of their own is
+//! played as [`scenes`]. Each seed starts the servers anew, so a finding is replayed by its seed alone.
 
 mod allowed;
 mod answer;
@@ -15,6 +15,7 @@ mod crowd;
 mod finding;
 mod generate;
 mod run;
+mod scenes;
 mod streams;
 mod target;
 
@@ -80,8 +81,12 @@ pub(crate) async fn differential(mut options: Options) -> Result<Verdict> {
         let script = generate::script(seed, options.calls, release.dialect());
         let run = run::Run::new(&options.ours, &etcd, release, options.max_findings);
         let crowd = crowd::scripts(seed, options.calls / 4);
-        let outcome = run.play(&script, &crowd).await?;
-        println!("seed {seed}: {}", outcome.summary());
+        let begun = std::time::Instant::now();
+        let mut outcome = run.play(&script, &crowd).await?;
+        let scenes = Box::pin(scenes::play(&run, seed)).await?;
+        outcome.calls += scenes.calls;
+        outcome.findings.extend(scenes.findings);
+        println!("seed {seed}: {} ({:.0?})", outcome.summary(), begun.elapsed());
         for finding in &outcome.findings {
             println!("seed {seed} {finding}\n  replay: {}", options.replay(seed));
         }

@@ -7,27 +7,28 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::{Instant, sleep};
 
-use super::allowed::{Release, explain};
+use super::allowed::{self, Release, explain};
 use super::answer::Answer;
-use super::call::Call;
+use super::call::{Call, Place};
 use super::crowd;
 use super::finding::{Finding, Outcome};
+use super::scenes::http::metrics_that_differ;
 use super::target::Target;
 use crate::member::{Workspace, panics_in};
+use crate::pb::etcdserverpb::CompactionRequest;
 
-/// etcd looks for watchers to catch up every 100 ms.
-const CATCH_UP: Duration = Duration::from_millis(250);
 const SETTLE_DEADLINE: Duration = Duration::from_secs(6);
 /// Calls shown before one that told of another revision.
 const RECENT: usize = 3;
-const PROGRESS_DEADLINE: Duration = Duration::from_millis(120);
+/// For an answer that was sent before others already heard.
+const PROGRESS_DEADLINE: Duration = Duration::from_millis(60);
 
 /// What a script is played against.
 #[derive(Debug)]
 pub(super) struct Run {
-    ours: PathBuf,
-    etcd: PathBuf,
-    release: Release,
+    pub(super) ours: PathBuf,
+    pub(super) etcd: PathBuf,
+    pub(super) release: Release,
     max_findings: usize,
 }
 
@@ -41,10 +42,14 @@ struct Pair<'a> {
     /// A watcher was made that has a past to catch up with.
     catching_up: bool,
     diverged: bool,
+    /// Leases that began together are listed in any order from then on.
+    restarted: bool,
+    /// The longest that a call took: one server may count a lease from so much later.
+    slowest: Duration,
     /// The revision of the last compaction.
     compacted: Option<i64>,
     /// The latest calls with the oracle's answers, for a finding that only shows later.
-    recent: VecDeque<String>,
+    recent: VecDeque<(usize, Call, Answer)>,
     outcome: Outcome,
 }
 
@@ -57,8 +62,8 @@ impl Run {
     pub(super) async fn play(&self, script: &[Call], crowd: &[Vec<Call>]) -> Result<Outcome> {
         let workspace = Workspace::create("differential")?;
         let (ours, theirs) = tokio::try_join!(
-            Target::start(&self.ours, workspace.path(), "ours"),
-            Target::start(&self.etcd, workspace.path(), "etcd"),
+            Target::start(&self.ours, workspace.path(), "ours", None, &[]),
+            Target::start(&self.etcd, workspace.path(), "etcd", Some(self.release), &[]),
         )?;
         let mut pair = Pair {
             run: self,
@@ -67,6 +72,8 @@ impl Run {
             current: 1,
             catching_up: false,
             diverged: false,
+            restarted: false,
+            slowest: Duration::ZERO,
             compacted: None,
             recent: VecDeque::new(),
             outcome: Outcome::default(),
@@ -81,12 +88,13 @@ impl Run {
             let end = script.len();
             pair.step(end, Call::WatchSettle).await;
             pair.step(end, Call::HashKv(0)).await;
+            pair.metrics(end).await?;
             let crowd_findings = crowd::play(&mut pair.ours, &mut pair.theirs, crowd).await;
             pair.outcome.calls += crowd.iter().map(Vec::len).sum::<usize>();
             pair.outcome.findings.extend(crowd_findings);
         }
         let mut outcome = pair.outcome;
-        let log = pair.ours.member.spec().log.clone();
+        let log = pair.ours.log().to_owned();
         drop((pair.ours, pair.theirs));
         for line in panics_in(&log)? {
             outcome.findings.push(Finding::fault(script.len(), format!("panic: {line}")));
@@ -100,9 +108,10 @@ impl Run {
 
 impl Pair<'_> {
     async fn step(&mut self, index: usize, call: Call) {
-        let mut call = call.at(self.current);
+        let place = Place { current: self.current, compacted: self.compacted.unwrap_or_default() };
+        let mut call = call.at(place);
         if let Call::WatchCreate(_, request) = &mut call
-            && !self.run.release.dialect().hash_after_compaction
+            && !self.run.release.dialect().keeps_last_tombstone
             && self.compacted == Some(request.start_revision)
         {
             request.start_revision += 1;
@@ -115,16 +124,22 @@ impl Pair<'_> {
                 self.settle(index).await;
                 return self.progress(index, stream).await;
             }
-            Call::Compact(_) | Call::WatchCancel(..) | Call::WatchReopen(_) => {
-                self.settle(index).await;
+            Call::Compact(_)
+            | Call::Burst(_)
+            | Call::WatchCancel(..)
+            | Call::WatchReopen(_)
+            | Call::Restart => self.settle(index).await,
+            Call::RangeStream(request)
+                if self.run.release.streamed(request.clone()).0 != *request =>
+            {
+                *self.outcome.explained.entry(allowed::STREAM).or_default() += 1;
             }
             Call::WatchCreate(_, request) => {
                 let start = request.start_revision;
                 self.catching_up |= start > 0 && start <= self.current;
             }
             Call::HashKv(_)
-                if self.compacted.is_some()
-                    && !self.run.release.dialect().hash_after_compaction =>
+                if self.compacted.is_some() && !self.run.release.dialect().keeps_last_tombstone =>
             {
                 return;
             }
@@ -133,6 +148,33 @@ impl Pair<'_> {
         if self.diverged {
             return;
         }
+        let begun = Instant::now();
+        let (ours, theirs) =
+            tokio::join!(self.ours.call(call.clone()), self.theirs.call(call.clone()));
+        if !matches!(call, Call::Expire(_)) {
+            self.slowest = self.slowest.max(begun.elapsed());
+        }
+        self.compare(index, &call, ours, theirs);
+        if matches!(call, Call::Burst(_)) {
+            self.compact_all(index).await;
+        }
+    }
+
+    /// Compares what was counted of the calls so far.
+    async fn metrics(&mut self, index: usize) -> Result<()> {
+        if !self.run.release.speaks_our_http() {
+            return Ok(());
+        }
+        let differ = metrics_that_differ(self.ours.port(), self.theirs.port()).await?;
+        self.outcome.findings.extend(differ.into_iter().map(|what| Finding::fault(index, what)));
+        Ok(())
+    }
+
+    /// Compacts at the current revision, once every watcher has heard of it.
+    async fn compact_all(&mut self, index: usize) {
+        self.settle(index).await;
+        let compact = CompactionRequest { revision: self.current, physical: true };
+        let call = Call::Compact(compact);
         let (ours, theirs) =
             tokio::join!(self.ours.call(call.clone()), self.theirs.call(call.clone()));
         self.compare(index, &call, ours, theirs);
@@ -141,13 +183,19 @@ impl Pair<'_> {
     fn compare(&mut self, index: usize, call: &Call, ours: Answer, theirs: Answer) {
         let (ours_at, theirs_at) = (ours.revision(), theirs.revision());
         self.current = self.current.max(theirs_at.unwrap_or(0));
-        let (ours, theirs) = (ours.masked(), theirs.masked());
+        let release = self.run.release;
+        self.restarted |= *call == Call::Restart;
+        let read = |answer: Answer| {
+            let answer = release.read(answer.masked());
+            if self.restarted { answer.with_leases_sorted() } else { answer }
+        };
+        let (ours, theirs) = (read(ours), read(theirs));
         if let (Call::Compact(request), Answer::Compact(_)) = (call, &theirs) {
             self.compacted = Some(request.revision);
         }
         *self.outcome.kinds.entry(kind_of(&theirs)).or_default() += 1;
-        if ours.agrees_with(&theirs) {
-            self.recent.push_back(Finding::brief(index, call, &theirs));
+        if ours.agrees_with(&theirs, self.slowest) {
+            self.recent.push_back((index, call.clone(), theirs));
             if self.recent.len() > RECENT {
                 self.recent.pop_front();
             }
@@ -162,7 +210,9 @@ impl Pair<'_> {
             (None, None) => false,
             (Some(_), None) | (None, Some(_)) => !call.only_reads(),
         };
-        let recent = self.diverged.then(|| self.recent.make_contiguous().join("\n"));
+        let briefly =
+            self.recent.iter().map(|(index, call, answer)| Finding::brief(*index, call, answer));
+        let recent = self.diverged.then(|| briefly.collect::<Vec<_>>().join("\n"));
         let finding = Finding::answers(index, call, &ours, &theirs, recent);
         self.outcome.findings.push(finding);
     }
@@ -170,7 +220,8 @@ impl Pair<'_> {
     /// Waits until both servers' watchers have heard everything, and compares what they heard.
     async fn settle(&mut self, index: usize) {
         if std::mem::take(&mut self.catching_up) {
-            sleep(CATCH_UP).await;
+            let (ours, theirs) = tokio::join!(self.ours.catch_up(), self.theirs.catch_up());
+            self.compare(index, &Call::WatchSettle, ours, theirs);
         }
         let (ours, theirs) = tokio::join!(self.ours.settle(), self.theirs.settle());
         self.compare(index, &Call::WatchSettle, ours, theirs);
@@ -182,19 +233,27 @@ impl Pair<'_> {
 
     async fn settle_stream(&mut self, index: usize, stream: usize, deadline: Instant) {
         let (ours, theirs) = (&self.ours.streams[stream], &self.theirs.streams[stream]);
-        while !ours.same_as(theirs) && Instant::now() < deadline {
+        // Equal once is enough: what comes later is compared at the next settling.
+        let agreed = loop {
+            if ours.agrees_with(theirs) {
+                break true;
+            }
+            if Instant::now() > deadline {
+                break false;
+            }
             sleep(Duration::from_millis(10)).await;
-        }
-        let (ours, theirs) = (ours.heard(), theirs.heard());
-        let violations = ours.violations.iter().map(|v| format!("ours: {v}"));
-        let violations = violations.chain(theirs.violations.iter().map(|v| format!("etcd: {v}")));
+        };
+        let violations = ours.violations().into_iter().map(|v| format!("ours: {v}"));
+        let violations =
+            violations.chain(theirs.violations().into_iter().map(|v| format!("etcd: {v}")));
         for violation in violations {
             self.diverged = true;
             self.outcome.findings.push(Finding::fault(index, violation));
         }
-        if ours != theirs {
+        if !agreed {
             self.diverged = true;
-            self.outcome.findings.push(Finding::streams(index, stream, &ours, &theirs));
+            let finding = Finding::streams(index, stream, &ours.heard(), &theirs.heard());
+            self.outcome.findings.push(finding);
         }
     }
 
@@ -218,10 +277,18 @@ impl Pair<'_> {
             let answered = (ours > before.0, theirs > before.1);
             let both = answered == (true, true);
             let neither = answered == (false, false) && waited > PROGRESS_DEADLINE;
-            if both || neither || waited > SETTLE_DEADLINE {
+            let only_theirs = answered == (false, true)
+                && self.run.release.tells_progress_always()
+                && waited > 2 * PROGRESS_DEADLINE;
+            if both || neither || only_theirs || waited > SETTLE_DEADLINE {
                 break;
             }
             sleep(Duration::from_millis(2)).await;
+        }
+        let (ours, theirs) = heard(self);
+        if ours == before.0 && theirs > before.1 && self.run.release.tells_progress_always() {
+            *self.outcome.explained.entry(allowed::PROGRESS).or_default() += 1;
+            self.theirs.streams[stream].forget_progress();
         }
         self.settle(index).await;
     }
@@ -231,10 +298,7 @@ impl Pair<'_> {
 fn kind_of(answer: &Answer) -> String {
     match answer {
         Answer::Refused { code, text } => format!("{code}: {text}"),
-        other => {
-            let text = format!("{other:?}");
-            text.split(['(', ' ']).next().unwrap_or_default().to_owned()
-        }
+        other => other.name().to_owned(),
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -26,6 +27,10 @@ use crate::pb::mvccpb::Event;
 /// Watched by every stream: an event here says that every synced watcher has been told of everything before.
 pub(super) const SENTINEL_KEY: &[u8] = b"z";
 const SENTINEL_ID: i64 = 1_000_000;
+/// A watcher with a past: etcd catches up with all such watchers at once, so what it has heard they have been sent.
+const CATCH_UP_ID: i64 = SENTINEL_ID + 1;
+/// A watcher that is made and canceled behind a request that may have no answer.
+const FENCE_ID: i64 = SENTINEL_ID + 2;
 
 /// One thing a watcher was told.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,13 +61,40 @@ pub(super) struct Heard {
     pub(super) violations: Vec<String>,
 }
 
+/// One response with events.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Cut {
+    pub(super) events: usize,
+    /// More of the same follows.
+    pub(super) fragment: bool,
+    pub(super) bytes: usize,
+}
+
+impl Heard {
+    /// The same with progress that was told several times in a row told once: how often is a matter of time.
+    pub(super) fn with_progress_once(mut self) -> Self {
+        for told in self.watchers.values_mut() {
+            told.dedup_by(|a, b| matches!(a, Told::Progress(_)) && a == b);
+        }
+        self.progress.dedup();
+        self
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     heard: Heard,
     sentinel: i64,
     sentinel_created: bool,
+    caught_up: i64,
+    fences: usize,
+    /// How often the client canceled a watcher of an id.
+    ended_by_client: BTreeMap<i64, usize>,
+    /// How often a watcher of an id was canceled, by whomever.
+    canceled: BTreeMap<i64, usize>,
     last_revision: BTreeMap<i64, i64>,
     in_fragment: BTreeMap<i64, bool>,
+    cuts: BTreeMap<i64, Vec<Cut>>,
 }
 
 impl State {
@@ -72,6 +104,16 @@ impl State {
         if id == SENTINEL_ID {
             self.sentinel_created |= response.created;
             self.sentinel = self.sentinel.max(revision.unwrap_or_default());
+            return;
+        }
+        if id == FENCE_ID {
+            self.fences += usize::from(response.canceled);
+            return;
+        }
+        if id == CATCH_UP_ID {
+            if !response.events.is_empty() {
+                self.caught_up = self.caught_up.max(revision.unwrap_or_default());
+            }
             return;
         }
         if response.created {
@@ -86,6 +128,10 @@ impl State {
             return;
         }
         if response.canceled {
+            *self.canceled.entry(id).or_default() += 1;
+            if response.compact_revision == 0 {
+                *self.ended_by_client.entry(id).or_default() += 1;
+            }
             self.told(
                 id,
                 Told::Canceled {
@@ -109,6 +155,11 @@ impl State {
     }
 
     fn events(&mut self, id: i64, response: WatchResponse) {
+        self.cuts.entry(id).or_default().push(Cut {
+            events: response.events.len(),
+            fragment: response.fragment,
+            bytes: response.encoded_len(),
+        });
         let continues = self.in_fragment.insert(id, response.fragment).unwrap_or(false);
         let header = response.header.map_or(0, |h| h.revision);
         let mut last = self.last_revision.get(&id).copied().unwrap_or(0);
@@ -221,8 +272,24 @@ impl Stream {
         self.state.lock().heard.clone()
     }
 
-    pub(super) fn same_as(&self, other: &Self) -> bool {
-        self.state.lock().heard == other.state.lock().heard
+    pub(super) fn violations(&self) -> Vec<String> {
+        self.state.lock().heard.violations.clone()
+    }
+
+    /// How the events of a watcher came.
+    pub(super) fn cuts(&self, id: i64) -> Vec<Cut> {
+        self.state.lock().cuts.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// Whether both have heard the same since they last agreed; if so, what watchers were told is forgotten.
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+        let (mut ours, mut theirs) = (self.state.lock(), other.state.lock());
+        if ours.heard != theirs.heard {
+            return false;
+        }
+        ours.heard.watchers.clear();
+        theirs.heard.watchers.clear();
+        true
     }
 
     /// Sends a create request and waits for its one answer.
@@ -237,19 +304,14 @@ impl Stream {
         let state = self.state.lock();
         let created = state.heard.created.iter();
         let created = created.filter(|c| c.watch_id == id && !c.canceled).count();
-        let ended_by_client = state.heard.watchers.get(&id).map_or(0, |told| {
-            told.iter().filter(|t| matches!(t, Told::Canceled { compact_revision: 0, .. })).count()
-        });
+        let ended_by_client = state.ended_by_client.get(&id).copied().unwrap_or(0);
         created > ended_by_client
     }
 
     /// Sends a cancel request and waits for its answer, if `id` is one that gets an answer.
     pub(super) async fn cancel(&self, id: i64) -> Result<()> {
         let open = self.is_open(id);
-        let canceled = |s: &State| {
-            let told = s.heard.watchers.get(&id).map(Vec::as_slice).unwrap_or_default();
-            told.iter().filter(|t| matches!(t, Told::Canceled { .. })).count()
-        };
+        let canceled = |s: &State| s.canceled.get(&id).copied().unwrap_or(0);
         let before = canceled(&self.state.lock());
         self.send(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: id })).await?;
         if !open {
@@ -258,8 +320,36 @@ impl Stream {
         self.until("an answer to a cancel request", |s| canceled(s) > before).await
     }
 
+    /// Asks for progress, and returns when requests behind it have been answered: requests are taken in order.
     pub(super) async fn ask_progress(&self) -> Result<()> {
-        self.send(RequestUnion::ProgressRequest(WatchProgressRequest {})).await
+        let before = self.state.lock().fences;
+        self.send(RequestUnion::ProgressRequest(WatchProgressRequest {})).await?;
+        let create = WatchCreateRequest {
+            key: Bytes::from_static(SENTINEL_KEY),
+            watch_id: FENCE_ID,
+            ..WatchCreateRequest::default()
+        };
+        self.send(RequestUnion::CreateRequest(create)).await?;
+        self.send(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: FENCE_ID })).await?;
+        self.until("an answer behind a progress request", |s| s.fences > before).await
+    }
+
+    pub(super) async fn ask_nothing(&self) -> Result<()> {
+        if self.state.lock().heard.ended.is_some() {
+            return Ok(());
+        }
+        Ok(self.requests.send(WatchRequest { request_union: None }).await?)
+    }
+
+    /// Ends the requests; what is watched goes on.
+    pub(super) fn half_close(&mut self) {
+        let (closed, _) = mpsc::channel(1);
+        self.requests = closed;
+    }
+
+    /// Drops the last answer to a progress request.
+    pub(super) fn forget_progress(&self) {
+        self.state.lock().heard.progress.pop();
     }
 
     pub(super) fn progress_count(&self) -> usize {
@@ -269,6 +359,19 @@ impl Stream {
     /// Waits until the event of the sentinel key at `revision` has come.
     pub(super) async fn reached(&self, revision: i64) -> Result<()> {
         self.until("the sentinel's event", |s| s.sentinel >= revision).await
+    }
+
+    /// Waits until watchers with a past have been sent it; `revision` is the last one of the sentinel key.
+    pub(super) async fn catch_up(&self, revision: i64) -> Result<()> {
+        let create = WatchCreateRequest {
+            key: Bytes::from_static(SENTINEL_KEY),
+            watch_id: CATCH_UP_ID,
+            start_revision: revision,
+            ..WatchCreateRequest::default()
+        };
+        self.send(RequestUnion::CreateRequest(create)).await?;
+        self.until("events of the past", |s| s.caught_up >= revision).await?;
+        self.send(RequestUnion::CancelRequest(WatchCancelRequest { watch_id: CATCH_UP_ID })).await
     }
 
     async fn send(&self, union: RequestUnion) -> Result<()> {

@@ -6,25 +6,28 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use bytes::Bytes;
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, try_join_all};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
+use super::allowed::Release;
 use super::answer::Answer;
-use super::call::Call;
+use super::call::{Burst, Call, OWN_MEMBER};
 use super::generate::STREAMS;
 use super::streams::{SENTINEL_KEY, Stream};
 use crate::client::Client;
 use crate::member::{Member, MemberSpec};
 use crate::pb::etcdserverpb::{
-    HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    AlarmRequest, HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
     LeaseLeasesRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest, MemberListRequest, PutRequest,
     RangeRequest, RangeStreamResponse, StatusRequest,
 };
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// etcd looks for watchers to catch up every 100 ms.
+const CATCH_UP: Duration = Duration::from_millis(250);
 /// The shortest lease there is: ceil(1.5 × the election timeout of one second).
 const SHORTEST_TTL: Duration = Duration::from_secs(2);
 
@@ -36,51 +39,110 @@ struct KeepAlives {
 
 #[derive(Debug)]
 pub(super) struct Target {
-    pub(super) member: Member,
+    spec: MemberSpec,
+    /// Gone while it is started anew.
+    member: Option<Member>,
     pub(super) client: Client,
     pub(super) streams: Vec<Stream>,
     keep_alives: Option<KeepAlives>,
+    /// The member's own id.
+    id: u64,
+    /// Which etcd it is; none for the server under test.
+    oracle: Option<Release>,
 }
 
 impl Target {
-    pub(super) async fn start(binary: &Path, root: &Path, name: &str) -> Result<Self> {
-        let spec = MemberSpec::single(binary, root, name)?;
-        let member =
-            tokio::task::spawn_blocking(move || spec.start(Duration::from_secs(30))).await??;
-        let client = Client::connect(&member.spec().endpoint()).await?;
-        let mut streams = Vec::new();
-        for _ in 0..STREAMS {
-            streams.push(Stream::open(&client).await?);
+    pub(super) async fn start(
+        binary: &Path,
+        root: &Path,
+        name: &str,
+        oracle: Option<Release>,
+        extra: &[String],
+    ) -> Result<Self> {
+        let mut spec = MemberSpec::single(binary, root, name)?;
+        spec.extra.extend_from_slice(extra);
+        let (member, client) = start(&spec).await?;
+        let id = settled_id(&client, oracle).await?;
+        let streams = open_streams(&client).await?;
+        let member = Some(member);
+        Ok(Self { spec, member, client, streams, keep_alives: None, id, oracle })
+    }
+
+    pub(super) fn port(&self) -> u16 {
+        self.spec.client_port
+    }
+
+    pub(super) fn log(&self) -> &Path {
+        &self.spec.log
+    }
+
+    pub(super) fn endpoint(&self) -> String {
+        self.spec.endpoint()
+    }
+
+    async fn restart(&mut self) -> Result<()> {
+        self.streams.clear();
+        self.keep_alives = None;
+        if let Some(member) = self.member.take() {
+            tokio::task::spawn_blocking(move || member.stop(ANSWER_DEADLINE)).await??;
         }
-        Ok(Self { member, client, streams, keep_alives: None })
+        let (member, client) = start(&self.spec).await?;
+        self.member = Some(member);
+        settled_id(&client, self.oracle).await?;
+        self.streams = open_streams(&client).await?;
+        self.client = client;
+        Ok(())
+    }
+
+    /// What is there after another start.
+    async fn read_anew(&mut self) -> Answer {
+        if let Err(error) = self.restart().await {
+            return Answer::Silent(format!("{error:#}"));
+        }
+        let everything = Bytes::from_static(b"\0");
+        let mut answers = Vec::new();
+        for call in [
+            Call::Range(RangeRequest {
+                key: everything.clone(),
+                range_end: everything,
+                ..RangeRequest::default()
+            }),
+            Call::Leases,
+            Call::Alarm(AlarmRequest::default()),
+            Call::MemberList(true),
+            Call::Status,
+        ] {
+            answers.push(self.make(call).await);
+        }
+        Answer::Several(answers)
     }
 
     /// Makes one call that is not about watching.
     pub(super) async fn call(&mut self, call: Call) -> Answer {
-        match timeout(ANSWER_DEADLINE, self.make(call)).await {
+        let deadline = if call == Call::Restart { 3 * ANSWER_DEADLINE } else { ANSWER_DEADLINE };
+        match timeout(deadline, self.make(call)).await {
             Ok(answer) => answer,
-            Err(_) => Answer::Silent(format!("no answer within {ANSWER_DEADLINE:?}")),
+            Err(_) => Answer::Silent(format!("no answer within {deadline:?}")),
         }
     }
 
     fn make(&mut self, call: Call) -> BoxFuture<'_, Answer> {
         let mut client = self.client.clone();
+        let own = self.id;
         async move {
             match call {
+                Call::RangeStream(request) => self.range_stream(request).await,
                 call @ (Call::Range(_)
-                | Call::RangeStream(_)
                 | Call::Put(_)
                 | Call::DeleteRange(_)
                 | Call::Txn(_)
-                | Call::Compact(_)) => unary(&client, call).await,
-                Call::Grant(r) => answer(client.lease.lease_grant(r).await, Answer::Grant),
+                | Call::Compact(_)
+                | Call::Grant(_)
+                | Call::Revoke(_)
+                | Call::TimeToLive(_)) => unary(&client, call).await,
                 Call::GrantAndRevoke(r) => grant_and_revoke(&mut client, r).await,
                 Call::Expire(put) => expire(&mut client, put).await,
-                Call::Revoke(id) => revoke(&mut client, id).await,
                 Call::KeepAlive(id) => self.keep_alive(id).await,
-                Call::TimeToLive(r) => {
-                    answer(client.lease.lease_time_to_live(r).await, Answer::TimeToLive)
-                }
                 Call::Leases => {
                     answer(client.lease.lease_leases(LeaseLeasesRequest {}).await, Answer::Leases)
                 }
@@ -97,11 +159,20 @@ impl Target {
                         Answer::Status(Box::new(status))
                     })
                 }
+                Call::Alarm(mut request) => {
+                    if request.member_id == OWN_MEMBER {
+                        request.member_id = own;
+                    }
+                    answer(client.maintenance.alarm(request).await, Answer::Alarm)
+                }
+                Call::Burst(burst) => self.burst(*burst).await,
+                Call::Restart => self.read_anew().await,
                 Call::WatchCreate(stream, request) => {
                     self.streams[stream].create(request).await.into()
                 }
                 Call::WatchCancel(stream, id) => self.streams[stream].cancel(id).await.into(),
                 Call::WatchProgress(stream) => self.streams[stream].ask_progress().await.into(),
+                Call::WatchNothing(stream) => self.streams[stream].ask_nothing().await.into(),
                 Call::WatchReopen(stream) => match Stream::open(&client).await {
                     Ok(opened) => {
                         self.streams[stream] = opened;
@@ -144,10 +215,38 @@ impl Target {
         open.answers.message().await?.ok_or_else(|| Status::unavailable("keep-alive stream ended"))
     }
 
-    /// Moves the sentinel key, and answers when every stream has heard of it.
-    pub(super) async fn settle(&mut self) -> Answer {
+    /// A release that knows no streams is asked for the range, and its answer is a stream of one message.
+    async fn range_stream(&self, request: RangeRequest) -> Answer {
+        let (request, knows_streams) =
+            self.oracle.map_or((request.clone(), true), |release| release.streamed(request));
+        if knows_streams {
+            return unary(&self.client, Call::RangeStream(request)).await;
+        }
+        match unary(&self.client, Call::Range(request)).await {
+            Answer::Range(range) => {
+                Answer::RangeStream(vec![RangeStreamResponse { range_response: Some(range) }])
+            }
+            other => other,
+        }
+    }
+
+    async fn burst(&mut self, burst: Burst) -> Answer {
+        let mut answers = Vec::new();
+        answers.push(unary(&self.client, Call::Txn(burst.write)).await);
+        answers.push(unary(&self.client, Call::Range(burst.range)).await);
+        answers.push(self.range_stream(burst.stream).await);
+        answers.push(unary(&self.client, Call::DeleteRange(burst.delete)).await);
+        Answer::Several(answers)
+    }
+
+    async fn put_sentinel(&mut self) -> Answer {
         let put = PutRequest { key: Bytes::from_static(SENTINEL_KEY), ..PutRequest::default() };
-        let answer = self.call(Call::Put(put)).await;
+        self.call(Call::Put(put)).await
+    }
+
+    /// Moves the sentinel key, and answers when every stream has heard of it; if it cannot be moved, at once.
+    pub(super) async fn settle(&mut self) -> Answer {
+        let answer = self.put_sentinel().await;
         let Some(revision) = answer.revision() else {
             return answer;
         };
@@ -158,9 +257,53 @@ impl Target {
         }
         answer
     }
+
+    /// The same for watchers with a past: answers when they have been sent it.
+    pub(super) async fn catch_up(&mut self) -> Answer {
+        let answer = self.put_sentinel().await;
+        let Some(revision) = answer.revision() else {
+            sleep(CATCH_UP).await;
+            return answer;
+        };
+        let caught = self.streams.iter().map(|stream| stream.catch_up(revision));
+        match try_join_all(caught).await {
+            Ok(_) => answer,
+            Err(error) => Answer::Silent(error.to_string()),
+        }
+    }
 }
 
-/// Makes one call of the KV service.
+async fn start(spec: &MemberSpec) -> Result<(Member, Client)> {
+    let started = spec.clone();
+    let member =
+        tokio::task::spawn_blocking(move || started.start(Duration::from_secs(30))).await??;
+    let client = Client::connect(&spec.endpoint()).await?;
+    Ok((member, client))
+}
+
+async fn open_streams(client: &Client) -> Result<Vec<Stream>> {
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        streams.push(Stream::open(client).await?);
+    }
+    Ok(streams)
+}
+
+/// The member's id, once it tells the storage version it is to stay at: etcd sets it by a clock of seconds.
+async fn settled_id(client: &Client, oracle: Option<Release>) -> Result<u64> {
+    let version = oracle.and_then(Release::storage_version);
+    let begun = Instant::now();
+    loop {
+        let status = client.maintenance.clone().status(StatusRequest {}).await?.into_inner();
+        let settled = version.as_ref().is_none_or(|version| status.storage_version == *version);
+        if settled || begun.elapsed() > ANSWER_DEADLINE {
+            return Ok(status.header.map_or(0, |header| header.member_id));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Makes one call that one answer comes to, of the KV or the Lease service.
 pub(super) async fn unary(client: &Client, call: Call) -> Answer {
     let mut client = client.clone();
     match call {
@@ -170,7 +313,10 @@ pub(super) async fn unary(client: &Client, call: Call) -> Answer {
         Call::DeleteRange(r) => answer(client.kv.delete_range(r).await, Answer::DeleteRange),
         Call::Txn(r) => answer(client.kv.txn(r).await, Answer::Txn),
         Call::Compact(r) => answer(client.kv.compact(r).await, Answer::Compact),
-        other => Answer::Silent(format!("not a call of the KV service: {other:?}")),
+        Call::Grant(r) => answer(client.lease.lease_grant(r).await, Answer::Grant),
+        Call::Revoke(id) => revoke(&mut client, id).await,
+        Call::TimeToLive(r) => answer(client.lease.lease_time_to_live(r).await, Answer::TimeToLive),
+        other => Answer::Silent(format!("no such call: {other:?}")),
     }
 }
 

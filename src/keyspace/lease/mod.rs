@@ -33,7 +33,7 @@ mod ttl;
 pub use counters::LeaseCounters;
 pub use lessor::{Lessor, LessorOptions, RenewError, TimeToLive};
 pub use seams::{Leadership, LeaseFact, LeaseFacts, NotLeader, ProposalFailed};
-pub use ttl::{MAX_TTL_SECONDS, admit_grant, min_ttl_seconds};
+pub use ttl::{admit_grant, min_ttl_seconds};
 
 #[cfg(test)]
 mod tests;

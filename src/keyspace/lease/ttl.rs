@@ -4,33 +4,26 @@ use std::time::Duration;
 
 use quorate_core::api::ids::LeaseId;
 use quorate_core::api::pb::etcdserverpb::LeaseGrantRequest;
-use quorate_core::api::refusal::Refusal;
-
-/// The longest TTL, in seconds (etcd `server/lease/lessor.go`, `MaxLeaseTTL`).
-pub const MAX_TTL_SECONDS: i64 = 9_000_000_000;
 
 /// The shortest TTL: one and a half election timeouts, in whole seconds upward (etcd `server/etcdserver/server.go`).
 pub fn min_ttl_seconds(election_timeout: Duration) -> i64 {
     let millis = election_timeout.as_millis() * 3 / 2;
-    i64::try_from(millis.div_ceil(1000)).unwrap_or(MAX_TTL_SECONDS)
+    i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX)
 }
 
 /// The grant as it goes into the log: an id of 0 becomes a positive one from `draw`, a short TTL becomes the shortest
-/// allowed, one that is too long is refused.
+/// allowed. One that is too long is refused behind the log, where an alarm speaks first.
 pub fn admit_grant(
     request: LeaseGrantRequest,
     election_timeout: Duration,
     mut draw: impl FnMut() -> u64,
-) -> Result<LeaseGrantRequest, Refusal> {
-    if request.ttl > MAX_TTL_SECONDS {
-        return Err(Refusal::LeaseTtlTooLarge);
-    }
+) -> LeaseGrantRequest {
     let mut id = request.id;
     while id == LeaseId::NONE.0 {
         id = (draw() >> 1) as i64;
     }
     let ttl = request.ttl.max(min_ttl_seconds(election_timeout));
-    Ok(LeaseGrantRequest { id, ttl })
+    LeaseGrantRequest { id, ttl }
 }
 
 #[cfg(test)]
@@ -49,15 +42,15 @@ mod tests {
         let timeout = Duration::from_secs(1);
         let admit = |id, ttl| {
             let mut drawn = [0, 1, u64::MAX].into_iter();
-            admit_grant(LeaseGrantRequest { id, ttl }, timeout, || drawn.next().unwrap())
-                .map(|grant| (grant.id, grant.ttl))
+            let request = LeaseGrantRequest { id, ttl };
+            let grant = admit_grant(request, timeout, || drawn.next().unwrap());
+            (grant.id, grant.ttl)
         };
 
-        assert_eq!(admit(7, 60), Ok((7, 60)));
-        assert_eq!(admit(-7, 0), Ok((-7, 2)));
-        assert_eq!(admit(7, -5), Ok((7, 2)));
-        assert_eq!(admit(0, 1), Ok((i64::MAX, 2)), "0 is drawn again");
-        assert_eq!(admit(7, MAX_TTL_SECONDS), Ok((7, MAX_TTL_SECONDS)));
-        assert_eq!(admit(7, MAX_TTL_SECONDS + 1), Err(Refusal::LeaseTtlTooLarge));
+        assert_eq!(admit(7, 60), (7, 60));
+        assert_eq!(admit(-7, 0), (-7, 2));
+        assert_eq!(admit(7, -5), (7, 2));
+        assert_eq!(admit(0, 1), (i64::MAX, 2), "0 is drawn again");
+        assert_eq!(admit(7, i64::MAX), (7, i64::MAX), "too long is not for here to refuse");
     }
 }

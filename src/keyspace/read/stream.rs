@@ -60,6 +60,8 @@ impl Chunks {
             Ok(limit) if limit > 0 => limit,
             Ok(_) | Err(_) => usize::MAX,
         };
+        // As in etcd, where a negative limit is the first chunk's too, and bounds nothing.
+        let keys = if request.limit < 0 { usize::MAX } else { FIRST_CHUNK_KEYS };
         // The limit is kept here; the index is asked for rows a chunk at a time.
         request.limit = 0;
         Chunks {
@@ -67,7 +69,7 @@ impl Chunks {
             request,
             cursor: None,
             left,
-            keys: FIRST_CHUNK_KEYS,
+            keys,
             target_bytes,
             count: 0,
             revision: 0,

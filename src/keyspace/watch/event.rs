@@ -109,8 +109,9 @@ impl Event {
         Ok(())
     }
 
-    /// The message, with the previous key-value if it is asked for and known. Keys and values are shared, not copied.
-    pub(super) fn message(&self, with_prev: bool) -> mvccpb::Event {
+    /// The message, with the previous key-value if it is asked for, known and not `compacted` since it was read for
+    /// another watcher. Keys and values are shared, not copied.
+    pub(super) fn message(&self, with_prev: bool, compacted: i64) -> mvccpb::Event {
         let kind = if self.record.tombstone { EventType::Delete } else { EventType::Put };
         let kv = if self.record.tombstone {
             KeyValue {
@@ -121,7 +122,8 @@ impl Event {
         } else {
             KeyValue::clone(&self.record.kv)
         };
-        let prev = with_prev.then(|| self.prev_value.get()).flatten();
+        let there = with_prev && self.revision() > compacted;
+        let prev = there.then(|| self.prev_value.get()).flatten();
         mvccpb::Event {
             r#type: kind.into(),
             kv: Some(kv),

@@ -67,9 +67,10 @@ pub(super) fn events(
     watcher: &Watcher,
     revision: i64,
     events: &[Arc<Event>],
+    compacted: i64,
     fragment_bytes: usize,
 ) -> VecDeque<WatchResponse> {
-    let messages = events.iter().map(|event| event.message(watcher.prev_kv));
+    let messages = events.iter().map(|event| event.message(watcher.prev_kv, compacted));
     let whole = WatchResponse { events: messages.collect(), ..of(watcher.id, revision) };
     if !watcher.fragment || whole.events.len() < 2 || whole.encoded_len() < fragment_bytes {
         return VecDeque::from([whole]);

@@ -301,7 +301,8 @@ impl WatchStream {
                 self.hub.counters.taken(events.len());
                 watcher.heard();
                 let limit = self.hub.options.fragment_bytes;
-                response::events(&watcher, revision, &events, limit)
+                let compacted = self.hub.compact_revision();
+                response::events(&watcher, revision, &events, compacted, limit)
             }
         }
     }

@@ -16,6 +16,7 @@
 //! **Invariant:** a request whose waiter has given up before its batch was taken does not enter the log.
 
 mod batch;
+mod counts;
 mod in_flight;
 mod proposer;
 mod queue;
@@ -31,6 +32,7 @@ use quorate_core::api::reply::Reply;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub use self::counts::ProposalCounts;
 pub(crate) use self::in_flight::InFlight;
 pub(crate) use self::proposer::{Proposer, Stamp};
 pub(crate) use self::queue::Queue;
@@ -58,6 +60,7 @@ pub(crate) struct Writer {
     pub(crate) request_bytes_max: usize,
     pub(crate) request_timeout: Duration,
     pub(crate) election_timeout: Duration,
+    pub(crate) counts: ProposalCounts,
 }
 
 impl Writer {
@@ -74,11 +77,16 @@ impl Writer {
     pub(crate) async fn write_unbounded(&self, command: &Command) -> Outcome {
         let began = Instant::now();
         let told = self.queue.submit(command)?;
-        match tokio::time::timeout(self.request_timeout, told).await {
+        let _pending = self.counts.wait();
+        let outcome = match tokio::time::timeout(self.request_timeout, told).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_dropped)) => Err(KeyspaceError::Stopped),
             Err(_elapsed) => Err(self.timed_out(began)),
+        };
+        if let Err(KeyspaceError::Timeout(_) | KeyspaceError::DeadlineExceeded) = &outcome {
+            self.counts.fail();
         }
+        outcome
     }
 
     /// Which of etcd's texts an expired request gets (etcdserver/errors.go, `parseProposeCtxErr`).

@@ -37,7 +37,7 @@ use super::pb::etcdserverpb::lease_server::LeaseServer;
 use super::pb::etcdserverpb::maintenance_server::MaintenanceServer;
 use super::pb::etcdserverpb::watch_server::WatchServer;
 use super::pb::health::health_server::HealthServer;
-use super::status::{invalid_client_version, no_leader, stopped};
+use super::status::{invalid_client_version, no_leader, stopped, unreadable};
 use super::watch::WatchService;
 use crate::keyspace::Keyspace;
 use crate::support::go::quote::quote;
@@ -137,7 +137,9 @@ impl Grpc {
         let response = this.dispatch(request).await;
         if let Some(code) = code_of(response.headers()) {
             ending.end(code);
-            return response;
+            let told = Status::from_header_map(response.headers());
+            let unreadable = told.as_ref().and_then(unreadable);
+            return unreadable.map_or(response, Status::into_http);
         }
         let endless = ENDLESS.contains(&ending.method.path.as_str());
         response.map(|body| {

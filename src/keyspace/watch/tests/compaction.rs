@@ -86,6 +86,22 @@ async fn the_previous_value_is_silently_absent_once_it_is_compacted() {
 }
 
 #[tokio::test]
+async fn a_previous_value_read_before_a_compaction_is_not_told_after_it() {
+    let mut store = Double::new();
+    store.put("a", "1");
+    let mut early = store.hub.open();
+    early.create(&WatchCreateRequest { prev_kv: true, ..on("a") });
+    store.delete("a");
+    assert_eq!(lines(&mut early).await, ["#0 created @2", "#0 -a/3<1/2 @3"]);
+    store.compact(3);
+    let mut late = store.hub.open();
+
+    late.create(&WatchCreateRequest { prev_kv: true, start_revision: 3, ..on("a") });
+
+    assert_eq!(lines(&mut late).await, ["#0 created @3", "#0 -a/3 @3"]);
+}
+
+#[tokio::test]
 async fn compaction_that_passes_a_slow_watcher_cancels_it_where_it_stands() {
     let mut store = Double::new();
     let mut stream = store.hub.open();
