@@ -63,7 +63,9 @@ use crate::storage::journal::GroupLog;
 pub use self::convert::ENTRY_TAG;
 pub use self::error::{ProposeError, ReadIndexError, StartError};
 pub use self::leader::LeaderView;
-pub use self::network::{BadFrame, Lane, NoPeers, Purpose, Transport, TransportError};
+pub use self::network::{
+    BadFrame, Lane, NoPeers, Purpose, Transport, TransportError, WINDOW_BYTES,
+};
 pub use self::peers::{AskError, PeerError, Served, keyspace_answer};
 pub use self::runtime::Timing;
 #[cfg(feature = "simulation")]

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Server;
 use crate::embed::Config;
+use crate::keyspace::Keyspace;
 use crate::service::pb::etcdserverpb::kv_client::KvClient;
 use crate::support::urls::parse_list;
 
@@ -92,18 +93,28 @@ impl Cluster {
 
     /// The member that every running one takes for the leader.
     async fn leader(&self, limit: Duration) -> usize {
-        eventually(limit, "all running members name one leader", async || {
-            let named: Vec<Option<MemberId>> = self
-                .servers()
-                .map(|(_, server)| server.host.keyspace().leader_view().leader())
-                .collect();
-            let first = named.first().copied().flatten()?;
-            let agreed = named.iter().all(|name| *name == Some(first));
-            let leads = |server: &Server| server.host.keyspace().config().member_id == first;
-            let at = self.servers().find(|(_, server)| leads(server))?.0;
-            agreed.then_some(at)
+        let running: Vec<usize> = self.servers().map(|(member, _)| member).collect();
+        self.leader_of(&running, limit).await
+    }
+
+    /// The one of `members` that all of them take for the leader.
+    async fn leader_of(&self, members: &[usize], limit: Duration) -> usize {
+        eventually(limit, "they name one leader among them", async || {
+            let first = self.named_by(members[0])?;
+            let agreed = members.iter().all(|member| self.named_by(*member) == Some(first));
+            let leads = |member: &usize| self.keyspace(*member).config().member_id == first;
+            members.iter().copied().find(leads).filter(|_| agreed)
         })
         .await
+    }
+
+    fn keyspace(&self, member: usize) -> &Keyspace {
+        self.running[member].as_ref().unwrap().host.keyspace()
+    }
+
+    /// Whom a member takes for the leader.
+    fn named_by(&self, member: usize) -> Option<MemberId> {
+        self.keyspace(member).leader_view().leader()
     }
 
     async fn put(&self, member: usize, key: &str, value: &str) -> i64 {
@@ -122,10 +133,9 @@ impl Cluster {
     }
 
     async fn get(&self, member: usize, key: &str, serializable: bool) -> Option<String> {
-        let keyspace = self.running[member].as_ref().unwrap().host.keyspace();
         let request =
             pb::RangeRequest { key: key.to_owned().into(), serializable, ..Default::default() };
-        let found = keyspace.range(request).await.unwrap();
+        let found = self.keyspace(member).range(request).await.unwrap();
         Some(String::from_utf8(found.kvs.first()?.value.to_vec()).unwrap())
     }
 
@@ -176,11 +186,38 @@ async fn three_members_elect_replicate_and_outlive_their_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_is_replaced_and_names_no_leader() {
+    let mut cluster = Cluster::of(3);
+    cluster.start_all(&[0, 1, 2]).await;
+    let first = cluster.leader(LONG).await;
+    cluster.put(first, "a", "1").await;
+    cluster.everywhere("a", "1").await;
+
+    // Every stream to and from it ends, while it runs on.
+    cluster.running[first].as_ref().unwrap().host.peers().shutdown().await;
+    let began = Instant::now();
+    let others: Vec<usize> = (0..3).filter(|member| *member != first).collect();
+    let second = cluster.leader_of(&others, Duration::from_secs(5)).await;
+    let revision = cluster.put(second, "b", "2").await;
+    eprintln!("written after {:?}", began.elapsed());
+    eventually(LONG, "the old leader names none", async || {
+        cluster.named_by(first).is_none().then_some(())
+    })
+    .await;
+
+    cluster.stop(first).await;
+    cluster.start(first).await;
+    cluster.everywhere("b", "2").await;
+    assert_eq!(cluster.keyspace(first).revision(), revision);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_members_start_in_any_order_and_lose_two() {
     let mut cluster = Cluster::of(5);
     // Two of them cannot do anything yet.
     cluster.start_all(&[4, 1]).await;
-    assert!(cluster.servers().all(|(_, s)| s.host.keyspace().leader_view().leader().is_none()));
+    assert_eq!((cluster.named_by(4), cluster.named_by(1)), (None, None));
     cluster.start_all(&[3, 0, 2]).await;
     let leader = cluster.leader(LONG).await;
     cluster.put(leader, "a", "1").await;
@@ -200,7 +237,7 @@ async fn a_member_whose_directory_was_wiped_is_refused() {
     cluster.start_all(&[0, 1, 2]).await;
     let leader = cluster.leader(LONG).await;
     cluster.put(leader, "a", "1").await;
-    let id = cluster.running[leader].as_ref().unwrap().host.keyspace().config().member_id;
+    let id = cluster.keyspace(leader).config().member_id;
     eventually(LONG, "the leader's client URLs are known to all", async || {
         let knows = |server: &Server| {
             let members = server.host.keyspace().members();

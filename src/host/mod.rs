@@ -11,12 +11,14 @@ pub mod peers;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use quorate_core::api::ids::GroupId;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tracing::instrument::WithSubscriber as _;
 
 use self::peers::{PeerTiming, Peers, PeersConfig, Served, Service};
@@ -151,13 +153,24 @@ impl Service for Asked {
     }
 }
 
-/// Keeps streams with whoever is a member now.
-async fn follow_members(keyspace: Keyspace, peers: Peers) {
+/// Raft knows the members as soon as it runs; should it not, the member serves without.
+const MEMBERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// Keeps streams with whoever is a member now. Returns once the first of them are known, so that none is a stranger
+/// when it dials.
+async fn follow_members(keyspace: Keyspace, peers: Peers) -> JoinHandle<()> {
     let mut known = Members::new();
-    loop {
-        known = keyspace.members_other_than(&known).await;
+    if let Ok(first) = timeout(MEMBERS_WITHIN, keyspace.members_other_than(&known)).await {
+        known = first;
         peers.set_members(GroupId(0), known.clone());
     }
+    let follow = async move {
+        loop {
+            known = keyspace.members_other_than(&known).await;
+            peers.set_members(GroupId(0), known.clone());
+        }
+    };
+    tokio::spawn(follow.with_current_subscriber())
 }
 
 fn device(folder: &Path) -> Result<Arc<FileDevice>, HostError> {
@@ -218,8 +231,7 @@ impl Host {
         };
         let keyspace = Keyspace::open(config, store, log, seams).await?;
         peers.serve(GroupId(0), Arc::new(Asked(keyspace.clone())));
-        let follow = follow_members(keyspace.clone(), peers.clone());
-        let follow_members = tokio::spawn(follow.with_current_subscriber());
+        let follow_members = follow_members(keyspace.clone(), peers.clone()).await;
         Ok(Host { keyspace, peers, follow_members, journal, _directory: directory })
     }
 

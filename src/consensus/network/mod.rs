@@ -9,7 +9,7 @@
 //! Each purpose has a lane of its own, and the transport keeps a lane's connection: openraft calls the heartbeat
 //! client with a one-element stream each time, which must not dial each time.
 //!
-//! Appends are pipelined: up to [`WINDOW`] of them are under way on a lane, which keeps their order, and the first
+//! Appends are pipelined: up to [`WINDOW`] of them, and [`WINDOW_BYTES`], are under way on a lane, which keeps their order, and the first
 //! that is not taken whole ends the stream.
 
 mod frames;
@@ -18,7 +18,8 @@ mod transport;
 use std::future::Future;
 use std::sync::Arc;
 
-use futures::stream::{self, StreamExt as _};
+use bytes::Bytes;
+use futures::stream::{self, FuturesOrdered, StreamExt as _};
 use futures::{FutureExt as _, Stream};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -36,8 +37,11 @@ pub use frames::BadFrame;
 pub(crate) use frames::{Answer, Ask};
 pub use transport::{Lane, NoPeers, Purpose, Transport, TransportError};
 
-/// Appends under way to one member. Each carries up to a mebibyte; a few hide the round trip and the other's fsync.
+/// Appends under way to one member: a few hide the round trip and the other's fsync.
 const WINDOW: usize = 16;
+
+/// Bytes under way beyond which no further append is sent; one carries a mebibyte, or one entry if that is longer.
+pub const WINDOW_BYTES: usize = 8 << 20;
 
 /// Makes a client for each member and purpose.
 pub(crate) struct Network {
@@ -90,47 +94,17 @@ pub(crate) struct Client {
 impl Client {
     /// The question is queued by the call, not by the first poll.
     fn ask(&self, ask: Ask) -> impl Future<Output = Result<Answer, RPCError<TypeConfig>>> + Send {
-        self.transport.exchange(&self.lane, ask.encode()).map(|answered| {
+        self.send(ask.encode())
+    }
+
+    fn send(
+        &self,
+        frame: Bytes,
+    ) -> impl Future<Output = Result<Answer, RPCError<TypeConfig>>> + Send {
+        self.transport.exchange(&self.lane, frame).map(|answered| {
             let answer = answered.map_err(rpc_error)?;
             Answer::decode(answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
         })
-    }
-
-    /// One append of a stream. `true` ends the stream: the next would find a gap.
-    fn append(
-        &self,
-        rpc: AppendEntriesRequest<TypeConfig>,
-    ) -> impl Future<Output = (Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>, bool)> + Send
-    {
-        let prev = rpc.prev_log_id;
-        let last = rpc.entries.last().map_or(prev, |entry| Some(entry.log_id));
-        let asked = self.ask(Ask::Append(rpc));
-        async move {
-            let response = match asked.await {
-                // Nothing can conflict with the empty log.
-                Ok(Answer::Append(AppendEntriesResponse::Conflict)) if prev.is_none() => {
-                    return (Err(self.out_of_step()), true);
-                }
-                Ok(Answer::Append(response)) => response,
-                Ok(
-                    Answer::Vote(_)
-                    | Answer::Propose(_)
-                    | Answer::ReadIndex(_)
-                    | Answer::Handover { .. }
-                    | Answer::Keyspace(_),
-                ) => return (Err(self.out_of_step()), true),
-                Err(error) => return (Err(error), true),
-            };
-            let short = match &response {
-                AppendEntriesResponse::PartialSuccess(up_to) => *up_to != last,
-                AppendEntriesResponse::Success
-                | AppendEntriesResponse::Conflict
-                | AppendEntriesResponse::HigherVote(_) => false,
-            };
-            let result = response.into_stream_result(prev, last);
-            let ends = short || result.is_err();
-            (Ok(result), ends)
-        }
     }
 
     fn out_of_step(&self) -> RPCError<TypeConfig> {
@@ -138,6 +112,82 @@ impl Client {
         RPCError::Network(NetworkError::from_string(format!(
             "member {to} answered another question than was asked"
         )))
+    }
+}
+
+/// How an append of a stream went, whether the stream ends with it, and how long its frame was.
+struct Appended {
+    result: Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>,
+    ends: bool,
+    bytes: usize,
+}
+
+/// The appends of one stream that are under way, in order.
+struct Window<'s, S> {
+    client: &'s Client,
+    input: S,
+    more: bool,
+    under_way: FuturesOrdered<BoxFuture<'s, Appended>>,
+    bytes: usize,
+}
+
+impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, S> {
+    /// The next that is answered, while others are sent.
+    async fn next(&mut self) -> Option<Appended> {
+        loop {
+            let wanted = self.more && self.under_way.len() < WINDOW && self.bytes < WINDOW_BYTES;
+            tokio::select! {
+                biased;
+                rpc = self.input.next(), if wanted => match rpc {
+                    Some(rpc) => self.send(rpc),
+                    None => self.more = false,
+                },
+                appended = self.under_way.next(), if !self.under_way.is_empty() => {
+                    self.bytes -= appended.as_ref().map_or(0, |appended| appended.bytes);
+                    return appended;
+                }
+                else => return None,
+            }
+        }
+    }
+
+    fn send(&mut self, rpc: AppendEntriesRequest<TypeConfig>) {
+        let client = self.client;
+        let prev = rpc.prev_log_id;
+        let last = rpc.entries.last().map_or(prev, |entry| Some(entry.log_id));
+        let frame = Ask::Append(rpc).encode();
+        let bytes = frame.len();
+        let answered = client.send(frame);
+        self.bytes += bytes;
+        self.under_way.push_back(Box::pin(async move {
+            let response = match answered.await {
+                // Nothing can conflict with the empty log.
+                Ok(Answer::Append(AppendEntriesResponse::Conflict)) if prev.is_none() => {
+                    Err(client.out_of_step())
+                }
+                Ok(Answer::Append(response)) => Ok(response),
+                Ok(
+                    Answer::Vote(_)
+                    | Answer::Propose(_)
+                    | Answer::ReadIndex(_)
+                    | Answer::Handover { .. }
+                    | Answer::Keyspace(_),
+                ) => Err(client.out_of_step()),
+                Err(error) => Err(error),
+            };
+            let short = match &response {
+                Ok(AppendEntriesResponse::PartialSuccess(up_to)) => *up_to != last,
+                Ok(
+                    AppendEntriesResponse::Success
+                    | AppendEntriesResponse::Conflict
+                    | AppendEntriesResponse::HigherVote(_),
+                ) => false,
+                Err(_) => true,
+            };
+            let result = response.map(|response| response.into_stream_result(prev, last));
+            let ends = short || matches!(result, Ok(Err(_)));
+            Appended { result, ends, bytes }
+        }));
     }
 }
 
@@ -180,13 +230,13 @@ impl RaftNetworkV2<TypeConfig> for Client {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        let client = &*self;
-        let answers = input.map(|rpc| client.append(rpc)).buffered(WINDOW);
+        let under_way = FuturesOrdered::new();
+        let window = Window { client: &*self, input, more: true, under_way, bytes: 0 };
         // Up to and with the first that ends the stream.
-        let answers = stream::unfold(Some(answers), |answers| async move {
-            let mut answers = answers?;
-            let (result, ends) = answers.next().await?;
-            Some((result, (!ends).then_some(answers)))
+        let answers = stream::unfold(Some(window), |window| async move {
+            let mut window = window?;
+            let appended = window.next().await?;
+            Some((appended.result, (!appended.ends).then_some(window)))
         });
         let answers: BoxStream<'s, _> = Box::pin(answers);
         Box::pin(async { Ok(answers) })
@@ -234,3 +284,6 @@ impl RaftNetworkV2<TypeConfig> for Client {
         )))
     }
 }
+
+#[cfg(test)]
+mod window_test;

@@ -49,7 +49,7 @@ use self::keeper::Keeper;
 use self::pipe::{Failed, Pipe, Room};
 use self::quiet::Quiet;
 use self::stream::{Asking, Ended, Heard, Keeping, converse};
-use crate::consensus::{Lane, Members, Purpose, Transport, TransportError};
+use crate::consensus::{Lane, Members, Purpose, Transport, TransportError, WINDOW_BYTES};
 
 pub use self::hello::{CLUSTER, Refusal};
 pub use self::remote::{RemoteCluster, RemoteMember, remote_clusters};
@@ -384,7 +384,9 @@ impl Shared {
     /// Runs a stream that another member has opened, until it ends.
     async fn ask_by(&self, hello: Hello, wire: Box<dyn Wire>) -> Ended {
         let (peer, purpose) = (hello.from, hello.purpose);
-        let room = Room { frames: frames_max(purpose), bytes: 2 * self.frame_bytes_max };
+        // A stream of appends that keeps its window always fits.
+        let bytes = 2 * WINDOW_BYTES + self.frame_bytes_max;
+        let room = Room { frames: frames_max(purpose), bytes };
         let pipe = Arc::new(Pipe::new(room));
         let attach = || {
             let before = self.pipes.lock().insert((peer, purpose), Arc::clone(&pipe));
