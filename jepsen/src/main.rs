@@ -52,6 +52,8 @@ enum Command {
     Bench(bench::Options),
     /// Memory, disk and restart with many keys, beside etcd's.
     BenchStore(bench::StoreOptions),
+    /// Latency of puts while a base is written, against without.
+    BenchBase(bench::BaseOptions),
 }
 
 async fn run(command: Command) -> Result<Verdict> {
@@ -70,6 +72,9 @@ async fn run(command: Command) -> Result<Verdict> {
         }
         Command::BenchStore(options) => {
             tokio::task::spawn_blocking(move || bench::store(&options)).await?
+        }
+        Command::BenchBase(options) => {
+            tokio::task::spawn_blocking(move || bench::base(&options)).await?
         }
     }
 }

@@ -25,6 +25,12 @@ pub enum ProposeError {
     /// It entered this member's log and was replaced by another leader's: whether it commits is unknown.
     #[error("the log entry was discarded on a change of leader")]
     Discarded,
+    /// Longer than the leader's log takes; nothing will come of it.
+    #[error("the entry is longer than the leader's log takes")]
+    TooLarge,
+    /// It was sent to the leader, and no answer came back. Whether it commits is unknown.
+    #[error("the way to the leader broke: {0}")]
+    Lost(String),
     /// The group stopped. Whether it commits is unknown.
     #[error("the group stopped: {0}")]
     Stopped(String),

@@ -1,9 +1,12 @@
 //! Who leads, as far as this member may say so.
 //!
 //! openraft's `current_leader` is a stored vote: a survivor of a lost quorum would name a dead leader for ever. A
-//! view is therefore *fresh* only while an append was accepted, or a quorum acknowledged this leader, within the
-//! election timeout; whoever asks for a leader gets none from a view that is not.
+//! view is therefore *fresh* only while the leader's append was answered, or a quorum acknowledged this leader, within
+//! the election timeout; whoever asks for a leader gets none from a view that is not.
+//!
+//! **Invariant:** a leader that went silent is not named for longer than one election timeout after it was last heard.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::Instant as _;
@@ -11,7 +14,7 @@ use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use parking_lot::Mutex;
 use quorate_core::api::ids::{MemberId, Term};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::Raft;
@@ -25,7 +28,7 @@ pub struct LeaderView {
     pub term: Term,
     /// The leader was heard of within the election timeout.
     pub fresh: bool,
-    /// When this member first saw this leader in this term.
+    /// When this member found this leader, or found it again after it had been silent for an election timeout.
     pub since: Option<Instant>,
 }
 
@@ -36,17 +39,25 @@ impl LeaderView {
     }
 }
 
-/// When an append of the present leader was last accepted by this member.
+/// When an append of the present leader last reached this member.
 #[derive(Debug, Default)]
-pub(crate) struct Heard(Mutex<Option<Instant>>);
+pub(crate) struct Heard {
+    at: Mutex<Option<Instant>>,
+    /// Nobody is named at present: the first append is news.
+    awaited: AtomicBool,
+    bell: Notify,
+}
 
 impl Heard {
     pub(crate) fn now(&self) {
-        *self.0.lock() = Some(Instant::now());
+        *self.at.lock() = Some(Instant::now());
+        if self.awaited.swap(false, Ordering::Relaxed) {
+            self.bell.notify_one();
+        }
     }
 
-    fn within(&self, limit: Duration) -> bool {
-        self.0.lock().is_some_and(|at| at.elapsed() < limit)
+    fn at(&self) -> Option<Instant> {
+        *self.at.lock()
     }
 }
 
@@ -58,16 +69,28 @@ pub(crate) async fn watch_leader(
     publish: &watch::Sender<LeaderView>,
 ) -> String {
     let mut server = raft.server_metrics();
+    let mut data = raft.data_metrics();
     loop {
-        let next = view(raft, heard, election_timeout, &publish.borrow());
+        // Before the look: what is heard after it rings.
+        heard.awaited.store(true, Ordering::Relaxed);
+        let (next, silent_at) = view(raft, heard, election_timeout, &publish.borrow());
         publish.send_if_modified(|now| {
             let changed = *now != next;
             *now = next;
             changed
         });
-        match tokio::time::timeout(election_timeout / 4, server.changed()).await {
-            Ok(Ok(())) | Err(_) => {}
-            Ok(Err(_closed)) => break,
+        let stale = silent_at.is_none();
+        // A fresh view changes with the vote, or by going stale; a stale one also by whatever is heard.
+        let look = silent_at.unwrap_or_else(|| Instant::now() + election_timeout);
+        tokio::select! {
+            changed = server.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+            }
+            _ = data.changed(), if stale => {}
+            () = heard.bell.notified(), if stale => {}
+            () = tokio::time::sleep_until(look) => {}
         }
     }
     publish.send_modify(|view| view.fresh = false);
@@ -77,27 +100,36 @@ pub(crate) async fn watch_leader(
     }
 }
 
-fn view(raft: &Raft, heard: &Heard, limit: Duration, last: &LeaderView) -> LeaderView {
+/// The view, and when it goes stale if nothing is heard until then.
+fn view(
+    raft: &Raft,
+    heard: &Heard,
+    limit: Duration,
+    last: &LeaderView,
+) -> (LeaderView, Option<Instant>) {
     let server = raft.server_metrics().borrow_watched().clone();
     let leader = server.current_leader.map(MemberId);
     let term = Term(server.vote.leader_id.term);
-    let fresh = leader.is_some()
-        && match server.state {
-            ServerState::Leader => {
-                let mut voters = server.membership_config.voter_ids();
-                let alone = voters.next() == Some(server.id) && voters.next().is_none();
-                alone || acknowledged(raft, limit)
-            }
-            ServerState::Follower | ServerState::Learner => heard.within(limit),
-            ServerState::Candidate | ServerState::Shutdown => false,
-        };
-    let same = last.leader == leader && last.term == term;
+    let now = Instant::now();
+    let heard_at = leader.and_then(|_| match server.state {
+        ServerState::Leader => {
+            let mut voters = server.membership_config.voter_ids();
+            let alone = voters.next() == Some(server.id) && voters.next().is_none();
+            if alone { Some(now) } else { acknowledged(raft) }
+        }
+        ServerState::Follower | ServerState::Learner => heard.at(),
+        ServerState::Candidate | ServerState::Shutdown => None,
+    });
+    let silent_at = heard_at.map(|at| at + limit).filter(|at| *at > now);
+    let fresh = silent_at.is_some();
+    let same = last.leader == leader && last.term == term && (last.fresh || !fresh);
     let since = if same { last.since } else { None };
-    LeaderView { leader, term, fresh, since: since.or_else(|| leader.map(|_| Instant::now())) }
+    let view = LeaderView { leader, term, fresh, since: since.or_else(|| leader.map(|_| now)) };
+    (view, silent_at)
 }
 
-fn acknowledged(raft: &Raft, limit: Duration) -> bool {
+fn acknowledged(raft: &Raft) -> Option<Instant> {
     let data = raft.data_metrics();
     let data = data.borrow_watched();
-    data.last_quorum_acked.as_ref().is_some_and(|at| at.elapsed() < limit)
+    data.last_quorum_acked.as_ref().map(|at| Instant::now() - at.elapsed())
 }

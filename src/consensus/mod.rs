@@ -22,17 +22,21 @@ mod leader;
 mod log_adapter;
 mod machine_adapter;
 mod network;
+mod peers;
 mod read_index;
 mod runtime;
 mod snapshot_adapter;
 #[cfg(test)]
 mod suite_test;
+mod transfer;
 mod types;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::ReadPolicy;
@@ -50,7 +54,8 @@ use tokio::task::JoinHandle;
 use self::leader::Heard;
 use self::log_adapter::LogAdapter;
 use self::machine_adapter::MachineAdapter;
-use self::network::{Answer, Ask, Network};
+use self::network::Network;
+use self::peers::Peers;
 use self::read_index::ReadRounds;
 use self::types::{PeerNode, Proposal, TypeConfig};
 use crate::storage::journal::GroupLog;
@@ -58,11 +63,18 @@ use crate::storage::journal::GroupLog;
 pub use self::convert::ENTRY_TAG;
 pub use self::error::{ProposeError, ReadIndexError, StartError};
 pub use self::leader::LeaderView;
-pub use self::network::{BadFrame, Lane, NoPeers, Purpose, Transport, TransportError};
+pub use self::network::{
+    BadFrame, Lane, NoPeers, Purpose, Transport, TransportError, WINDOW_BYTES,
+};
+pub use self::peers::{AskError, PeerError, Served, keyspace_answer};
 pub use self::runtime::Timing;
 #[cfg(feature = "simulation")]
 pub use self::runtime::seeded;
+pub use self::transfer::TransferError;
 pub use self::types::{AppliedSink, Fatal};
+
+/// Members and where they are reached.
+pub type Members = BTreeMap<MemberId, Vec<String>>;
 
 type Raft = openraft::Raft<TypeConfig, MachineAdapter>;
 
@@ -101,10 +113,15 @@ pub struct Consensus(Arc<Inner>);
 struct Inner {
     settings: Settings,
     raft: Raft,
+    peers: Peers,
+    /// The longest entry that this member's log takes, in bytes.
+    entry_bytes_max: usize,
     rounds: Arc<ReadRounds>,
     heard: Arc<Heard>,
     leader: watch::Receiver<LeaderView>,
     failed: watch::Receiver<Option<String>>,
+    /// Leadership is being handed over: nothing is proposed meanwhile.
+    handing_over: AtomicBool,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -124,7 +141,8 @@ impl Consensus {
         transport: Arc<dyn Transport>,
     ) -> Result<Consensus, StartError> {
         let config = runtime::config(format!("group {}", settings.group), settings.timing)?;
-        let network = Network::new(settings.group, settings.member, transport);
+        let network = Network::new(settings.group, settings.member, Arc::clone(&transport));
+        let entry_bytes_max = log.entry_bytes_max();
         let alone = is_alone(settings.member, &sink.applied().1);
         let raft = Raft::new(
             settings.member.0,
@@ -135,7 +153,9 @@ impl Consensus {
         )
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
-        let consensus = Consensus::attend(settings, raft);
+        let peers =
+            Peers { group: settings.group, member: settings.member, transport, raft: raft.clone() };
+        let consensus = Consensus::attend(settings, raft, peers, entry_bytes_max);
         if alone {
             // Nobody else could be leading: waiting for an election timeout would only delay the start.
             let elected = consensus.0.raft.trigger().elect(false).await;
@@ -145,7 +165,7 @@ impl Consensus {
     }
 
     /// Starts the two tasks that stand beside openraft's own: read rounds and the leader view.
-    fn attend(settings: Settings, raft: Raft) -> Consensus {
+    fn attend(settings: Settings, raft: Raft, peers: Peers, entry_bytes_max: usize) -> Consensus {
         let rounds = Arc::new(ReadRounds::default());
         let heard = Arc::new(Heard::default());
         let (publish, leader) = watch::channel(LeaderView {
@@ -157,8 +177,9 @@ impl Consensus {
         let (fail, failed) = watch::channel(None);
 
         let run_rounds = tokio::spawn({
-            let (raft, rounds) = (raft.clone(), Arc::clone(&rounds));
-            async move { rounds.run(|| read_round(&raft)).await }
+            let (peers, rounds, leader) = (peers.clone(), Arc::clone(&rounds), leader.clone());
+            let limit = settings.timing.election_timeout;
+            async move { rounds.run(|| read_round(&peers, &leader, limit)).await }
         });
         let watch_leader = tokio::spawn({
             let (raft, heard) = (raft.clone(), Arc::clone(&heard));
@@ -171,10 +192,13 @@ impl Consensus {
         Consensus(Arc::new(Inner {
             settings,
             raft,
+            peers,
+            entry_bytes_max,
             rounds,
             heard,
             leader,
             failed,
+            handing_over: AtomicBool::new(false),
             tasks: Mutex::new(vec![run_rounds, watch_leader]),
         }))
     }
@@ -204,6 +228,12 @@ impl Consensus {
         payload: Bytes,
     ) -> Result<impl Future<Output = Result<(), ProposeError>> + Send + use<>, ProposeError> {
         debug_assert!(payload.first() == Some(&ENTRY_TAG), "a proposal is a packed entry");
+        if payload.len() > self.0.entry_bytes_max {
+            return Err(ProposeError::TooLarge);
+        }
+        if self.0.handing_over.load(Ordering::Acquire) {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
         // With a responder, because without one openraft drops a rejected proposal without a word.
         let (responder, told) = OneshotResponder::new_pair();
         let raft = &self.0.raft;
@@ -252,6 +282,25 @@ impl Consensus {
         }
     }
 
+    /// The members in this member's log and where they are reached, once they are other than `known`. Never, after
+    /// raft has ended.
+    pub async fn members_other_than(&self, known: &Members) -> Members {
+        let mut server = self.0.raft.server_metrics();
+        loop {
+            let now: Members = {
+                let server = server.borrow_watched();
+                let nodes = server.membership_config.membership().nodes();
+                nodes.map(|(id, node)| (MemberId(*id), node.peer_urls.clone())).collect()
+            };
+            if now != *known {
+                return now;
+            }
+            if server.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
     /// What raft knows of itself.
     pub fn facts(&self) -> RaftFacts {
         let metrics = self.0.raft.metrics();
@@ -267,26 +316,6 @@ impl Consensus {
         }
     }
 
-    /// Answers one frame of another member, which the transport has identified.
-    pub async fn serve_peer(&self, frame: Bytes) -> Result<Bytes, PeerError> {
-        let raft = &self.0.raft;
-        let failed = |error: &dyn fmt::Display| PeerError::Raft(error.to_string());
-        let answer = match Ask::decode(frame)? {
-            Ask::Append(request) => {
-                let response = raft.append_entries(request).await.map_err(|e| failed(&e))?;
-                if response.is_success() {
-                    self.0.heard.now();
-                }
-                Answer::Append(response)
-            }
-            Ask::Vote(request) => Answer::Vote(raft.vote(request).await.map_err(|e| failed(&e))?),
-            Ask::PreVote(request) => {
-                Answer::Vote(raft.pre_vote(request).await.map_err(|e| failed(&e))?)
-            }
-        };
-        Ok(answer.encode())
-    }
-
     /// Stops raft and joins its tasks. Tickets that are open resolve as stopped, waiting reads too.
     pub async fn shutdown(&self) {
         // The error is a panic of raft's task, which the view of its end has told already.
@@ -300,17 +329,6 @@ impl Consensus {
     }
 }
 
-/// A peer's frame had no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PeerError {
-    /// It does not decode.
-    #[error(transparent)]
-    BadFrame(#[from] BadFrame),
-    /// Raft refused or stopped.
-    #[error("raft: {0}")]
-    Raft(String),
-}
-
 /// `member` is the only voter. Asked of the applied state: raft's own metrics are empty until its task first runs.
 fn is_alone(member: MemberId, membership: &StoredMembership) -> bool {
     let configs = membership.membership.iter().flat_map(|membership| &membership.configs);
@@ -322,7 +340,24 @@ fn stopped(fatal: RaftFatal<TypeConfig>) -> ProposeError {
     ProposeError::Stopped(fatal.to_string())
 }
 
-async fn read_round(raft: &Raft) -> Result<u64, ReadIndexError> {
+/// One round: this member's own while it leads, the leader's while there is one; in `limit`, or the reads that wait
+/// for the next round would wait with it.
+async fn read_round(
+    peers: &Peers,
+    leader: &watch::Receiver<LeaderView>,
+    limit: Duration,
+) -> Result<u64, ReadIndexError> {
+    let leader = leader.borrow().leader();
+    let round = async {
+        match leader {
+            Some(other) if other != peers.member => peers.read_index(other).await,
+            Some(_) | None => own_round(&peers.raft).await,
+        }
+    };
+    tokio::time::timeout(limit, round).await.unwrap_or(Err(ReadIndexError::NoQuorum))
+}
+
+async fn own_round(raft: &Raft) -> Result<u64, ReadIndexError> {
     match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
         Ok(linearizer) => Ok(linearizer.read_log_id().index()),
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {

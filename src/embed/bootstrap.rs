@@ -2,14 +2,87 @@
 //! (etcd `server/config/config.go`, `VerifyBootstrap`; `client/pkg/types/urlsmap.go`).
 
 use std::collections::BTreeMap;
-use std::net::ToSocketAddrs as _;
+use std::time::Duration;
+
+use quorate_core::api::ids::{ClusterId, MemberId};
+use tokio::time::Instant;
 
 use super::config::Config;
+use crate::host::peers::remote_clusters;
+use crate::keyspace::InitialMember;
+use crate::keyspace::members::{cluster_id, member_id};
 use crate::support::go::quote::{quote, quote_list};
+use crate::support::listen::words;
 use crate::support::urls::{Url, parse_list, texts};
 
 /// The first members by name, each with its sorted peer URLs.
 pub(super) type InitialCluster = BTreeMap<String, Vec<Url>>;
+
+/// How long a name is looked up again and again before it counts as unknown.
+const RESOLVE_FOR: Duration = Duration::from_secs(30);
+
+/// Between two of these.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long members that may run already are asked (etcd's `BootstrapTimeoutEffective`).
+const ASK_FOR: Duration = Duration::from_secs(1);
+
+/// Who a member is, and with whom it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Who {
+    pub(super) cluster: ClusterId,
+    pub(super) member: MemberId,
+    /// Those of the initial cluster; empty where it is not known, as at most restarts.
+    pub(super) members: Vec<InitialMember>,
+    /// The initial cluster as printed; empty where it is not known.
+    pub(super) first: String,
+}
+
+/// Ids by etcd's formulas.
+pub(super) fn who(config: &Config, cluster: &InitialCluster) -> Who {
+    let token = &config.cluster.token;
+    let member = |urls: &Vec<Url>| {
+        let peer_urls = texts(urls);
+        InitialMember { id: member_id(&peer_urls, token), peer_urls }
+    };
+    let members: Vec<InitialMember> = cluster.values().map(member).collect();
+    let ids: Vec<MemberId> = members.iter().map(|member| member.id).collect();
+    Who {
+        cluster: cluster_id(&ids),
+        member: member_id(&texts(&config.member.advertise_peer), token),
+        members,
+        first: print(cluster),
+    }
+}
+
+/// A restart: what the directory says counts; the flags are only listened to where they say the same.
+pub(super) fn known(config: &Config, cluster: ClusterId, member: MemberId) -> Who {
+    let told = parse(&config.cluster.initial_cluster).map(|told| who(config, &told));
+    let fits = |told: &Who| told.cluster == cluster && told.member == member;
+    let members = told.ok().filter(fits).map(|told| told.members).unwrap_or_default();
+    Who { cluster, member, members, first: String::new() }
+}
+
+/// A first start: the flags are checked, and the others are asked whether this member has run before.
+pub(super) async fn first_start(config: &Config) -> Result<Who, String> {
+    let cluster = parse(&config.cluster.initial_cluster)?;
+    check(config, &cluster).await?;
+    let who = who(config, &cluster);
+    let others = who.members.iter().filter(|member| member.id != who.member);
+    let others: Vec<String> = others.flat_map(|member| member.peer_urls.clone()).collect();
+    if has_run_before(who.member, &others).await {
+        return Err(format!("member {} has already been bootstrapped", who.member));
+    }
+    Ok(who)
+}
+
+/// A member that once ran has told the others its client URLs. If it comes without its data, its votes and
+/// acknowledged writes are lost: it must not come back under its id.
+async fn has_run_before(member: MemberId, others: &[String]) -> bool {
+    let clusters = remote_clusters(others, ASK_FOR).await;
+    let mut members = clusters.iter().flat_map(|cluster| &cluster.members);
+    members.any(|known| known.id() == member && !known.client_urls.is_empty())
+}
 
 /// Reads `name=url,name=url`; one name may stand several times.
 pub(super) fn parse(text: &str) -> Result<InitialCluster, String> {
@@ -26,7 +99,7 @@ pub(super) fn parse(text: &str) -> Result<InitialCluster, String> {
 }
 
 /// Refuses an initial cluster that does not hold this member as it describes itself.
-pub(super) fn check(config: &Config, cluster: &InitialCluster) -> Result<(), String> {
+async fn check(config: &Config, cluster: &InitialCluster) -> Result<(), String> {
     let name = &config.member.name;
     let Some(own) = cluster.get(name) else {
         return Err(format!(
@@ -34,7 +107,7 @@ pub(super) fn check(config: &Config, cluster: &InitialCluster) -> Result<(), Str
             quote(name)
         ));
     };
-    if let Some(difference) = difference(&config.member.advertise_peer, own) {
+    if let Some(difference) = difference(&config.member.advertise_peer, own).await {
         return Err(unequal(config, own, &difference));
     }
     let mut all: Vec<&Url> = cluster.values().flatten().collect();
@@ -47,14 +120,7 @@ pub(super) fn check(config: &Config, cluster: &InitialCluster) -> Result<(), Str
     if config.cluster.initial_state == "existing" {
         return Err(
             "--initial-cluster-state=existing is not supported yet: a member can only begin a \
-                    cluster of its own"
-                .to_owned(),
-        );
-    }
-    if cluster.len() > 1 {
-        return Err(
-            "--initial-cluster with several members is not supported yet: a member can only \
-                    begin a cluster of its own"
+                    cluster with its first members"
                 .to_owned(),
         );
     }
@@ -62,30 +128,58 @@ pub(super) fn check(config: &Config, cluster: &InitialCluster) -> Result<(), Str
 }
 
 /// How two lists of URLs differ, host names resolved; `None` if they do not.
-fn difference(advertised: &[Url], listed: &[Url]) -> Option<String> {
+async fn difference(advertised: &[Url], listed: &[Url]) -> Option<String> {
     let quoted = |urls: &[Url]| quote_list(&texts(urls));
     if advertised.len() != listed.len() {
         return Some(format!("len({}) != len({})", quoted(advertised), quoted(listed)));
     }
-    let sorted = |urls: &[Url], change: fn(&Url) -> Url| {
-        let mut urls: Vec<Url> = urls.iter().map(change).collect();
+    let sorted = |mut urls: Vec<Url>| {
         urls.sort_by_key(ToString::to_string);
         urls
     };
-    if sorted(advertised, Url::clone) == sorted(listed, Url::clone) {
+    if sorted(advertised.to_vec()) == sorted(listed.to_vec()) {
         return None;
     }
-    let pairs = sorted(advertised, resolved).into_iter().zip(sorted(listed, resolved));
-    let (one, other) = pairs.into_iter().find(|(one, other)| one != other)?;
+    let deadline = Instant::now() + RESOLVE_FOR;
+    let (advertised, listed) =
+        match (all_resolved(advertised, deadline).await, all_resolved(listed, deadline).await) {
+            (Ok(advertised), Ok(listed)) => (sorted(advertised), sorted(listed)),
+            (Err(why), _) | (_, Err(why)) => return Some(why),
+        };
+    let (one, other) = advertised.into_iter().zip(listed).find(|(one, other)| one != other)?;
     let (one, other) = (quote(&one.to_string()), quote(&other.to_string()));
     Some(format!("resolved urls: {one} != {other}"))
 }
 
-/// The URL with its host's first address; `localhost`, and what nobody knows, stay as they are.
-fn resolved(url: &Url) -> Url {
-    let known = !url.is_unix() && url.hostname() != "localhost";
-    let address = known.then(|| url.host.to_socket_addrs().ok()?.next()).flatten();
-    Url { host: address.map_or_else(|| url.host.clone(), |a| a.to_string()), ..url.clone() }
+async fn all_resolved(urls: &[Url], deadline: Instant) -> Result<Vec<Url>, String> {
+    let mut resolved = Vec::new();
+    for url in urls {
+        resolved.push(resolve(url, deadline).await?);
+    }
+    Ok(resolved)
+}
+
+/// The URL with its host's first address; `localhost` stays as it is. A name that nobody knows yet is looked up again
+/// until `deadline`: names of members that start together appear one by one.
+async fn resolve(url: &Url, deadline: Instant) -> Result<Url, String> {
+    if url.is_unix() || url.hostname() == "localhost" {
+        return Ok(url.clone());
+    }
+    loop {
+        let why = match tokio::net::lookup_host(&url.host).await {
+            Ok(mut addresses) => match addresses.next() {
+                Some(address) => return Ok(Url { host: address.to_string(), ..url.clone() }),
+                None => "no addresses".to_owned(),
+            },
+            Err(why) => words(&why),
+        };
+        tracing::warn!(%url, host = url.host, "retry-interval" = "1s", error = why, "failed to resolve URL Host");
+        if Instant::now() + RESOLVE_AGAIN > deadline {
+            let (url, host) = (quote(&url.to_string()), url.hostname());
+            return Err(format!("failed to resolve {url} (lookup {host}: {why})"));
+        }
+        tokio::time::sleep(RESOLVE_AGAIN).await;
+    }
 }
 
 /// etcd names what is missing on one side before it says how the lists differ.
@@ -126,21 +220,21 @@ pub(super) fn print(cluster: &InitialCluster) -> String {
 mod tests {
     use super::*;
 
-    fn refused(change: impl FnOnce(&mut Config)) -> String {
+    async fn refused(change: impl FnOnce(&mut Config)) -> String {
         let mut config = Config::default();
         change(&mut config);
         let cluster = parse(&config.cluster.initial_cluster).unwrap();
-        check(&config, &cluster).unwrap_err()
+        check(&config, &cluster).await.unwrap_err()
     }
 
-    #[test]
-    fn an_initial_cluster_that_is_not_ours_is_refused_in_etcds_words() {
+    #[tokio::test]
+    async fn an_initial_cluster_that_is_not_ours_is_refused_in_etcds_words() {
         assert_eq!(
-            refused(|c| c.member.name = "x".to_owned()),
+            refused(|c| c.member.name = "x".to_owned()).await,
             "couldn't find local name \"x\" in the initial cluster configuration"
         );
         assert_eq!(
-            refused(|c| c.member.advertise_peer = parse_list("http://127.0.0.9:1").unwrap()),
+            refused(|c| c.member.advertise_peer = parse_list("http://127.0.0.9:1").unwrap()).await,
             "--initial-cluster has default=http://localhost:2380 but missing from \
              --initial-advertise-peer-urls=http://127.0.0.9:1 (resolved urls: \"http://127.0.0.9:1\" != \
              \"http://localhost:2380\")"
@@ -148,17 +242,56 @@ mod tests {
         assert_eq!(
             refused(|c| {
                 c.member.advertise_peer = parse_list("http://a:1,http://localhost:2380").unwrap();
-            }),
+            })
+            .await,
             "--initial-advertise-peer-urls has http://a:1 but missing from \
              --initial-cluster=default=http://a:1,default=http://localhost:2380"
         );
         assert_eq!(
-            refused(|c| c.cluster.initial_cluster.push_str(",b=http://localhost:2380")),
+            refused(|c| c.cluster.initial_cluster.push_str(",b=http://localhost:2380")).await,
             "initial cluster b=http://localhost:2380,default=http://localhost:2380 has duplicate url"
         );
         let config = Config::default();
         let cluster = parse(&config.cluster.initial_cluster).unwrap();
-        assert_eq!(check(&config, &cluster), Ok(()));
+        assert_eq!(check(&config, &cluster).await, Ok(()));
         assert_eq!(print(&cluster), "default=http://localhost:2380");
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_nobody_knows_is_looked_up_again_before_it_is_refused() {
+        let began = Instant::now();
+        let why = refused(|c| {
+            c.member.advertise_peer = parse_list("http://nowhere.invalid:2380").unwrap();
+        });
+        let why = why.await;
+        assert!(
+            why.contains("(failed to resolve \"http://nowhere.invalid:2380\" (lookup"),
+            "{why}"
+        );
+        assert!(began.elapsed() >= RESOLVE_FOR - RESOLVE_AGAIN);
+    }
+
+    // Ids that etcd 3.7.1 shows for the same flags.
+    #[test]
+    fn three_members_have_the_ids_that_etcd_gives_them_whoever_looks() {
+        let mut config = Config::default();
+        config.cluster.initial_cluster =
+            "a=http://127.0.0.1:2380,b=http://127.0.0.1:2480,c=http://127.0.0.1:2580".to_owned();
+        let mut seen: Vec<(String, String)> = Vec::new();
+        for port in [2380, 2480, 2580] {
+            config.member.advertise_peer = parse_list(&format!("http://127.0.0.1:{port}")).unwrap();
+            let cluster = parse(&config.cluster.initial_cluster).unwrap();
+            let who = who(&config, &cluster);
+            assert_eq!(who, known_as_told(&config, &who));
+            seen.push((who.cluster.to_string(), who.member.to_string()));
+        }
+        let mut members: Vec<&str> = seen.iter().map(|(_, member)| member.as_str()).collect();
+        assert_eq!(members[0], "b71f75320dc06a6c");
+        members.sort_unstable();
+        assert_eq!(members, ["11bff47b8baf3ee9", "2daa54f17ef01167", "b71f75320dc06a6c"]);
+        assert!(seen.iter().all(|(cluster, _)| cluster == "c14c235c147937a"));
+    }
+
+    fn known_as_told(config: &Config, who: &Who) -> Who {
+        Who { first: who.first.clone(), ..known(config, who.cluster, who.member) }
     }
 }

@@ -11,17 +11,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_core::api::ids::{ClusterId, MemberId};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
 
+use super::bootstrap::Who;
 use super::config::Config;
 use super::gates::{GATES, is_on};
 use super::{Built, bootstrap, validate};
 use crate::host::{DiskSizes, Host, HostError, claim};
-use crate::keyspace::members::{cluster_id, member_id};
 use crate::keyspace::{InitialMember, KeyspaceConfig};
 use crate::service::serve::{ConnectionLimits, Tasks, Traffic, serve};
 use crate::service::{Desk, JournalFigures, ServiceSettings};
@@ -136,9 +135,11 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     let directory = claim(&PathBuf::from(&config.member.data_dir))?;
     let known = directory.identity();
     let who = match known {
-        Some(known) => Who { cluster: known.cluster, member: known.member, first: String::new() },
-        None => first_start(&config)
-            .inspect_err(|why| tracing::error!(error = %why, "bootstrap failed"))?,
+        Some(known) => bootstrap::known(&config, known.cluster, known.member),
+        None => bootstrap::first_start(&config)
+            .await
+            .inspect_err(|why| tracing::error!(error = %why, "bootstrap failed"))
+            .map_err(StartError::Bootstrap)?,
     };
     let keyspace = keyspace_config(&config, &who)?;
     super::banner::starting(&config, known.is_some(), &who.first);
@@ -150,7 +151,9 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     };
     let host = Host::open(directory, keyspace, sizes, Arc::new(Syncs(journal.clone()))).await?;
     let (serving, served) = watch::channel(false);
-    let desk = Desk::new(host.keyspace(), service_settings(&config), served, &journal);
+    let gauge = host.journal_gauge();
+    let settings = service_settings(&config);
+    let desk = Desk::new(host.keyspace(), host.peers(), settings, served, &journal, gauge);
     let addresses = bound.clients.iter().map(|(listener, _)| listener.to_string()).collect();
     let drain = Drain::default();
     let (now_ready, ready) = watch::channel(false);
@@ -187,30 +190,14 @@ impl JournalObserver for Syncs {
     }
 }
 
-/// Who this member is.
-struct Who {
-    cluster: ClusterId,
-    member: MemberId,
-    /// The initial cluster as printed; empty at a restart.
-    first: String,
-}
-
-fn first_start(config: &Config) -> Result<Who, StartError> {
-    let cluster = bootstrap::parse(&config.cluster.initial_cluster)
-        .and_then(|cluster| bootstrap::check(config, &cluster).map(|()| cluster))
-        .map_err(StartError::Bootstrap)?;
-    let ids: Vec<MemberId> =
-        cluster.values().map(|urls| member_id(&texts(urls), &config.cluster.token)).collect();
-    let own = member_id(&texts(&config.member.advertise_peer), &config.cluster.token);
-    Ok(Who { cluster: cluster_id(&ids), member: own, first: bootstrap::print(&cluster) })
-}
-
 fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartError> {
     let member = InitialMember { id: who.member, peer_urls: texts(&config.member.advertise_peer) };
+    let initial_members = who.members.clone();
     let count = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     let defaults = KeyspaceConfig::single(who.cluster, member);
     Ok(KeyspaceConfig {
         name: config.member.name.clone(),
+        initial_members,
         client_urls: texts(config.member.advertise_client.as_deref().unwrap_or_default()),
         heartbeat: Duration::from_millis(config.cluster.heartbeat_ms),
         election_timeout: Duration::from_millis(config.cluster.election_ms),
@@ -347,3 +334,7 @@ async fn elected(keyspace: &crate::keyspace::Keyspace) {
 #[cfg(test)]
 #[path = "server_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "cluster_test.rs"]
+mod cluster_tests;

@@ -315,3 +315,72 @@ async fn each_server_has_a_log_of_its_own() {
     }
     assert!(first.contains("\"name\":\"one\"") && !second.contains("\"name\":\"one\""));
 }
+
+/// Names and kinds that `/metrics` shows, in name order.
+fn metric_names(text: &str) -> Vec<String> {
+    let mut names: Vec<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+fn metric(text: &str, name: &str) -> f64 {
+    let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    found.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+}
+
+/// `names.txt` lists etcd's metrics and ours: `both`, `etcd` (absent here, docs/COMPATIBILITY.md says so) or `ours`.
+#[tokio::test]
+async fn metrics_are_those_of_the_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(config(&dir)).await;
+    kv(&server).await.put(put("a", "1")).await.unwrap();
+    let text = http(&server.client_addresses()[0], "GET /metrics HTTP/1.1").await;
+    let list = include_str!("../../tests/testdata/metrics/names.txt");
+    let listed = list.lines().filter(|line| !line.starts_with(['#', 'e']));
+    let mut listed: Vec<_> =
+        listed.filter_map(|line| Some(line.split_once(' ')?.1.to_owned())).collect();
+    listed.sort();
+    assert_eq!(metric_names(&text), listed);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_written_shows_part_by_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir);
+    config.member.journal_segment_bytes = 64 << 10;
+    config.cluster.request_bytes_max = 10_000;
+    config.member.base_after_bytes = 100 << 10;
+    let server = start(config).await;
+    let mut client = kv(&server).await;
+    let address = server.client_addresses()[0].clone();
+    let mut puts = 0;
+    let text = loop {
+        for _ in 0..20 {
+            client.put(put(&format!("key-{puts}"), &"v".repeat(1000))).await.unwrap();
+            puts += 1;
+        }
+        let text = http(&address, "GET /metrics HTTP/1.1").await;
+        if metric(&text, "quorate_bases_total{group=\"0\"}") > 0.0 {
+            break text;
+        }
+        assert!(puts < 20_000, "no base after {puts} puts");
+    };
+    let payload = f64::from(puts) * 1000.0;
+    let journal = metric(&text, "quorate_journal_written_bytes_total");
+    assert!(journal > payload && journal < 2.0 * payload, "{journal} bytes for {payload}");
+    assert!(metric(&text, "quorate_store_committed_bytes_total{group=\"0\"}") > payload);
+    assert!(metric(&text, "quorate_state_store_written_bytes_total{group=\"0\"}") > 100e3);
+    assert!(metric(&text, "quorate_state_store_size_bytes{group=\"0\"}") > 100e3);
+    assert!(metric(&text, "quorate_base_written_bytes_total{group=\"0\"}") > 100e3);
+    assert!(metric(&text, "quorate_base_size_bytes{group=\"0\"}") > 100e3);
+    assert!(metric(&text, "quorate_journal_syncs_total") >= f64::from(puts));
+    assert!(metric(&text, "quorate_journal_zeroed_bytes_total") >= f64::from(64 << 10));
+    assert_eq!(metric(&text, "etcd_server_proposals_pending"), 0.0);
+    assert_eq!(metric(&text, "etcd_server_proposals_failed_total"), 0.0);
+    let applied =
+        r#"etcd_server_apply_duration_seconds_count{op="Put",success="true",version="v3"}"#;
+    assert_eq!(metric(&text, applied), f64::from(puts));
+    server.stop().await.unwrap();
+}

@@ -1,24 +1,35 @@
 //! Floor 5, host: opens, shuts and keeps together what the keyspaces of one process share.
 //!
 //! ```text
-//!   claim ──> Directory (locked, whose it is) ── Host::open ──> journal ──> keyspace of group 0
-//!   Host::shutdown: keyspace, then journal (sealed), then the lock
+//!   claim ──> Directory (locked, whose it is) ── Host::open ──> journal ──> keyspace of group 0 <──> peers
+//!   Host::shutdown: keyspace, then peers, then journal (sealed), then the lock
 //! ```
 //!
 //! **Invariant:** no etcd semantics here; a keyspace is opened and shut, never looked into.
 
+pub mod peers;
+
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use quorate_core::api::ids::GroupId;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::instrument::WithSubscriber as _;
 
-use crate::consensus::NoPeers;
+use self::peers::{PeerTiming, Peers, PeersConfig, Served, Service};
+use crate::consensus::{Members, PeerError};
 use crate::keyspace::{Keyspace, KeyspaceConfig, OpenError, Seams};
 use crate::storage::StoreOptions;
 use crate::storage::device::FileDevice;
 use crate::storage::directory::{Directory, DirectoryError, create_private, open_directory};
 use crate::storage::journal::{
-    Journal, JournalError, JournalId, JournalObserver, JournalOptions, Runner, entry_bytes_max,
+    Journal, JournalError, JournalId, JournalObserver, JournalOptions, JournalUsage, Runner,
+    entry_bytes_max,
 };
 use crate::support::clock::SystemClock;
 use crate::support::spawn::Blocking;
@@ -38,6 +49,12 @@ pub enum HostError {
     /// The keyspace was refused.
     #[error(transparent)]
     Keyspace(#[from] OpenError),
+    /// The directory is a member's that has never voted, and who the others are was not told.
+    #[error(
+        "the data directory is a member's that has not begun yet, and --initial-cluster does not describe its \
+         cluster: start it with the flags it was made with"
+    )]
+    NeverBegun,
     /// The operating system refused.
     #[error("cannot open {folder}: {source}")]
     Io {
@@ -62,7 +79,25 @@ pub struct DiskSizes {
     pub base_after_bytes: u64,
 }
 
+/// What a small disk is divided by for a segment, and for the journal's growth between two bases.
+const SHARES: u64 = 32;
+/// No segment is made smaller than this for a small disk's sake.
+const SEGMENT_LEAST: u64 = 8 << 20;
+/// No base is written more often than this for its sake.
+const BASE_AFTER_LEAST: u64 = 4 << 20;
+
 impl DiskSizes {
+    /// These, or smaller ones on a disk of few gigabytes: two segments wait prepared, and as many are kept free before
+    /// growth is refused. Requests of `request_bytes_max` still fit.
+    pub fn fit(self, disk_bytes: u64, request_bytes_max: usize) -> Self {
+        let share = disk_bytes / SHARES;
+        let least = SEGMENT_LEAST.max(5 * request_bytes_max as u64);
+        DiskSizes {
+            segment_bytes: self.segment_bytes.min(share.max(least)),
+            base_after_bytes: self.base_after_bytes.min(share.max(BASE_AFTER_LEAST)),
+        }
+    }
+
     /// The size that a new segment really gets.
     pub fn segment(self) -> u64 {
         self.segment_bytes.clamp(64 << 10, 1 << 40).next_multiple_of(4096)
@@ -74,11 +109,68 @@ impl DiskSizes {
     }
 }
 
+/// Beside the longest entry, a frame carries others that were read along with it, and their heads.
+const FRAME_SLACK: usize = 4 << 20;
+
+/// Reads what the journal has done; it keeps nothing open that matters.
+#[derive(Clone, Debug)]
+pub struct JournalGauge(Journal);
+
+impl JournalGauge {
+    /// How full the journal is and what it has done since it was opened.
+    pub fn usage(&self) -> JournalUsage {
+        self.0.usage()
+    }
+}
+
 /// One member's open keyspaces and what they share.
 pub struct Host {
     keyspace: Keyspace,
+    peers: Peers,
+    follow_members: JoinHandle<()>,
     journal: Journal,
     _directory: Directory,
+}
+
+/// A keyspace as the other members' frames reach it.
+#[derive(Debug)]
+struct Asked(Keyspace);
+
+impl Service for Asked {
+    fn serve(&self, ask: Bytes) -> BoxFuture<'static, Served> {
+        let keyspace = self.0.clone();
+        async move {
+            match keyspace.serve_peer(ask).await {
+                Ok(answer) => Served::Answer(answer),
+                Err(error @ PeerError::BadFrame(_)) => {
+                    tracing::warn!(%error, "a peer's frame is not understood");
+                    Served::NotServed(error.to_string())
+                }
+                Err(error @ PeerError::Raft(_)) => Served::Failed(error.to_string()),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Raft knows the members as soon as it runs; should it not, the member serves without.
+const MEMBERS_WITHIN: Duration = Duration::from_secs(1);
+
+/// Keeps streams with whoever is a member now. Returns once the first of them are known, so that none is a stranger
+/// when it dials.
+async fn follow_members(keyspace: Keyspace, peers: Peers) -> JoinHandle<()> {
+    let mut known = Members::new();
+    if let Ok(first) = timeout(MEMBERS_WITHIN, keyspace.members_other_than(&known)).await {
+        known = first;
+        peers.set_members(GroupId(0), known.clone());
+    }
+    let follow = async move {
+        loop {
+            known = keyspace.members_other_than(&known).await;
+            peers.set_members(GroupId(0), known.clone());
+        }
+    };
+    tokio::spawn(follow.with_current_subscriber())
 }
 
 fn device(folder: &Path) -> Result<Arc<FileDevice>, HostError> {
@@ -97,6 +189,11 @@ impl Host {
     ) -> Result<Host, HostError> {
         let blocking = Arc::new(Blocking::bounded(BLOCKING_SLICES));
         let folder = directory.journal();
+        let sizes = match device(&folder)?.total_space() {
+            Ok(bytes) => sizes.fit(bytes, config.request_bytes_max),
+            // What cannot be asked is taken as large enough.
+            Err(_) => sizes,
+        };
         let expected = directory.identity().map(|identity| JournalId(identity.journal));
         let options = JournalOptions {
             segment_bytes: sizes.segment(),
@@ -112,19 +209,35 @@ impl Host {
         let log = journal.group(GroupId(0));
         let state = log.state();
         let is_new = state.last.is_none() && state.vote.is_none();
+        if is_new && config.initial_members.is_empty() {
+            return Err(HostError::NeverBegun);
+        }
         directory.settle(journal.id().0, is_new, config.cluster_id, config.member_id)?;
         let folder = directory.group(GroupId(0));
         let mut store = StoreOptions::new(GroupId(0), folder.clone(), device(&folder)?);
         store.base_after_bytes = sizes.base_after_bytes;
-        store.single_voter = config.initial_members.len() == 1;
+        store.lone_voter = Some(config.member_id);
+        let peers = Peers::new(PeersConfig {
+            cluster: config.cluster_id,
+            member: config.member_id,
+            frame_bytes_max: sizes.entry_bytes_max() + FRAME_SLACK,
+            timing: PeerTiming::default(),
+        });
         let seams = Seams {
             clock: Arc::new(SystemClock::default()),
             blocking,
-            transport: Arc::new(NoPeers),
+            transport: Arc::new(peers.clone()),
             incarnation: rand::random(),
         };
         let keyspace = Keyspace::open(config, store, log, seams).await?;
-        Ok(Host { keyspace, journal, _directory: directory })
+        peers.serve(GroupId(0), Arc::new(Asked(keyspace.clone())));
+        let follow_members = follow_members(keyspace.clone(), peers.clone()).await;
+        Ok(Host { keyspace, peers, follow_members, journal, _directory: directory })
+    }
+
+    /// The streams to and from the other members.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
     }
 
     /// The keyspace of group 0.
@@ -132,12 +245,46 @@ impl Host {
         &self.keyspace
     }
 
+    /// The journal's figures, for metrics.
+    pub fn journal_gauge(&self) -> JournalGauge {
+        JournalGauge(self.journal.clone())
+    }
+
     /// Stops everything in order; what was acknowledged is on the disk.
     pub async fn shutdown(self) -> Result<(), HostError> {
         self.keyspace.shutdown().await;
+        self.follow_members.abort();
+        if let Err(error) = self.follow_members.await
+            && error.is_panic()
+        {
+            tracing::error!(%error, "following the membership failed");
+        }
+        self.peers.shutdown().await;
         let journal = self.journal;
         drop(self.keyspace);
         Blocking::bounded(1).run(move || journal.close()).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_disk_gets_small_segments_that_still_take_a_request() {
+        const ASKED: DiskSizes = DiskSizes { segment_bytes: 64 << 20, base_after_bytes: 64 << 20 };
+        for (disk, request, segment, base_after) in [
+            (1 << 40, 1536 << 10, 64 << 20, 64 << 20),
+            (1 << 30, 1536 << 10, 32 << 20, 32 << 20),
+            (100 << 20, 1536 << 10, 8 << 20, 4 << 20),
+            (100 << 20, 8 << 20, 40 << 20, 4 << 20),
+        ] {
+            let fitted = ASKED.fit(disk, request);
+            assert_eq!((fitted.segment_bytes, fitted.base_after_bytes), (segment, base_after));
+            assert!(fitted.entry_bytes_max() > request + (64 << 10));
+        }
+        let small = DiskSizes { segment_bytes: 1 << 20, base_after_bytes: 16 << 10 };
+        assert_eq!(small.fit(1 << 40, 200_000).segment_bytes, 1 << 20, "never larger");
     }
 }

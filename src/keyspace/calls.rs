@@ -5,13 +5,15 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::etcdserverpb::alarm_request::AlarmAction;
 use quorate_core::api::pb::internal::Command;
 use quorate_core::api::pb::internal::command::Request;
+use quorate_core::api::pb::internal::keyspace_request::Ask;
+use quorate_core::api::pb::internal::keyspace_response::Answer;
 use quorate_core::api::refusal::{Corrupt, Refusal};
 use quorate_core::api::reply::Reply;
 use quorate_core::state_machine::check::{check_delete_range, check_put, check_txn};
 use quorate_core::state_machine::{Limits, quota, txn};
 use rand::RngCore as _;
 
-use super::lease::{NotLeader, RenewError, admit_grant};
+use super::lease::admit_grant;
 use super::watch::{WatchHub, WatchStream};
 use super::{Keyspace, KeyspaceError, RangeChunks, TimeoutKind, members, upkeep};
 
@@ -20,6 +22,12 @@ fn unexpected(reply: &Reply) -> KeyspaceError {
     let kind = format!("{reply:?}");
     let kind = kind.split('(').next().unwrap_or_default();
     KeyspaceError::Corrupt(Corrupt::Invariant(format!("a reply of another kind: {kind}")))
+}
+
+/// The leader answered another question than was asked.
+fn unexpected_answer(answer: &Answer) -> KeyspaceError {
+    tracing::warn!(?answer, "the leader answered another question than was asked");
+    KeyspaceError::Timeout(TimeoutKind::Plain)
 }
 
 impl Keyspace {
@@ -117,14 +125,9 @@ impl Keyspace {
 
     /// One keep-alive: the TTL in seconds after the renewal, 0 for a lease that is unknown or has run out.
     pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<i64, KeyspaceError> {
-        let renewed = self.0.lessor.renew(id);
-        match tokio::time::timeout(self.0.config.request_timeout(), renewed).await {
-            Ok(Ok(ttl)) => Ok(ttl),
-            Ok(Err(RenewError::NotFound)) => Ok(0),
-            Ok(Err(RenewError::NotLeader(NotLeader))) => Err(self.not_leader()),
-            Ok(Err(RenewError::Failed(_))) | Err(_) => {
-                Err(KeyspaceError::Timeout(TimeoutKind::Plain))
-            }
+        match self.ask_leader(Ask::LeaseRenew(id.0)).await? {
+            Answer::LeaseRenewed(ttl) => Ok(ttl),
+            other => Err(unexpected_answer(&other)),
         }
     }
 
@@ -133,20 +136,12 @@ impl Keyspace {
         &self,
         request: pb::LeaseTimeToLiveRequest,
     ) -> Result<pb::LeaseTimeToLiveResponse, KeyspaceError> {
-        let found = self.0.lessor.time_to_live(LeaseId(request.id), request.keys);
-        let live = found.await.map_err(|NotLeader| self.not_leader())?;
-        let mut response = pb::LeaseTimeToLiveResponse {
-            header: self.revision_header(),
-            id: request.id,
-            ttl: -1,
-            ..pb::LeaseTimeToLiveResponse::default()
-        };
-        if let Some(live) = live {
-            response.ttl = live.ttl;
-            response.granted_ttl = live.granted_ttl;
-            response.keys = live.keys;
+        match self.ask_leader(Ask::LeaseTimeToLive(request)).await? {
+            Answer::LeaseTimeToLive(response) => {
+                Ok(pb::LeaseTimeToLiveResponse { header: self.revision_header(), ..response })
+            }
+            other => Err(unexpected_answer(&other)),
         }
-        Ok(response)
     }
 
     /// LeaseLeases: local, by deadline where they are held.
@@ -221,13 +216,6 @@ impl Keyspace {
 
     fn revision_header(&self) -> Option<pb::ResponseHeader> {
         Some(pb::ResponseHeader { revision: self.revision(), ..pb::ResponseHeader::default() })
-    }
-
-    fn not_leader(&self) -> KeyspaceError {
-        match self.0.consensus.leader_view().leader() {
-            Some(_) => KeyspaceError::NotLeader,
-            None => KeyspaceError::NoLeader,
-        }
     }
 
     /// Refuses growth beyond the quota, or beyond the disk, and raises the alarm that makes every member refuse it.

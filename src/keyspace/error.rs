@@ -36,6 +36,13 @@ pub enum KeyspaceError {
     /// This member does not lead, and the request can only be answered by the leader (`etcdserver: not leader`).
     #[error("not leader")]
     NotLeader,
+    /// Leadership was to go to a member that is unknown or has no vote (`etcdserver: bad leader transferee`).
+    #[error("bad leader transferee")]
+    BadLeaderTransferee,
+    /// The member that leadership was to go to did not take over (`etcdserver: request timed out, leader transfer took
+    /// too long`). Writes go on.
+    #[error("leader transfer took too long")]
+    LeaderTransferTimeout,
     /// Not built yet: the service answers UNIMPLEMENTED, never a made-up result.
     #[error("not implemented: {0}")]
     Unimplemented(&'static str),

@@ -14,12 +14,15 @@
 //! **Invariant:** tonic and TLS are unknown on this floor; headers carry `revision`, the service adds the rest
 //! from [`Keyspace::header`].
 
+mod apply_figures;
 mod calls;
 pub mod config;
 mod error;
+mod leadership;
 pub mod lease;
 pub mod members;
 mod open;
+mod peers;
 mod read;
 mod seat;
 mod sink;
@@ -29,6 +32,8 @@ mod upkeep;
 pub mod watch;
 mod write;
 
+#[cfg(test)]
+mod cluster_test;
 #[cfg(test)]
 mod keyspace_test;
 
@@ -51,11 +56,12 @@ use self::watch::WatchHub;
 use self::write::Writer;
 use crate::consensus::Consensus;
 
+pub use apply_figures::ApplyFigures;
 pub use config::{AutoCompaction, InitialMember, KeyspaceConfig, Seams};
 pub use error::{KeyspaceError, TimeoutKind};
 pub use open::OpenError;
 pub use status::StatusFacts;
-pub use write::request_bytes_max;
+pub use write::{ProposalCounts, request_bytes_max};
 
 /// The answers of one `RangeStream`: `kvs` in every chunk, header, `more` and `count` in the last alone.
 pub type RangeChunks =
@@ -74,6 +80,7 @@ struct Inner {
     hub: WatchHub,
     lessor: Lessor,
     sweeper: Arc<Sweeper>,
+    apply_figures: Arc<ApplyFigures>,
     /// For lease ids that the client leaves to the server.
     random: Mutex<StdRng>,
     /// Why the keyspace works no more, once it does not.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   open   store + machine (at the commit index) -> hub, lessor -> sink -> raft -> proposer, sweeper, ...
-//!   stop   no more requests -> batches end -> tasks end -> raft ends -> store closes    (the journal is the host's)
+//!   stop   leadership goes -> no more requests -> batches end -> tasks end -> raft ends -> store closes
+//!          (the journal is the host's)
 //! ```
 
 use std::future::Future;
@@ -20,6 +21,7 @@ use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::apply_figures::ApplyFigures;
 use super::config::{KeyspaceConfig, Seams};
 use super::lease::{Lessor, LessorOptions};
 use super::read::Reader;
@@ -28,7 +30,7 @@ use super::sink::Sink;
 use super::state::State;
 use super::upkeep::{Compactable, Sweeper, compact_by_itself};
 use super::watch::{WatchHub, WatchOptions};
-use super::write::{InFlight, Proposer, Queue, Stamp, Writer};
+use super::write::{InFlight, ProposalCounts, Proposer, Queue, Stamp, Writer};
 use super::{Inner, Keyspace, KeyspaceError, members};
 use crate::consensus::{Consensus, Settings, StartError, Timing};
 use crate::storage::journal::GroupLog;
@@ -102,6 +104,7 @@ struct Fed {
     sweeper: Arc<Sweeper>,
     queue: Arc<Queue>,
     in_flight: Arc<InFlight>,
+    apply_figures: Arc<ApplyFigures>,
 }
 
 impl Fed {
@@ -136,6 +139,7 @@ impl Fed {
             sweeper: Arc::new(sweeper),
             queue: Arc::new(Queue::new(entry_bytes_max)),
             in_flight: Arc::default(),
+            apply_figures: Arc::default(),
         }
     }
 
@@ -146,6 +150,7 @@ impl Fed {
             hub: self.hub.clone(),
             lessor: self.lessor.clone(),
             sweeper: Arc::clone(&self.sweeper),
+            figures: Arc::clone(&self.apply_figures),
             member: config.member_id,
             incarnation: seams.incarnation,
         }
@@ -188,6 +193,7 @@ impl Keyspace {
             request_bytes_max: config.request_bytes_max,
             request_timeout: config.request_timeout(),
             election_timeout: config.election_timeout,
+            counts: ProposalCounts::default(),
         });
         let reader = Arc::new(Reader {
             state: Arc::clone(&fed.state),
@@ -207,6 +213,7 @@ impl Keyspace {
             hub: fed.hub.clone(),
             lessor: fed.lessor.clone(),
             sweeper: Arc::clone(&fed.sweeper),
+            apply_figures: Arc::clone(&fed.apply_figures),
             random: Mutex::new(StdRng::seed_from_u64(seams.incarnation)),
             failed: watch::Sender::new(None),
             tasks: Tasks::new(),
@@ -283,9 +290,11 @@ impl Keyspace {
         }
     }
 
-    /// Stops in order. Requests that wait are answered; calls made from now on answer `Stopped`.
+    /// Stops in order: leadership goes to another member first, where there is one. Requests that wait are answered;
+    /// calls made from now on answer `Stopped`.
     pub async fn shutdown(&self) {
         let inner = &self.0;
+        self.leave_leadership().await;
         inner.hub.close();
         inner.writer.queue.close();
         let proposer = inner.tasks.proposer.lock().take();

@@ -85,12 +85,14 @@ impl Seat {
         debug_assert!(first, "a keyspace takes its seat once");
     }
 
-    async fn propose(self, request: Request) -> Result<(), ProposalFailed> {
+    /// Proposes as the leader of `term`, or of the present term; not at all when this member does not lead it.
+    async fn propose(self, request: Request, term: Option<Term>) -> Result<(), ProposalFailed> {
         let Some(taken) = self.0.get() else {
             return Err(ProposalFailed("the group is not running yet".to_owned()));
         };
+        let term = term.unwrap_or_else(|| taken.writer.consensus.leader_view().term);
         let command = Command { request: Some(request), ..Command::default() };
-        match taken.writer.write_unbounded(&command).await {
+        match taken.writer.write_as_leader(&command, term).await {
             Ok(_) | Err(super::KeyspaceError::Refused(_)) => Ok(()),
             Err(error) => Err(ProposalFailed(error.to_string())),
         }
@@ -123,13 +125,14 @@ impl Leadership for Seat {
         &self,
         expiry: LeaseExpiry,
     ) -> BoxFuture<'static, Result<(), ProposalFailed>> {
-        Box::pin(self.clone().propose(Request::LeaseExpiry(expiry)))
+        let term = Term(expiry.term);
+        Box::pin(self.clone().propose(Request::LeaseExpiry(expiry), Some(term)))
     }
 
     fn propose_checkpoint(
         &self,
         checkpoint: LeaseCheckpointRequest,
     ) -> BoxFuture<'static, Result<(), ProposalFailed>> {
-        Box::pin(self.clone().propose(Request::LeaseCheckpoint(checkpoint)))
+        Box::pin(self.clone().propose(Request::LeaseCheckpoint(checkpoint), None))
     }
 }

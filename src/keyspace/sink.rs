@@ -23,7 +23,9 @@ use quorate_core::api::pb::internal::{LogPayload, StoredMembership};
 use quorate_core::api::refusal::Refusal;
 use quorate_core::api::reply::Reply;
 use quorate_core::api::view::View;
+use tokio::time::Instant;
 
+use super::apply_figures::ApplyFigures;
 use super::lease::Lessor;
 use super::state::State;
 use super::upkeep::Sweeper;
@@ -38,6 +40,7 @@ pub(crate) struct Sink {
     pub(crate) hub: WatchHub,
     pub(crate) lessor: Lessor,
     pub(crate) sweeper: Arc<Sweeper>,
+    pub(crate) figures: Arc<ApplyFigures>,
     pub(crate) member: MemberId,
     pub(crate) incarnation: u64,
 }
@@ -54,6 +57,7 @@ struct Decided {
 
 impl Sink {
     async fn apply_one(&self, at: LogId, payload: LogPayload) -> Result<(), Fatal> {
+        let began = Instant::now();
         let view = self.state.store.view();
         let cold = self.state.machine.read().cold_reads(&payload);
         let mut decided = if cold.is_empty() {
@@ -63,6 +67,7 @@ impl Sink {
             self.decide(&warm, at, &payload)?
         };
         let replies = std::mem::take(&mut decided.replies);
+        self.figures.applied(&payload, &replies, began.elapsed());
         self.publish(at, &decided);
         self.state.advance(at);
         if let Some(seq) = self.own_seq(&payload)

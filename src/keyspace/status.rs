@@ -3,8 +3,11 @@
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 
-use super::{Keyspace, KeyspaceConfig};
-use crate::consensus::{LeaderView, RaftFacts};
+use super::apply_figures::ApplyFigures;
+use super::write::ProposalCounts;
+use super::{Keyspace, KeyspaceConfig, members};
+use crate::consensus::{LeaderView, Members, RaftFacts};
+use crate::storage::StoreFigures;
 
 /// What Maintenance.Status, health and metrics tell of this member.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +73,16 @@ impl Keyspace {
         self.0.consensus.facts()
     }
 
+    /// Every member as applied here, by id.
+    pub fn members(&self) -> Vec<pb::Member> {
+        members::list(&self.0.state.machine.read())
+    }
+
+    /// The members in this member's log and where they are reached, once they are other than `known`.
+    pub async fn members_other_than(&self, known: &Members) -> Members {
+        self.0.consensus.members_other_than(known).await
+    }
+
     /// The settings it was opened with.
     pub fn config(&self) -> &KeyspaceConfig {
         &self.0.config
@@ -83,6 +96,21 @@ impl Keyspace {
     /// Facts about leases, for metrics.
     pub fn lease_counters(&self) -> std::sync::Arc<super::lease::LeaseCounters> {
         self.0.lessor.counters()
+    }
+
+    /// What the store has moved and what it takes, for metrics. Looks at the state store's folder.
+    pub fn store_figures(&self) -> StoreFigures {
+        self.0.state.store.figures()
+    }
+
+    /// Requests on their way into the log, and those that failed on it, for metrics.
+    pub fn proposal_counts(&self) -> &ProposalCounts {
+        &self.0.writer.counts
+    }
+
+    /// How long entries take to apply, for metrics.
+    pub fn apply_figures(&self) -> &ApplyFigures {
+        &self.0.apply_figures
     }
 
     /// The alarms that stand, as applied here.

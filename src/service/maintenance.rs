@@ -1,8 +1,9 @@
-//! etcdserverpb.Maintenance: status, alarms and hashes. The rest is not built yet.
+//! etcdserverpb.Maintenance: status, alarms, hashes and the move of leadership. The rest is not built yet.
 
 use std::pin::Pin;
 
 use futures::Stream;
+use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
 
@@ -125,9 +126,12 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn move_leader(
         &self,
-        _request: Request<pb::MoveLeaderRequest>,
+        request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
-        Err(status(&KeyspaceError::Unimplemented("MoveLeader")))
+        let target = MemberId(request.into_inner().target_id);
+        self.keyspace.move_leader(target).await.map_err(|why| status(&why))?;
+        // Without a header, as etcd's.
+        Ok(Response::new(pb::MoveLeaderResponse::default()))
     }
 
     async fn downgrade(

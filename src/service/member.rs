@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use quorate_core::api::ids::ClusterId;
 use quorate_core::api::pb::etcdserverpb as pb;
 
 use super::http::Probe;
@@ -65,5 +66,9 @@ impl Probe for Member {
 
     fn metrics(&self) -> String {
         self.metrics.text(&self.keyspace)
+    }
+
+    fn members(&self) -> (ClusterId, Vec<pb::Member>) {
+        (self.keyspace.config().cluster_id, self.keyspace.members())
     }
 }

@@ -43,6 +43,8 @@ use self::member::Member;
 pub use self::metrics::JournalFigures;
 use self::metrics::ServerMetrics;
 use self::watch::WatchService;
+use crate::host::JournalGauge;
+use crate::host::peers::Peers;
 use crate::keyspace::Keyspace;
 
 /// What the floor is told at the start.
@@ -69,18 +71,22 @@ pub struct ServiceSettings {
 pub struct Desk {
     grpc: Grpc,
     site: Site,
+    peers: Peers,
 }
 
 impl Desk {
     /// Sets up the services of `keyspace`. gRPC health follows `serving`.
     pub fn new(
         keyspace: &Keyspace,
+        peers: &Peers,
         settings: ServiceSettings,
         serving: signal::Receiver<bool>,
         journal: &JournalFigures,
+        usage: JournalGauge,
     ) -> Desk {
         let id = keyspace.config().member_id;
-        let metrics = Arc::new(ServerMetrics::new(id, &settings.gates, journal));
+        let metrics = ServerMetrics::new(id, &settings.gates, journal);
+        let metrics = Arc::new(metrics.with_storage(keyspace, usage));
         let counts = Arc::new(GrpcCounts::new(metrics.registry(), settings.extensive_metrics));
         let member = Arc::new(Member::new(keyspace.clone(), Arc::clone(&metrics)));
         let timeout = settings.election_timeout;
@@ -110,6 +116,6 @@ impl Desk {
             serving,
         );
         let access = Access::new(settings.hosts, settings.origins);
-        Desk { grpc, site: Site::new(member, metrics, access) }
+        Desk { grpc, site: Site::new(member, metrics, access), peers: peers.clone() }
     }
 }

@@ -34,6 +34,12 @@ use crate::support::shutdown::Draining;
 /// A slow client may take this long to send the head of a request (etcd's `ReadHeaderTimeout`).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
+/// Members are quicker, or not welcome.
+const PEER_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections on a peer port that have not become streams. There are few members; more are closed at once.
+const PEER_CONNECTIONS_MAX: usize = 1024;
+
 /// After a failed accept (no descriptors left, usually) the listener rests this long.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -51,7 +57,7 @@ pub enum Traffic {
     HttpOnly,
     /// Metrics and health alone.
     MetricsOnly,
-    /// What other members may ask; for now our version alone.
+    /// What other members may ask: streams, the members, our version.
     PeersOnly,
 }
 
@@ -132,6 +138,9 @@ pub async fn serve(
             () = draining.started() => break,
             accepted = listener.accept() => match accepted {
                 Ok(connection) => {
+                    if traffic == Traffic::PeersOnly && connections.len() >= PEER_CONNECTIONS_MAX {
+                        continue;
+                    }
                     let served = converse(
                         connection,
                         traffic,
@@ -164,7 +173,12 @@ fn builder(traffic: Traffic, limits: ConnectionLimits, tasks: Tasks) -> Builder<
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(match traffic {
+            Traffic::PeersOnly => PEER_HEAD_TIMEOUT,
+            Traffic::Both | Traffic::GrpcOnly | Traffic::HttpOnly | Traffic::MetricsOnly => {
+                HEAD_TIMEOUT
+            }
+        })
         .title_case_headers(true);
     builder
         .http2()
@@ -191,12 +205,24 @@ async fn converse(
         let desk = desk.clone();
         async move { Ok::<_, Infallible>(desk.answer(traffic, request).await) }
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(connection), service));
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = draining.started() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let wire = TokioIo::new(connection);
+    let ended = if traffic == Traffic::PeersOnly {
+        let mut connection = pin!(builder.serve_connection_with_upgrades(wire, service));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = draining.started() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    } else {
+        let mut connection = pin!(builder.serve_connection(wire, service));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = draining.started() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
     if let Err(why) = ended {
@@ -206,7 +232,10 @@ async fn converse(
 }
 
 impl Desk {
-    async fn answer(&self, traffic: Traffic, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, traffic: Traffic, mut request: Request<Incoming>) -> Response<Body> {
+        if traffic == Traffic::PeersOnly && request.uri().path().starts_with("/raft/") {
+            return self.peers.accept(&mut request).map(Body::new);
+        }
         if request.version() == Version::HTTP_2 {
             self.grpc.call(request).await
         } else {

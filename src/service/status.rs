@@ -24,6 +24,13 @@ pub(crate) fn status(error: &KeyspaceError) -> Status {
         KeyspaceError::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
         KeyspaceError::MemberNotFound => (Code::NotFound, "etcdserver: member not found"),
         KeyspaceError::NotLeader => (Code::FailedPrecondition, "etcdserver: not leader"),
+        KeyspaceError::BadLeaderTransferee => {
+            (Code::FailedPrecondition, "etcdserver: bad leader transferee")
+        }
+        // Not in etcd's map of errors: it goes out as it is.
+        KeyspaceError::LeaderTransferTimeout => {
+            (Code::Unknown, "etcdserver: request timed out, leader transfer took too long")
+        }
         KeyspaceError::Unimplemented(what) => {
             return Status::unimplemented(format!("{what} is not implemented"));
         }

@@ -7,7 +7,7 @@ fn each_error_has_etcds_code_and_text() {
     use Code::*;
     use KeyspaceError as E;
     use Refusal as R;
-    let rows: [(KeyspaceError, Code, &str); 32] = [
+    let rows: [(KeyspaceError, Code, &str); 34] = [
         (R::EmptyKey.into(), InvalidArgument, "etcdserver: key is not provided"),
         (R::KeyNotFound.into(), InvalidArgument, "etcdserver: key not found"),
         (R::ValueProvided.into(), InvalidArgument, "etcdserver: value is provided"),
@@ -57,6 +57,12 @@ fn each_error_has_etcds_code_and_text() {
         (E::Stopped, Unavailable, "etcdserver: server stopped"),
         (E::MemberNotFound, NotFound, "etcdserver: member not found"),
         (E::NotLeader, FailedPrecondition, "etcdserver: not leader"),
+        (E::BadLeaderTransferee, FailedPrecondition, "etcdserver: bad leader transferee"),
+        (
+            E::LeaderTransferTimeout,
+            Unknown,
+            "etcdserver: request timed out, leader transfer took too long",
+        ),
         (E::Unimplemented("x"), Unimplemented, "x is not implemented"),
         (E::Corrupt(Corrupt::Invariant("i".into())), DataLoss, "etcdserver: corrupt cluster"),
         (E::Refused(R::EmptyKey), InvalidArgument, "etcdserver: key is not provided"),

@@ -9,7 +9,7 @@
 //!     block    first revision 16 bytes, headers with a varint length, values (the rest)
 //!     end      count u64, content sum u64
 //!
-//!   writing:  tmp-base ──1 MiB writes, each pushed out──▶ one fsync ──▶ read back past the page cache, verified
+//!   writing:  tmp-base ──128 KiB writes, each pushed out──▶ one fsync ──▶ read back past the page cache, verified
 //!             ──▶ rename, directory fsync ──▶ named by a journal record ──▶ the journal behind it may go
 //! ```
 //!
@@ -28,7 +28,7 @@ use quorate_core::api::ids::{GroupId, LogId, Revision};
 use super::format::{ContentSum, Malformed, Reader, malformed, put_log_id, read_log_id};
 
 pub(crate) use read::{BaseReader, check_block};
-pub(crate) use write::BaseWriter;
+pub(crate) use write::{BaseWriter, Pace};
 
 /// The newest format of a base that this program knows.
 pub const BASE_FORMAT: u32 = 1;

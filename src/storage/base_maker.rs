@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!   due? ──▶ freeze (records, content sum, revision)          upkeep thread
-//!        ──▶ copy history block by block, hashes checked      a thread of its own, paced
+//!        ──▶ copy history block by block, hashes checked      a thread of its own, in the background, paced
 //!        ──▶ sum equal to the frozen one? ──no──▶ the base is thrown away, the state store distrusted
-//!        ──▶ fsync, read back, rename, dir fsync ──▶ GroupLog::mark_base ──▶ purge ──▶ old base removed
+//!        ──▶ fsync, read back (paced), rename, dir fsync ──▶ GroupLog::mark_base ──▶ purge ──▶ old base removed
 //! ```
+//!
+//! Requests wait neither for a lock nor for a file of this, but they share the disk and the cores with it: so nothing
+//! here is done as fast as it could be.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,21 +21,26 @@ use quorate_core::api::batch::Space;
 use quorate_core::api::ids::{LogId, Revision};
 
 use super::base::{
-    BaseError, BaseReader, BaseWriter, Part, Preamble, TEMPORARY, Written, base_name, check_block,
+    BaseError, BaseReader, BaseWriter, Pace, Part, Preamble, TEMPORARY, Written, base_name,
+    check_block,
 };
 use super::engine_sled::is_full;
 use super::error::StoreError;
 use super::format::ContentSum;
-use super::history::{BlockBuilder, Header};
+use super::history::{Block, BlockBuilder, Header};
 use super::journal::{BaseMark, JournalError};
 use super::key_space::{headers_key, headers_key_revision, values_key};
 use super::options::Meter;
 use super::shared::Shared;
 use super::upkeep::{Step, Upkeep};
-use crate::support::spawn::thread;
+use crate::support::spawn::background_thread;
 
 /// A base is written at least this fast, in bytes a second: what an idle journal leaves free.
 const PACE_FLOOR: f64 = (32 << 20) as f64;
+/// Reading back leaves nothing for the journal's syncs to wait for: it may go so many times as fast.
+const READ_BACK_SPEED: f64 = 2.0;
+/// Bytes read back between two looks at the pace: what is checked of them takes less than a millisecond.
+const READ_BACK_BYTES: u64 = 256 << 10;
 /// How often a base whose mark waits looks whether the store closes.
 const MARK_LOOK: Duration = Duration::from_millis(100);
 /// Rounds of upkeep before a base is tried again for which there was no room.
@@ -69,7 +77,7 @@ impl Upkeep {
             self.settle_base(outcome)?;
             return Ok(Step::Worked);
         }
-        let spawned = thread("base", move || {
+        let spawned = background_thread("base", move || {
             let outcome = make_base(&shared, &frozen);
             shared.orders.lock().base_outcome = Some(outcome);
             shared.wake.notify_all();
@@ -127,6 +135,7 @@ impl Upkeep {
 /// Writes, verifies, marks.
 fn make_base(shared: &Shared, frozen: &Frozen) -> BaseOutcome {
     let device = &shared.options.device;
+    let _under_way = shared.meter.begin_base();
     let written = write_base(shared, frozen);
     let written = match written {
         Ok(written) => written,
@@ -191,8 +200,11 @@ fn write_base(shared: &Shared, frozen: &Frozen) -> Result<Written, StoreError> {
         at: frozen.at,
         revision: frozen.revision,
     };
-    let mut pacer = Pacer::new(shared);
-    let mut pace = |bytes| pacer.pace(bytes);
+    let mut writing = Pacer::new(shared, 1.0);
+    let mut pace = |bytes| {
+        Meter::add(&shared.meter.base, bytes);
+        writing.pace(bytes)
+    };
     let mut writer = BaseWriter::begin(Arc::clone(&file), &preamble, &mut pace)?;
     writer.records(&frozen.records)?;
     copy_history(shared, frozen.revision, &mut writer)?;
@@ -203,7 +215,9 @@ fn write_base(shared: &Shared, frozen: &Frozen) -> Result<Written, StoreError> {
     }
     let written = writer.finish()?;
     file.forget_cached().map_err(BaseError::Io)?;
-    verify(shared, device.open(TEMPORARY).map_err(BaseError::Io)?, &preamble, &written)?;
+    let file = device.open(TEMPORARY).map_err(BaseError::Io)?;
+    let mut reading = Pacer::new(shared, READ_BACK_SPEED);
+    verify(file, &preamble, &written, &mut |bytes| reading.pace(bytes))?;
     Ok(written)
 }
 
@@ -241,7 +255,7 @@ fn copy_block(
 ) -> Result<(), StoreError> {
     let source =
         |error: super::format::Malformed| BaseError::Source(format!("block {first}: {error}"));
-    let decoded = super::history::Block::decode_headers(first, headers).map_err(source)?;
+    let decoded = Block::decode_headers(first, headers).map_err(source)?;
     // A block that grew since the headers were read: what follows belongs to later revisions.
     let total: usize = decoded.iter().map(|header| header.value_len).sum();
     if total > values.len() {
@@ -272,19 +286,24 @@ fn copy_block(
 
 /// Reads the file back and compares it with what was to be written.
 fn verify(
-    shared: &Shared,
     file: Arc<dyn super::device::LogFile>,
     preamble: &Preamble,
     written: &Written,
+    pace: &mut Pace<'_>,
 ) -> Result<(), BaseError> {
     let mut reader = BaseReader::begin(file, written.len)?;
+    let mut paced = 0;
     while let Some(part) = reader.next()? {
         if let Part::Block { first, headers, values } = part {
             let checked = check_block(first, &headers, &values)?;
             reader.count(&checked);
         }
-        if shared.orders.lock().closing {
-            return Err(BaseError::Cancelled);
+        let more = reader.position() - paced;
+        if more >= READ_BACK_BYTES {
+            paced += more;
+            if pace(more).is_break() {
+                return Err(BaseError::Cancelled);
+            }
         }
     }
     if reader.preamble() != *preamble || reader.finish()? != *written {
@@ -293,27 +312,29 @@ fn verify(
     Ok(())
 }
 
-/// Keeps a base to twice the journal's own pace, so that the journal's syncs do not wait behind it.
+/// Keeps a base to twice the journal's own pace, or `speed` times that, so that the journal's syncs do not wait
+/// behind it.
 struct Pacer<'a> {
     shared: &'a Shared,
+    speed: f64,
     started: Duration,
     committed_before: u64,
-    written: u64,
+    moved: u64,
 }
 
 impl<'a> Pacer<'a> {
-    fn new(shared: &'a Shared) -> Self {
+    fn new(shared: &'a Shared, speed: f64) -> Self {
         Pacer {
             shared,
+            speed,
             started: shared.options.clock.monotonic(),
             committed_before: shared.meter.committed.load(Ordering::Relaxed),
-            written: 0,
+            moved: 0,
         }
     }
 
     fn pace(&mut self, bytes: u64) -> ControlFlow<()> {
-        self.written += bytes;
-        Meter::add(&self.shared.meter.base, bytes);
+        self.moved += bytes;
         let in_place = self.shared.options.runner == super::options::UpkeepRunner::InPlace;
         let mut orders = self.shared.orders.lock();
         loop {
@@ -324,12 +345,68 @@ impl<'a> Pacer<'a> {
             let committed =
                 self.shared.meter.committed.load(Ordering::Relaxed) - self.committed_before;
             let allowed = (elapsed.as_secs_f64() * PACE_FLOOR).max(2.0 * committed as f64);
-            let ahead = self.written as f64 - allowed;
+            let ahead = self.moved as f64 - allowed * self.speed;
             if in_place || ahead <= 0.0 {
                 return ControlFlow::Continue(());
             }
-            let wait = Duration::from_secs_f64((ahead / PACE_FLOOR).clamp(0.001, 0.1));
+            let wait = ahead / (PACE_FLOOR * self.speed);
+            let wait = Duration::from_secs_f64(wait.clamp(0.001, 0.1));
             self.shared.wake.wait_for(&mut orders, wait);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::api::ids::GroupId;
+
+    use super::*;
+    use crate::storage::device::LogDevice;
+    use crate::storage::device::double::DoubleDevice;
+
+    fn revision_block(main: i64) -> BlockBuilder {
+        let value = vec![main as u8; 30_000];
+        let header = Header {
+            revision: Revision::new(main, 0),
+            tombstone: false,
+            key: Bytes::from_static(b"key"),
+            create_revision: 1,
+            version: main,
+            lease: 0,
+            value_len: value.len(),
+            value_hash: super::super::format::xxh3(&value),
+        };
+        BlockBuilder::begin(&header, &value)
+    }
+
+    /// A base that is read back as fast as it can be takes a whole core, and the disk with it.
+    #[test]
+    fn a_base_is_read_back_at_a_pace_and_may_be_called_off() {
+        let device = DoubleDevice::default();
+        let preamble =
+            Preamble { group: GroupId(0), generation: 0, at: LogId::new(1, 100), revision: 100 };
+        let mut free = |_| ControlFlow::Continue(());
+        let file = device.create(TEMPORARY).unwrap();
+        let mut writer = BaseWriter::begin(Arc::clone(&file), &preamble, &mut free).unwrap();
+        for main in 1..=100 {
+            let block = revision_block(main);
+            let headers = Block::decode_headers(block.first(), &block.headers().to_vec().into());
+            let hashes: Vec<_> = headers.unwrap().iter().map(Header::content_hash).collect();
+            let hashes = hashes.into_iter();
+            writer.block(block.first(), block.headers(), block.values(), hashes).unwrap();
+        }
+        let written = writer.finish().unwrap();
+        let mut paced = Vec::new();
+        let mut pace = |bytes| {
+            paced.push(bytes);
+            ControlFlow::Continue(())
+        };
+        verify(Arc::clone(&file), &preamble, &written, &mut pace).unwrap();
+        let all: u64 = paced.iter().sum();
+        assert!(written.len - all < READ_BACK_BYTES, "{all} of {} bytes were paced", written.len);
+        assert!(paced.iter().all(|bytes| *bytes < 2 * READ_BACK_BYTES), "{paced:?}");
+        let mut off = |_| ControlFlow::Break(());
+        let called_off = verify(file, &preamble, &written, &mut off);
+        assert!(matches!(called_off, Err(BaseError::Cancelled)), "{called_off:?}");
     }
 }

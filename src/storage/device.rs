@@ -72,6 +72,12 @@ pub struct FileDevice {
 }
 
 impl FileDevice {
+    /// Bytes of the whole file system, in use or not.
+    pub fn total_space(&self) -> io::Result<u64> {
+        let stat = rustix::fs::fstatvfs(&self.handle)?;
+        Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+    }
+
     /// Opens `folder`, making it if it is absent (its parent is then synced).
     pub fn open(folder: &Path) -> io::Result<FileDevice> {
         if !folder.is_dir() {

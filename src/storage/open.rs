@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use prost::Message;
-use quorate_core::api::ids::LogId;
-use quorate_core::api::pb::internal::LogPayload;
+use quorate_core::api::ids::{LogId, MemberId};
+use quorate_core::api::pb::internal::{LogPayload, Membership, log_payload};
 use quorate_core::api::refusal::Corrupt;
 use quorate_core::state_machine::StateMachine;
 use quorate_core::state_machine::quota::DbSize;
@@ -205,7 +205,8 @@ fn replay_target(
     known.max(applied).map(|id| id.index)
 }
 
-/// Applies entries above `applied` up to index `target`.
+/// Applies entries above `applied` up to index `target`, and on to the journal's end while this member votes alone:
+/// what a lone voter has written is committed.
 fn replay(
     store: &Store,
     log: &GroupLog,
@@ -213,7 +214,41 @@ fn replay(
     applied: Option<LogId>,
     target: Option<u64>,
 ) -> Result<u64, OpenError> {
-    let Some(target) = target else { return Ok(0) };
+    let known = match target {
+        Some(target) => replay_to(store, log, machine, applied, target, |_, _| true)?,
+        None => 0,
+    };
+    let last = log.state().last;
+    let (Some(voter), Some(last)) = (store.shared.options.lone_voter, last) else {
+        return Ok(known);
+    };
+    let applied = machine.applied();
+    let alone = |machine: &StateMachine, entry: &LogPayload| votes_alone(voter, machine, entry);
+    Ok(known + replay_to(store, log, machine, applied, last.index, alone)?)
+}
+
+/// `voter` decided `entry` with nobody's consent but its own. A membership entry counts for itself, but not before
+/// one that was still shared has been replaced.
+fn votes_alone(voter: MemberId, machine: &StateMachine, entry: &LogPayload) -> bool {
+    let alone = |membership: &Membership| matches!(&membership.configs[..], [voters] if voters.member_ids == [voter.0]);
+    let before = machine.membership().membership.as_ref().map(alone);
+    match &entry.payload {
+        Some(log_payload::Payload::Membership(next)) => before.unwrap_or(true) && alone(next),
+        Some(log_payload::Payload::Blank(_) | log_payload::Payload::Entry(_)) | None => {
+            before.unwrap_or(false)
+        }
+    }
+}
+
+/// Applies entries above `applied` up to index `target`, or up to the first that is not wanted.
+fn replay_to(
+    store: &Store,
+    log: &GroupLog,
+    machine: &mut StateMachine,
+    applied: Option<LogId>,
+    target: u64,
+    wanted: impl Fn(&StateMachine, &LogPayload) -> bool,
+) -> Result<u64, OpenError> {
     let first = log.state().purged.map_or(0, |purged| purged.index + 1);
     let mut next = applied.map_or(first, |applied| applied.index + 1);
     let mut count = 0;
@@ -221,7 +256,11 @@ fn replay(
         let records = log.entries(next, target + 1, REPLAY_BYTES)?;
         let last = records.last().map(|record| record.id.index);
         for record in records {
-            apply(store, machine, record.id, &record.payload)?;
+            let entry = decode(record.id, &record.payload)?;
+            if !wanted(machine, &entry) {
+                return Ok(count);
+            }
+            apply(store, machine, record.id, &entry)?;
             count += 1;
         }
         match last {
@@ -232,18 +271,21 @@ fn replay(
     Ok(count)
 }
 
+fn decode(at: LogId, payload: &[u8]) -> Result<LogPayload, OpenError> {
+    LogPayload::decode(payload).map_err(|reason| OpenError::Entry {
+        at,
+        source: Corrupt::Undecodable { what: "log entry".to_owned(), reason: reason.to_string() },
+    })
+}
+
 fn apply(
     store: &Store,
     machine: &mut StateMachine,
     at: LogId,
-    payload: &[u8],
+    entry: &LogPayload,
 ) -> Result<(), OpenError> {
-    let decoded = LogPayload::decode(payload).map_err(|reason| OpenError::Entry {
-        at,
-        source: Corrupt::Undecodable { what: "log entry".to_owned(), reason: reason.to_string() },
-    })?;
     let applied = machine
-        .apply(&store.view(), at, &decoded)
+        .apply(&store.view(), at, entry)
         .map_err(|source| OpenError::Entry { at, source })?;
     store.commit(applied.batch)?;
     let full = REPLAY_TAIL_BYTES.min(store.shared.options.tail_bytes);

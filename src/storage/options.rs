@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use quorate_core::api::ids::GroupId;
+use quorate_core::api::ids::{GroupId, MemberId};
 
 use super::device::LogDevice;
 use crate::support::clock::{Clock, SystemClock};
@@ -61,6 +61,8 @@ pub struct StoreOptions {
     pub purge_behind_base: bool,
     /// Apply the whole journal, not only up to the commit index: right only for a group of a single voter.
     pub single_voter: bool,
+    /// Apply the whole journal while the membership in force has this voter and no other.
+    pub lone_voter: Option<MemberId>,
     /// Growth is refused while the disk has less than two segments of the journal, the last base's size and this
     /// many bytes free.
     pub reserve_bytes: u64,
@@ -107,6 +109,7 @@ impl StoreOptions {
             base_after_bytes: 64 << 20,
             purge_behind_base: true,
             single_voter: false,
+            lone_voter: None,
             reserve_bytes: 16 << 20,
             clock: Arc::new(SystemClock::default()),
         }
@@ -119,6 +122,7 @@ pub(crate) struct Meter {
     pub(crate) state_store: AtomicU64,
     pub(crate) base: AtomicU64,
     pub(crate) bases: AtomicU64,
+    pub(crate) base_in_progress: AtomicBool,
     /// Bytes that entered the state store since the last base was begun.
     pub(crate) since_base: AtomicU64,
     pub(crate) committed: AtomicU64,
@@ -133,6 +137,13 @@ pub struct StoreFigures {
     pub base_bytes: u64,
     /// Bases written and marked.
     pub bases: u64,
+    /// A base is being written, verified or marked now.
+    pub base_in_progress: bool,
+    /// Size of the base that the journal names; 0 before the first.
+    pub base_size_bytes: u64,
+    /// Bytes that entered the state store since the last base was begun: beyond `base_after_bytes` and that base's
+    /// size, the next is due.
+    pub since_base_bytes: u64,
     /// Bytes of keys, values and records committed.
     pub committed_bytes: u64,
     /// Bytes in the memory tail now.
@@ -144,5 +155,21 @@ pub struct StoreFigures {
 impl Meter {
     pub(crate) fn add(counter: &AtomicU64, bytes: u64) {
         counter.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Says that a base is being written, until the answer is dropped.
+    pub(crate) fn begin_base(&self) -> BaseUnderWay<'_> {
+        self.base_in_progress.store(true, Ordering::Release);
+        BaseUnderWay(&self.base_in_progress)
+    }
+}
+
+/// A base is being written as long as this lives.
+#[derive(Debug)]
+pub(crate) struct BaseUnderWay<'a>(&'a AtomicBool);
+
+impl Drop for BaseUnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }

@@ -5,8 +5,8 @@
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use super::clock::unix_micros;
@@ -63,6 +63,17 @@ impl Metrics {
 pub fn histogram(name: &str, help: &str, (start, factor, count): (f64, f64, usize)) -> Histogram {
     let buckets = prometheus::exponential_buckets(start, factor, count).expect(ONCE);
     Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)).expect(ONCE)
+}
+
+/// The same, told apart by labels.
+pub fn histograms(
+    name: &str,
+    help: &str,
+    labels: &[&str],
+    (start, factor, count): (f64, f64, usize),
+) -> HistogramVec {
+    let buckets = prometheus::exponential_buckets(start, factor, count).expect(ONCE);
+    HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels).expect(ONCE)
 }
 
 /// What `/proc/self` says: memory, CPU, descriptors, start.

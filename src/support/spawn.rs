@@ -11,6 +11,23 @@ pub fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<Joi
     Builder::new().name(name.to_owned()).spawn(run)
 }
 
+/// How much nicer than the process a background thread is.
+const BACKGROUND_NICENESS: i32 = 10;
+
+/// The same for work that nobody waits for: where cores are short, others go first.
+pub fn background_thread(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    thread(name, move || {
+        // Linux keeps this for each thread by itself. Best effort: without it the work is only in the way more.
+        if let Ok(own) = rustix::process::getpriority_process(None) {
+            let _ = rustix::process::setpriority_process(None, own + BACKGROUND_NICENESS);
+        }
+        run();
+    })
+}
+
 /// Holds the calling thread for `time`. For threads of our own, never for a runtime's.
 pub fn rest(time: Duration) {
     std::thread::sleep(time);
@@ -47,5 +64,21 @@ impl Blocking {
                 Err(_cancelled) => std::process::abort(),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_background_thread_is_nicer_than_the_rest_of_the_process() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let before = niceness();
+        let handle = background_thread("nice", move || tell.send(niceness()).unwrap()).unwrap();
+        handle.join().unwrap();
+        assert_eq!(told.recv().unwrap(), (before + BACKGROUND_NICENESS).min(19));
+        assert_eq!(niceness(), before);
     }
 }

@@ -1,6 +1,7 @@
 //! A load client that costs little: raw stubs, few connections, one thread per core, no work per call but the call.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use futures::future::join_all;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::client::connect;
+use super::counted::connect;
 use crate::pb::etcdserverpb::kv_client::KvClient;
 use crate::pb::etcdserverpb::{PutRequest, RangeRequest};
 
@@ -29,7 +30,7 @@ pub(super) struct Shape {
     pub(super) connections: usize,
     pub(super) threads: usize,
     pub(super) value_bytes: usize,
-    /// Keys are drawn from this many, or each is written once when `in_order`.
+    /// Keys are drawn from those below this one.
     pub(super) keys: u64,
     pub(super) until: Until,
     pub(super) seed: u64,
@@ -38,8 +39,8 @@ pub(super) struct Shape {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Until {
     Elapsed(Duration),
-    /// Every key once, in order.
-    EachKey,
+    /// Every key from this one on once, in order.
+    EachKey(u64),
 }
 
 /// What came of it.
@@ -48,6 +49,8 @@ pub(super) struct Measured {
     /// Sorted.
     pub(super) latencies: Vec<u32>,
     pub(super) elapsed: Duration,
+    /// Bytes that the server sent.
+    pub(super) received: u64,
 }
 
 impl Measured {
@@ -69,10 +72,12 @@ pub(super) fn key(number: u64) -> Bytes {
 /// Runs the load and returns when all its clients are done.
 pub(super) fn run(endpoint: &str, shape: &Shape) -> Result<Measured> {
     let begun = Instant::now();
+    let received = Arc::new(AtomicU64::new(0));
     let threads: Vec<_> = (0..shape.threads.min(shape.connections))
         .map(|nth| {
             let (endpoint, shape) = (endpoint.to_owned(), shape.clone());
-            thread::spawn(move || thread_of_clients(&endpoint, &shape, nth))
+            let received = Arc::clone(&received);
+            thread::spawn(move || thread_of_clients(&endpoint, &shape, nth, &received))
         })
         .collect();
     let mut measured = Measured::default();
@@ -83,11 +88,17 @@ pub(super) fn run(endpoint: &str, shape: &Shape) -> Result<Measured> {
         measured.latencies.extend(latencies?);
     }
     measured.elapsed = begun.elapsed();
+    measured.received = received.load(Ordering::Relaxed);
     measured.latencies.sort_unstable();
     Ok(measured)
 }
 
-fn thread_of_clients(endpoint: &str, shape: &Shape, nth: usize) -> Result<Vec<u32>> {
+fn thread_of_clients(
+    endpoint: &str,
+    shape: &Shape,
+    nth: usize,
+    received: &Arc<AtomicU64>,
+) -> Result<Vec<u32>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut value = vec![0; shape.value_bytes];
@@ -96,7 +107,7 @@ fn thread_of_clients(endpoint: &str, shape: &Shape, nth: usize) -> Result<Vec<u3
         let shape = Arc::new(shape.clone());
         let mut clients = Vec::new();
         for connection in (nth..shape.connections).step_by(shape.threads) {
-            let channel = connect(endpoint).await?;
+            let channel = connect(endpoint, received).await?;
             for client in (connection..shape.clients).step_by(shape.connections) {
                 let kv = KvClient::new(channel.clone());
                 clients.push(one_client(kv, Arc::clone(&shape), client, value.clone()));
@@ -118,14 +129,17 @@ async fn one_client(
 ) -> Result<Vec<u32>> {
     let mut rng = SmallRng::seed_from_u64(shape.seed ^ (client as u64) << 20);
     let mut latencies = Vec::new();
-    let mut next = client as u64;
+    let mut next = match shape.until {
+        Until::EachKey(first) => first + client as u64,
+        Until::Elapsed(_) => 0,
+    };
     let begun = Instant::now();
     loop {
         let number = match shape.until {
             Until::Elapsed(time) if begun.elapsed() >= time => break,
             Until::Elapsed(_) => rng.random_range(0..shape.keys),
-            Until::EachKey if next >= shape.keys => break,
-            Until::EachKey => {
+            Until::EachKey(_) if next >= shape.keys => break,
+            Until::EachKey(_) => {
                 next += shape.clients as u64;
                 next - shape.clients as u64
             }

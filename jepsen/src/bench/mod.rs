@@ -3,7 +3,11 @@
 //! Ratios are ours over etcd's, from the medians of all rounds. A figure without the other server's from the same run
 //! says nothing: both share the machine with the load client.
 
+mod base;
+mod counted;
 mod load;
+mod scrape;
+mod steady;
 mod store;
 pub(crate) mod usage;
 
@@ -12,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+pub(crate) use self::base::{Options as BaseOptions, base};
 use self::load::{Measured, Shape, Until, Work};
 pub(crate) use self::store::{Options as StoreOptions, store};
 use crate::member::{Member, MemberSpec, Workspace};
@@ -82,7 +87,7 @@ pub(crate) fn side_by_side(options: &Options) -> Result<Verdict> {
     };
     let servers = [start(&options.ours, "ours")?, start(&options.etcd, "etcd")?];
     for server in &servers {
-        let every_key = options.shape(Work::Put, 256, Until::EachKey, 0);
+        let every_key = options.shape(Work::Put, 256, Until::EachKey(0), 0);
         load::run(&server.spec().endpoint(), &every_key)?;
     }
     println!(

@@ -1,5 +1,6 @@
 //! Many keys at rest: memory, disk, bytes written, and how long a restart takes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +11,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::load::{self, Shape, Until, Work};
+use super::scrape::Scrape;
 use super::usage;
-use crate::member::{MemberSpec, Workspace};
+use crate::member::{Member, MemberSpec, Workspace};
 use crate::verdict::Verdict;
 
 const RESTART_DEADLINE: Duration = Duration::from_secs(300);
@@ -60,19 +62,16 @@ fn one(options: &Options, binary: &Path, name: &str) -> Result<()> {
         threads: 1,
         value_bytes: options.value_bytes,
         keys: options.keys,
-        until: Until::EachKey,
+        until: Until::EachKey(0),
         seed: 1,
     };
     let measured = load::run(&spec.endpoint(), &shape)?;
     println!("{name}: {} puts, {:.0} /s", options.keys, measured.per_second());
     thread::sleep(Duration::from_secs_f64(options.rest));
     report(name, "after the load", member.pid())?;
-    let written = usage::written_bytes(member.pid())? as f64 / options.keys as f64;
-    let (peak, parts) = (peak.stop()?, usage::disk_mib(&spec.data_dir));
-    println!(
-        "{name}: written {written:.0} bytes per put; disk at rest {:.0} MiB, peak {peak:.0} MiB {parts:.0?}",
-        parts.values().sum::<f64>()
-    );
+    print_written(name, options, &member, measured.received)?;
+    peak.stop()?.print(name);
+    print_disk(name, "at rest", &usage::disk_mib(&spec.data_dir));
     let spec = member.kill()?;
     let member = spec.start(RESTART_DEADLINE)?;
     println!("{name}: restart after SIGKILL {:.2?}", member.ready_after());
@@ -86,6 +85,56 @@ fn one(options: &Options, binary: &Path, name: &str) -> Result<()> {
         member.kill()?;
     }
     workspace.discard()
+}
+
+/// Parts that a server tells of itself: ours, and etcd's log. Each is a figure of its `/metrics`.
+const TOLD: [(&str, &str); 4] = [
+    ("journal", "quorate_journal_written_bytes_total"),
+    ("new journal files filled", "quorate_journal_zeroed_bytes_total"),
+    ("base", "quorate_base_written_bytes_total"),
+    ("wal", "etcd_disk_wal_write_bytes_total"),
+];
+
+/// Bytes written per put, part by part; what no part tells of is the rest of the process's writes to files.
+fn print_written(name: &str, options: &Options, member: &Member, sent: u64) -> Result<()> {
+    let scrape = Scrape::of(&member.spec().endpoint())?;
+    let written = usage::written_bytes(member.pid())?;
+    let per_put = |bytes: f64| bytes / options.keys as f64;
+    let own_journal = scrape.get(TOLD[0].1).is_some();
+    let mut rest = written.by_calls as f64 - sent as f64;
+    let mut parts = String::new();
+    for (part, figure) in TOLD {
+        // Ours tells of its journal by etcd's name, too.
+        if own_journal && part == "wal" {
+            continue;
+        }
+        if let Some(bytes) = scrape.get(figure) {
+            parts += &format!("{part} {:.0}, ", per_put(bytes));
+            rest -= bytes;
+        }
+    }
+    let rest_is = match scrape.get("quorate_state_store_written_bytes_total") {
+        Some(payload) => format!("state store, from {:.0} handed to it", per_put(payload)),
+        None => "backend and the rest".to_owned(),
+    };
+    println!(
+        "{name}: bytes written to files per put: {:.0} = {parts}{:.0} ({rest_is}); sent to clients {:.0}; \
+         the kernel counts {:.0} of dirtied pages",
+        per_put(written.by_calls as f64 - sent as f64),
+        per_put(rest),
+        per_put(sent as f64),
+        per_put(written.by_pages as f64)
+    );
+    Ok(())
+}
+
+fn print_disk(name: &str, when: &str, parts: &Parts) {
+    let listed: Vec<_> = parts.iter().map(|(part, mib)| format!("{part} {mib:.0}")).collect();
+    println!("{name}: disk {when} {:.0} MiB: {}", total(parts), listed.join(", "));
+}
+
+fn total(parts: &Parts) -> f64 {
+    parts.values().sum()
 }
 
 fn report(name: &str, when: &str, pid: u32) -> Result<()> {
@@ -115,10 +164,41 @@ fn forget(directory: &Path, prefix: &str) -> Result<bool> {
     Ok(any)
 }
 
-/// The most disk a directory has taken since.
+/// MiB of a data directory's parts.
+type Parts = BTreeMap<String, f64>;
+
+/// The most disk a directory has taken, and the most while a base was being written.
+#[derive(Debug, Default)]
+struct Most {
+    ever: Parts,
+    in_base: Option<Parts>,
+}
+
+impl Most {
+    fn look(&mut self, parts: Parts) {
+        if parts.keys().any(|part| part.ends_with(usage::BASE_IN_PROGRESS)) {
+            let most = self.in_base.as_ref().map_or(0.0, total);
+            if total(&parts) > most {
+                self.in_base = Some(parts.clone());
+            }
+        }
+        if total(&parts) > total(&self.ever) {
+            self.ever = parts;
+        }
+    }
+
+    fn print(&self, name: &str) {
+        print_disk(name, "at its peak", &self.ever);
+        if let Some(parts) = &self.in_base {
+            print_disk(name, "at its peak while a base was written", parts);
+        }
+    }
+}
+
+/// Looks at a directory until it is stopped.
 struct Peak {
     over: Arc<AtomicBool>,
-    watcher: thread::JoinHandle<f64>,
+    watcher: thread::JoinHandle<Most>,
 }
 
 impl Peak {
@@ -126,9 +206,9 @@ impl Peak {
         let over = Arc::new(AtomicBool::new(false));
         let (stop, directory) = (Arc::clone(&over), directory.to_owned());
         let watcher = thread::spawn(move || {
-            let mut most = 0.0_f64;
+            let mut most = Most::default();
             while !stop.load(Ordering::Relaxed) {
-                most = most.max(usage::disk_mib(&directory).values().sum());
+                most.look(usage::disk_mib(&directory));
                 thread::sleep(Duration::from_millis(100));
             }
             most
@@ -136,11 +216,31 @@ impl Peak {
         Self { over, watcher }
     }
 
-    fn stop(self) -> Result<f64> {
+    fn stop(self) -> Result<Most> {
         self.over.store(true, Ordering::Relaxed);
         match self.watcher.join() {
             Ok(most) => Ok(most),
             Err(_) => bail!("the watcher of the disk panicked"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_in_a_base_is_kept_apart() {
+        let parts = |list: &[(&str, f64)]| {
+            list.iter().map(|(part, mib)| ((*part).to_owned(), *mib)).collect::<Parts>()
+        };
+        let mut most = Most::default();
+        most.look(parts(&[("journal", 5.0)]));
+        assert!(most.in_base.is_none());
+        most.look(parts(&[("journal", 4.0), ("groups/0/tmp-base", 3.0)]));
+        most.look(parts(&[("journal", 3.0), ("groups/0/tmp-base", 3.5)]));
+        most.look(parts(&[("journal", 8.0)]));
+        assert_eq!(total(&most.ever), 8.0);
+        assert_eq!(most.in_base.as_ref().map(total), Some(7.0));
     }
 }

@@ -31,14 +31,35 @@ pub(crate) fn resident_mib(pid: u32) -> Result<(f64, f64)> {
     Ok((field("RssAnon:")?, field("RssFile:")?))
 }
 
-/// Bytes that the process wrote to files and sockets. `write_bytes` would count whole large folios for small writes.
-pub(super) fn written_bytes(pid: u32) -> Result<u64> {
-    let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
-    let line = io.lines().find_map(|l| l.strip_prefix("wchar: "));
-    Ok(line.context("no wchar")?.parse()?)
+/// What a process has written since it began, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WrittenBytes {
+    /// To files and sockets, by calls of write (`wchar`).
+    pub(super) by_calls: u64,
+    /// To block devices, as the kernel accounts it (`write_bytes`): whole pages, and whole large folios for small
+    /// writes, each time they become dirty anew.
+    pub(super) by_pages: u64,
 }
 
-/// Allocated MiB below `directory`, per directory that holds files.
+pub(super) fn written_bytes(pid: u32) -> Result<WrittenBytes> {
+    let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
+    let field = |name: &str| -> Result<u64> {
+        let line = io.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.with_context(|| format!("no {name}"))?.parse()?)
+    };
+    Ok(WrittenBytes { by_calls: field("wchar: ")?, by_pages: field("write_bytes: ")? })
+}
+
+/// Whether a base of ours is being written below `directory`.
+pub(super) fn holds_base_in_progress(directory: &Path) -> bool {
+    disk_mib(directory).keys().any(|part| part.ends_with(BASE_IN_PROGRESS))
+}
+
+/// Our file names that stand for a part of their own among others of their directory.
+const BASE: &str = "base-";
+pub(super) const BASE_IN_PROGRESS: &str = "tmp-base";
+
+/// Allocated MiB below `directory`: per directory that holds files, bases and those being written apart.
 pub(super) fn disk_mib(directory: &Path) -> BTreeMap<String, f64> {
     let mut parts = BTreeMap::new();
     let mut open = vec![directory.to_owned()];
@@ -51,7 +72,11 @@ pub(super) fn disk_mib(directory: &Path) -> BTreeMap<String, f64> {
                 open.push(entry.path());
             } else {
                 let part = path.strip_prefix(directory).unwrap_or(&path);
-                let part = part.display().to_string();
+                let name = entry.file_name();
+                let own = [BASE, BASE_IN_PROGRESS]
+                    .into_iter()
+                    .find(|own| name.to_string_lossy().starts_with(own));
+                let part = part.join(own.unwrap_or_default()).display().to_string();
                 *parts.entry(part).or_insert(0.0) += metadata.blocks() as f64 * 512.0 / 1048576.0;
             }
         }

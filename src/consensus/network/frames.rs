@@ -1,15 +1,20 @@
 //! What members ask each other, to and from protobuf: openraft's own types never reach the wire.
 
 use bytes::Bytes;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
+};
 use prost::Message as _;
 use quorate_core::api::ids::{LogId, MemberId};
 use quorate_core::api::pb::internal::{
-    Blank, LogPosition, PeerAppend, PeerAppended, PeerBallot, PeerEntry, PeerRequest, PeerResponse,
-    PeerUpTo, PeerVote, PeerVoted, peer_appended, peer_request, peer_response,
+    Blank, LogPosition, PeerAppend, PeerAppended, PeerBallot, PeerEntry, PeerHandedOver,
+    PeerHandover, PeerNotLeader, PeerProposed, PeerReadIndex, PeerRequest, PeerResponse, PeerUpTo,
+    PeerVote, PeerVoted, peer_appended, peer_proposed, peer_read_index, peer_request,
+    peer_response,
 };
 
 use crate::consensus::convert;
+use crate::consensus::error::{ProposeError, ReadIndexError};
 use crate::consensus::types::{RaftLogId, RaftVote, TypeConfig};
 use crate::storage::journal::{LogRecord, Vote};
 
@@ -18,12 +23,23 @@ pub(crate) enum Ask {
     Append(AppendEntriesRequest<TypeConfig>),
     Vote(VoteRequest<TypeConfig>),
     PreVote(VoteRequest<TypeConfig>),
+    /// An encoded `LogPayload` for the leader's log.
+    Propose(Bytes),
+    ReadIndex,
+    /// The leader asks its successor to campaign.
+    Handover(TransferLeaderRequest<TypeConfig>),
+    /// For the keyspace above; opaque here.
+    Keyspace(Bytes),
 }
 
 /// Its answer.
 pub(crate) enum Answer {
     Append(AppendEntriesResponse<TypeConfig>),
     Vote(VoteResponse<TypeConfig>),
+    Propose(Result<(), ProposeError>),
+    ReadIndex(Result<u64, ReadIndexError>),
+    Handover { taken: bool },
+    Keyspace(Bytes),
 }
 
 /// A frame that no member of this software would send.
@@ -37,16 +53,39 @@ impl Ask {
             Ask::Append(request) => peer_request::Ask::Append(append(request)),
             Ask::Vote(request) => peer_request::Ask::Vote(vote(&request)),
             Ask::PreVote(request) => peer_request::Ask::PreVote(vote(&request)),
+            Ask::Propose(payload) => peer_request::Ask::Propose(payload),
+            Ask::ReadIndex => peer_request::Ask::ReadIndex(Blank {}),
+            Ask::Handover(request) => peer_request::Ask::Handover(PeerHandover {
+                from: Some(ballot(request.from_leader())),
+                last: position(request.last_log_id().copied()),
+            }),
+            Ask::Keyspace(request) => peer_request::Ask::Keyspace(request),
         };
         Bytes::from(PeerRequest { ask: Some(ask) }.encode_to_vec())
     }
 
-    pub(crate) fn decode(frame: Bytes) -> Result<Self, BadFrame> {
+    /// `to` is the member that reads this: a handover is to whom it reached.
+    pub(crate) fn decode(frame: Bytes, to: MemberId) -> Result<Self, BadFrame> {
         let request = PeerRequest::decode(frame).map_err(bad)?;
         match request.ask {
             Some(peer_request::Ask::Append(from)) => Ok(Ask::Append(raft_append(from)?)),
             Some(peer_request::Ask::Vote(from)) => Ok(Ask::Vote(raft_vote(from)?)),
             Some(peer_request::Ask::PreVote(from)) => Ok(Ask::PreVote(raft_vote(from)?)),
+            Some(peer_request::Ask::Propose(payload)) => {
+                // Anything else in the log would stop every member when it is applied.
+                if payload.first() == Some(&convert::ENTRY_TAG) {
+                    Ok(Ask::Propose(payload))
+                } else {
+                    Err(BadFrame("a proposal is no packed entry".to_owned()))
+                }
+            }
+            Some(peer_request::Ask::ReadIndex(Blank {})) => Ok(Ask::ReadIndex),
+            Some(peer_request::Ask::Handover(from)) => {
+                let vote = raft_ballot(from.from)?;
+                let last = raft_position(from.last);
+                Ok(Ask::Handover(TransferLeaderRequest::new(vote, to.0, last)))
+            }
+            Some(peer_request::Ask::Keyspace(request)) => Ok(Ask::Keyspace(request)),
             None => Err(BadFrame("it asks nothing".to_owned())),
         }
     }
@@ -63,6 +102,14 @@ impl Answer {
                 granted: response.vote_granted,
                 last: position(response.last_log_id),
             }),
+            Answer::Propose(outcome) => {
+                peer_response::Answer::Propose(PeerProposed { outcome: proposed(&outcome) })
+            }
+            Answer::ReadIndex(outcome) => {
+                peer_response::Answer::ReadIndex(PeerReadIndex { outcome: read_index(&outcome) })
+            }
+            Answer::Handover { taken } => peer_response::Answer::Handover(PeerHandedOver { taken }),
+            Answer::Keyspace(response) => peer_response::Answer::Keyspace(response),
         };
         let response = PeerResponse { answer: Some(answer) };
         Bytes::from(response.encode_to_vec())
@@ -77,6 +124,16 @@ impl Answer {
                 vote_granted: from.granted,
                 last_log_id: raft_position(from.last),
             })),
+            Some(peer_response::Answer::Propose(from)) => {
+                Ok(Answer::Propose(raft_proposed(from.outcome)?))
+            }
+            Some(peer_response::Answer::ReadIndex(from)) => {
+                Ok(Answer::ReadIndex(raft_read_index(from.outcome)?))
+            }
+            Some(peer_response::Answer::Handover(from)) => {
+                Ok(Answer::Handover { taken: from.taken })
+            }
+            Some(peer_response::Answer::Keyspace(response)) => Ok(Answer::Keyspace(response)),
             None => Err(BadFrame("it answers nothing".to_owned())),
         }
     }
@@ -182,6 +239,67 @@ fn raft_appended(from: PeerAppended) -> Result<AppendEntriesResponse<TypeConfig>
     }
 }
 
+fn not_leader(leader: Option<MemberId>) -> PeerNotLeader {
+    PeerNotLeader { leader_id: leader.map_or(0, |leader| leader.0) }
+}
+
+fn leader_of(from: PeerNotLeader) -> Option<MemberId> {
+    (from.leader_id != 0).then_some(MemberId(from.leader_id))
+}
+
+/// `None` where there is nothing to answer: this member stopped, and breaking off says so.
+fn proposed(outcome: &Result<(), ProposeError>) -> Option<peer_proposed::Outcome> {
+    match outcome {
+        Ok(()) => Some(peer_proposed::Outcome::Applied(Blank {})),
+        Err(ProposeError::NotLeader { leader }) => {
+            Some(peer_proposed::Outcome::NotLeader(not_leader(*leader)))
+        }
+        Err(ProposeError::Discarded) => Some(peer_proposed::Outcome::Discarded(Blank {})),
+        Err(ProposeError::TooLarge) => Some(peer_proposed::Outcome::TooLarge(Blank {})),
+        Err(ProposeError::Lost(_) | ProposeError::Stopped(_)) => None,
+    }
+}
+
+fn raft_proposed(
+    outcome: Option<peer_proposed::Outcome>,
+) -> Result<Result<(), ProposeError>, BadFrame> {
+    Ok(match outcome {
+        Some(peer_proposed::Outcome::Applied(Blank {})) => Ok(()),
+        Some(peer_proposed::Outcome::NotLeader(from)) => {
+            Err(ProposeError::NotLeader { leader: leader_of(from) })
+        }
+        Some(peer_proposed::Outcome::Discarded(Blank {})) => Err(ProposeError::Discarded),
+        Some(peer_proposed::Outcome::TooLarge(Blank {})) => Err(ProposeError::TooLarge),
+        None => return Err(BadFrame("a proposal has no outcome".to_owned())),
+    })
+}
+
+fn read_index(outcome: &Result<u64, ReadIndexError>) -> Option<peer_read_index::Outcome> {
+    match outcome {
+        Ok(index) => Some(peer_read_index::Outcome::Index(*index)),
+        Err(ReadIndexError::NotLeader { leader }) => {
+            Some(peer_read_index::Outcome::NotLeader(not_leader(*leader)))
+        }
+        Err(ReadIndexError::NoQuorum) => Some(peer_read_index::Outcome::NoQuorum(Blank {})),
+        Err(ReadIndexError::TooMany) => Some(peer_read_index::Outcome::TooMany(Blank {})),
+        Err(ReadIndexError::Stopped) => None,
+    }
+}
+
+fn raft_read_index(
+    outcome: Option<peer_read_index::Outcome>,
+) -> Result<Result<u64, ReadIndexError>, BadFrame> {
+    Ok(match outcome {
+        Some(peer_read_index::Outcome::Index(index)) => Ok(index),
+        Some(peer_read_index::Outcome::NotLeader(from)) => {
+            Err(ReadIndexError::NotLeader { leader: leader_of(from) })
+        }
+        Some(peer_read_index::Outcome::NoQuorum(Blank {})) => Err(ReadIndexError::NoQuorum),
+        Some(peer_read_index::Outcome::TooMany(Blank {})) => Err(ReadIndexError::TooMany),
+        None => return Err(BadFrame("a read index has no outcome".to_owned())),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +324,7 @@ mod tests {
             leader_commit: None,
         };
         let before = format!("{request:?}");
-        let Ok(Ask::Append(back)) = Ask::decode(Ask::Append(request).encode()) else {
+        let Ok(Ask::Append(back)) = Ask::decode(Ask::Append(request).encode(), MemberId(2)) else {
             panic!("an append stays an append");
         };
         assert_eq!(format!("{back:?}"), before);
@@ -232,7 +350,47 @@ mod tests {
 
     #[test]
     fn garbage_is_a_bad_frame() {
-        assert!(Ask::decode(Bytes::from_static(b"\xff\xff")).is_err());
+        assert!(Ask::decode(Bytes::from_static(b"\xff\xff"), MemberId(2)).is_err());
+        let membership = Ask::Propose(Bytes::from_static(b"\x1a\0"));
+        assert!(Ask::decode(membership.encode(), MemberId(2)).is_err(), "no packed entry");
         assert!(Answer::decode(Bytes::new()).is_err());
+    }
+
+    #[test]
+    fn every_outcome_of_a_forwarded_call_comes_back() {
+        let leader = Some(MemberId(7));
+        let proposals = [
+            Ok(()),
+            Err(ProposeError::NotLeader { leader }),
+            Err(ProposeError::NotLeader { leader: None }),
+            Err(ProposeError::Discarded),
+            Err(ProposeError::TooLarge),
+        ];
+        for outcome in proposals {
+            let frame = Answer::Propose(outcome.clone()).encode();
+            let Ok(Answer::Propose(back)) = Answer::decode(frame) else { panic!("{outcome:?}") };
+            assert_eq!(back, outcome);
+        }
+        let reads = [
+            Ok(9),
+            Err(ReadIndexError::NotLeader { leader }),
+            Err(ReadIndexError::NoQuorum),
+            Err(ReadIndexError::TooMany),
+        ];
+        for outcome in reads {
+            let frame = Answer::ReadIndex(outcome.clone()).encode();
+            let Ok(Answer::ReadIndex(back)) = Answer::decode(frame) else { panic!("{outcome:?}") };
+            assert_eq!(back, outcome);
+        }
+    }
+
+    #[test]
+    fn a_handover_is_to_whom_it_reached() {
+        let request = TransferLeaderRequest::new(RaftVote::new_committed(3, 9), 2, Some(at(3, 8)));
+        let frame = Ask::Handover(request.clone()).encode();
+        let Ok(Ask::Handover(back)) = Ask::decode(frame, MemberId(2)) else {
+            panic!("a handover stays one");
+        };
+        assert_eq!(back, request);
     }
 }

@@ -8,6 +8,9 @@
 //!
 //! Each purpose has a lane of its own, and the transport keeps a lane's connection: openraft calls the heartbeat
 //! client with a one-element stream each time, which must not dial each time.
+//!
+//! Appends are pipelined: up to [`WINDOW`] of them, and [`WINDOW_BYTES`], are under way on a lane, which keeps their order, and the first
+//! that is not taken whole ends the stream.
 
 mod frames;
 mod transport;
@@ -15,10 +18,15 @@ mod transport;
 use std::future::Future;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::stream::{self, FuturesOrdered, StreamExt as _};
+use futures::{FutureExt as _, Stream};
+use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, VoteRequest,
+    VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2, Snapshot};
 use quorate_core::api::ids::{GroupId, MemberId};
@@ -28,6 +36,12 @@ use super::types::{CommittedLeader, PeerNode, RaftVote, TypeConfig};
 pub use frames::BadFrame;
 pub(crate) use frames::{Answer, Ask};
 pub use transport::{Lane, NoPeers, Purpose, Transport, TransportError};
+
+/// Appends under way to one member: a few hide the round trip and the other's fsync.
+const WINDOW: usize = 16;
+
+/// Bytes under way beyond which no further append is sent; one carries a mebibyte, or one entry if that is longer.
+pub const WINDOW_BYTES: usize = 8 << 20;
 
 /// Makes a client for each member and purpose.
 pub(crate) struct Network {
@@ -78,10 +92,19 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    async fn ask(&self, ask: Ask) -> Result<Answer, RPCError<TypeConfig>> {
-        let frame = ask.encode();
-        let answer = self.transport.exchange(&self.lane, frame).await.map_err(rpc_error)?;
-        Answer::decode(answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+    /// The question is queued by the call, not by the first poll.
+    fn ask(&self, ask: Ask) -> impl Future<Output = Result<Answer, RPCError<TypeConfig>>> + Send {
+        self.send(ask.encode())
+    }
+
+    fn send(
+        &self,
+        frame: Bytes,
+    ) -> impl Future<Output = Result<Answer, RPCError<TypeConfig>>> + Send {
+        self.transport.exchange(&self.lane, frame).map(|answered| {
+            let answer = answered.map_err(rpc_error)?;
+            Answer::decode(answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
+        })
     }
 
     fn out_of_step(&self) -> RPCError<TypeConfig> {
@@ -89,6 +112,82 @@ impl Client {
         RPCError::Network(NetworkError::from_string(format!(
             "member {to} answered another question than was asked"
         )))
+    }
+}
+
+/// How an append of a stream went, whether the stream ends with it, and how long its frame was.
+struct Appended {
+    result: Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>,
+    ends: bool,
+    bytes: usize,
+}
+
+/// The appends of one stream that are under way, in order.
+struct Window<'s, S> {
+    client: &'s Client,
+    input: S,
+    more: bool,
+    under_way: FuturesOrdered<BoxFuture<'s, Appended>>,
+    bytes: usize,
+}
+
+impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, S> {
+    /// The next that is answered, while others are sent.
+    async fn next(&mut self) -> Option<Appended> {
+        loop {
+            let wanted = self.more && self.under_way.len() < WINDOW && self.bytes < WINDOW_BYTES;
+            tokio::select! {
+                biased;
+                rpc = self.input.next(), if wanted => match rpc {
+                    Some(rpc) => self.send(rpc),
+                    None => self.more = false,
+                },
+                appended = self.under_way.next(), if !self.under_way.is_empty() => {
+                    self.bytes -= appended.as_ref().map_or(0, |appended| appended.bytes);
+                    return appended;
+                }
+                else => return None,
+            }
+        }
+    }
+
+    fn send(&mut self, rpc: AppendEntriesRequest<TypeConfig>) {
+        let client = self.client;
+        let prev = rpc.prev_log_id;
+        let last = rpc.entries.last().map_or(prev, |entry| Some(entry.log_id));
+        let frame = Ask::Append(rpc).encode();
+        let bytes = frame.len();
+        let answered = client.send(frame);
+        self.bytes += bytes;
+        self.under_way.push_back(Box::pin(async move {
+            let response = match answered.await {
+                // Nothing can conflict with the empty log.
+                Ok(Answer::Append(AppendEntriesResponse::Conflict)) if prev.is_none() => {
+                    Err(client.out_of_step())
+                }
+                Ok(Answer::Append(response)) => Ok(response),
+                Ok(
+                    Answer::Vote(_)
+                    | Answer::Propose(_)
+                    | Answer::ReadIndex(_)
+                    | Answer::Handover { .. }
+                    | Answer::Keyspace(_),
+                ) => Err(client.out_of_step()),
+                Err(error) => Err(error),
+            };
+            let short = match &response {
+                Ok(AppendEntriesResponse::PartialSuccess(up_to)) => *up_to != last,
+                Ok(
+                    AppendEntriesResponse::Success
+                    | AppendEntriesResponse::Conflict
+                    | AppendEntriesResponse::HigherVote(_),
+                ) => false,
+                Err(_) => true,
+            };
+            let result = response.map(|response| response.into_stream_result(prev, last));
+            let ends = short || matches!(result, Ok(Err(_)));
+            Appended { result, ends, bytes }
+        }));
     }
 }
 
@@ -109,8 +208,38 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(Ask::Append(rpc)).await? {
             Answer::Append(response) => Ok(response),
-            Answer::Vote(_) => Err(self.out_of_step()),
+            Answer::Vote(_)
+            | Answer::Propose(_)
+            | Answer::ReadIndex(_)
+            | Answer::Handover { .. }
+            | Answer::Keyspace(_) => Err(self.out_of_step()),
         }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<
+            BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RPCError<TypeConfig>>>,
+            RPCError<TypeConfig>,
+        >,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let under_way = FuturesOrdered::new();
+        let window = Window { client: &*self, input, more: true, under_way, bytes: 0 };
+        // Up to and with the first that ends the stream.
+        let answers = stream::unfold(Some(window), |window| async move {
+            let mut window = window?;
+            let appended = window.next().await?;
+            Some((appended.result, (!appended.ends).then_some(window)))
+        });
+        let answers: BoxStream<'s, _> = Box::pin(answers);
+        Box::pin(async { Ok(answers) })
     }
 
     async fn vote(
@@ -120,7 +249,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(Ask::Vote(rpc)).await? {
             Answer::Vote(response) => Ok(response),
-            Answer::Append(_) => Err(self.out_of_step()),
+            Answer::Append(_)
+            | Answer::Propose(_)
+            | Answer::ReadIndex(_)
+            | Answer::Handover { .. }
+            | Answer::Keyspace(_) => Err(self.out_of_step()),
         }
     }
 
@@ -131,7 +264,11 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
         match self.ask(Ask::PreVote(rpc)).await? {
             Answer::Vote(response) => Ok(response),
-            Answer::Append(_) => Err(self.out_of_step()),
+            Answer::Append(_)
+            | Answer::Propose(_)
+            | Answer::ReadIndex(_)
+            | Answer::Handover { .. }
+            | Answer::Keyspace(_) => Err(self.out_of_step()),
         }
     }
 
@@ -147,3 +284,6 @@ impl RaftNetworkV2<TypeConfig> for Client {
         )))
     }
 }
+
+#[cfg(test)]
+mod window_test;

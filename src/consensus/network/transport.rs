@@ -11,8 +11,31 @@ pub enum Purpose {
     Log,
     /// Liveness and read index.
     Heartbeat,
+    /// What a member passes on to the leader: proposals and lease calls.
+    Forward,
     /// Whole states.
     Snapshot,
+}
+
+impl Purpose {
+    /// Every purpose.
+    pub const ALL: [Purpose; 4] =
+        [Purpose::Log, Purpose::Heartbeat, Purpose::Forward, Purpose::Snapshot];
+
+    /// Its word between members and in log lines.
+    pub fn word(self) -> &'static str {
+        match self {
+            Purpose::Log => "log",
+            Purpose::Heartbeat => "heartbeat",
+            Purpose::Forward => "forward",
+            Purpose::Snapshot => "snapshot",
+        }
+    }
+
+    /// The purpose of that word.
+    pub fn parse(word: &str) -> Option<Purpose> {
+        Purpose::ALL.into_iter().find(|purpose| purpose.word() == word)
+    }
 }
 
 /// One direction between two members of a group. A transport keeps a connection for each.
@@ -33,7 +56,7 @@ pub struct Lane {
 /// Why a frame was not answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
-    /// The member cannot be reached; trying again at once is useless.
+    /// The member cannot be reached and has not seen the frame; trying again at once is useless.
     #[error("member {0} is unreachable: {1}")]
     Unreachable(MemberId, String),
     /// The connection broke under the exchange; the frame may have arrived.
@@ -41,10 +64,15 @@ pub enum TransportError {
     Broken(MemberId, String),
 }
 
-/// Frames between members. One exchange a lane at a time; a dropped exchange closes the lane's connection, or
-/// frames and answers would go out of step.
+/// Frames between members.
+///
+/// Several exchanges of a lane may be under way. Frames are delivered in the order in which `exchange` was called
+/// (called, not polled), and answers come back in that order. A dropped exchange may still be delivered; its answer
+/// is thrown away. A lane that breaks fails all that is under way, and later frames go by a new connection: what
+/// was called after a failed exchange may be delivered although that one was not.
 pub trait Transport: Send + Sync + std::fmt::Debug + 'static {
-    /// Sends one frame and waits for its answer.
+    /// Queues one frame, at the call; the future waits for its answer. It has no deadline of its own beyond that of
+    /// a silent connection.
     fn exchange<'a>(
         &'a self,
         lane: &'a Lane,

@@ -9,6 +9,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 use prost::encoding::{encode_varint, encoded_len_varint};
+use quorate_core::api::ids::Term;
 use quorate_core::api::pb::internal::{Command, Entry};
 
 use super::Waiter;
@@ -24,6 +25,8 @@ const COMMANDS_TAG: u8 = 0x32;
 pub(super) struct Batch {
     bytes: Vec<u8>,
     requests: Vec<Queued>,
+    /// Only this member may propose it, as the leader of this term.
+    only_in: Option<Term>,
 }
 
 #[derive(Debug)]
@@ -34,10 +37,20 @@ struct Queued {
 }
 
 impl Batch {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(only_in: Option<Term>) -> Self {
         let mut bytes = Vec::with_capacity(1024);
         bytes.resize(HEADROOM, 0);
-        Batch { bytes, requests: Vec::new() }
+        Batch { bytes, requests: Vec::new(), only_in }
+    }
+
+    /// The term outside which it may not enter the log, if there is one.
+    pub(super) fn only_in(&self) -> Option<Term> {
+        self.only_in
+    }
+
+    /// How many requests it has.
+    pub(super) fn count(&self) -> usize {
+        self.requests.len()
     }
 
     /// Encoded bytes of the requests.
@@ -63,7 +76,7 @@ impl Batch {
         if !self.requests.iter().any(|one| one.waiter.is_closed()) {
             return;
         }
-        let mut kept = Batch::new();
+        let mut kept = Batch::new(self.only_in);
         let mut start = HEADROOM;
         for one in std::mem::take(&mut self.requests) {
             let end = one.end;
@@ -140,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_sealed_batch_is_the_entry_that_protobuf_would_write() {
-        let mut batch = Batch::new();
+        let mut batch = Batch::new(None);
         let commands: Vec<_> = (0..300).map(|n| put(&format!("key{n}"))).collect();
         let mut receivers = Vec::new();
         for command in &commands {
@@ -157,7 +170,7 @@ mod tests {
 
     #[test]
     fn abandoned_requests_leave_the_batch_with_their_bytes() {
-        let mut batch = Batch::new();
+        let mut batch = Batch::new(None);
         let mut kept = Vec::new();
         for n in 0..6 {
             let (tell, told) = oneshot::channel();

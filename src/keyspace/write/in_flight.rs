@@ -5,28 +5,45 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use quorate_core::api::refusal::{Corrupt, Refusal};
 use quorate_core::api::reply::Reply;
+use tokio::sync::watch;
 
 use super::Waiter;
 use crate::keyspace::error::{KeyspaceError, TimeoutKind};
 
 /// Waiters by the sequence number of their batch. Bounded by the batches in flight.
 #[derive(Debug, Default)]
-pub(crate) struct InFlight(Mutex<BTreeMap<u64, Vec<Waiter>>>);
+pub(crate) struct InFlight {
+    batches: Mutex<BTreeMap<u64, Vec<Waiter>>>,
+    /// The highest sequence number of this process that was applied here.
+    applied: watch::Sender<u64>,
+}
 
 impl InFlight {
     pub(super) fn insert(&self, seq: u64, waiters: Vec<Waiter>) {
-        self.0.lock().insert(seq, waiters);
+        self.batches.lock().insert(seq, waiters);
+    }
+
+    /// The highest sequence number applied here, and to be told of it. Lower ones have been applied or never will be.
+    pub(super) fn progress(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Nobody waits for batch `seq` any more.
+    pub(super) fn is_given_up(&self, seq: u64) -> bool {
+        let batches = self.batches.lock();
+        batches.get(&seq).is_none_or(|waiters| waiters.iter().all(Waiter::is_closed))
     }
 
     /// Batch `seq` of this process was applied: answers its waiters, and those of earlier batches, which can no
     /// longer be (the state machine skips a sequence number that is not greater than the last).
     pub(crate) fn applied(&self, seq: u64, replies: Vec<Result<Reply, Refusal>>) {
         let (waiters, lost) = {
-            let mut batches = self.0.lock();
+            let mut batches = self.batches.lock();
             let later = batches.split_off(&(seq + 1));
             let waiters = batches.remove(&seq);
             (waiters, std::mem::replace(&mut *batches, later))
         };
+        self.applied.send_replace(seq);
         let lost_to = KeyspaceError::Timeout(TimeoutKind::LeaderFailure);
         answer_all(lost.into_values().flatten(), &lost_to);
         let Some(waiters) = waiters else {
@@ -45,13 +62,13 @@ impl InFlight {
 
     /// Batch `seq` was lost.
     pub(super) fn fail(&self, seq: u64, error: &KeyspaceError) {
-        let waiters = self.0.lock().remove(&seq);
+        let waiters = self.batches.lock().remove(&seq);
         answer_all(waiters.into_iter().flatten(), error);
     }
 
     /// All of them are lost.
     pub(super) fn fail_all(&self, error: &KeyspaceError) {
-        let batches = std::mem::take(&mut *self.0.lock());
+        let batches = std::mem::take(&mut *self.batches.lock());
         answer_all(batches.into_values().flatten(), error);
     }
 }

@@ -6,9 +6,11 @@
 //!   Queue: encoded into the open   Proposer: waits for a leader,     InFlight: seq -> waiters
 //!   batch, one waiter each ------> yields, takes a batch, stamps it       |
 //!                                  (incarnation, seq, hour),              +--> each waiter its own reply
-//!                                  consensus.propose
+//!                                  proposes it, or forwards it
+//!                                  to the leader
 //! ```
 //!
+//! A request is answered by the member it came to, from that member's own apply, whoever leads.
 //! A slow disk makes bigger batches: while `IN_FLIGHT_MAX` of them are under way, requests gather in the next.
 //!
 //! **Invariant:** a waiter is answered exactly once: by its reply, by why its batch was lost, or by the stop; its
@@ -16,6 +18,8 @@
 //! **Invariant:** a request whose waiter has given up before its batch was taken does not enter the log.
 
 mod batch;
+mod counts;
+mod flight;
 mod in_flight;
 mod proposer;
 mod queue;
@@ -24,16 +28,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use quorate_core::api::ids::MemberId;
+use quorate_core::api::ids::{MemberId, Term};
 use quorate_core::api::pb::internal::Command;
 use quorate_core::api::pb::internal::command::Request;
 use quorate_core::api::reply::Reply;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+pub use self::counts::ProposalCounts;
 pub(crate) use self::in_flight::InFlight;
 pub(crate) use self::proposer::{Proposer, Stamp};
 pub(crate) use self::queue::Queue;
+use self::queue::Submitted;
 use super::error::{KeyspaceError, TimeoutKind};
 use crate::consensus::Consensus;
 
@@ -58,6 +64,7 @@ pub(crate) struct Writer {
     pub(crate) request_bytes_max: usize,
     pub(crate) request_timeout: Duration,
     pub(crate) election_timeout: Duration,
+    pub(crate) counts: ProposalCounts,
 }
 
 impl Writer {
@@ -72,31 +79,41 @@ impl Writer {
 
     /// The same for requests of this member itself, which no size limit is meant for.
     pub(crate) async fn write_unbounded(&self, command: &Command) -> Outcome {
-        let began = Instant::now();
-        let told = self.queue.submit(command)?;
-        match tokio::time::timeout(self.request_timeout, told).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_dropped)) => Err(KeyspaceError::Stopped),
-            Err(_elapsed) => Err(self.timed_out(began)),
-        }
+        self.submit(command, None).await
     }
 
-    /// Which of etcd's texts an expired request gets (etcdserver/errors.go, `parseProposeCtxErr`).
-    pub(crate) fn timed_out(&self, began: Instant) -> KeyspaceError {
-        let view = self.consensus.leader_view();
-        let Some(leader) = view.leader() else {
-            return KeyspaceError::DeadlineExceeded;
+    /// The same for what the leader of `term` decides: never forwarded, and refused once that term is over.
+    pub(crate) async fn write_as_leader(&self, command: &Command, term: Term) -> Outcome {
+        self.submit(command, Some(term)).await
+    }
+
+    async fn submit(&self, command: &Command, only_in: Option<Term>) -> Outcome {
+        let began = Instant::now();
+        let mut submitted = self.queue.submit(command, only_in)?;
+        let _pending = self.counts.wait();
+        let outcome = match tokio::time::timeout(self.request_timeout, &mut submitted.told).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_dropped)) => Err(KeyspaceError::Stopped),
+            Err(_elapsed) => Err(self.timed_out(began, &submitted)),
         };
-        if let Some(elected) = view.since
-            && began < elected
-            && began + 2 * self.election_timeout > elected
-        {
-            return KeyspaceError::Timeout(TimeoutKind::LeaderFailure);
+        if let Err(KeyspaceError::Timeout(_) | KeyspaceError::DeadlineExceeded) = &outcome {
+            self.counts.fail();
         }
-        debug_assert!(
-            leader == self.member,
-            "writes are proposed by the leader until followers forward them"
-        );
-        KeyspaceError::Timeout(TimeoutKind::Plain)
+        outcome
+    }
+
+    /// Which of etcd's texts an expired request gets (etcdserver/server.go, `parseProposeCtxErr`).
+    fn timed_out(&self, began: Instant, submitted: &Submitted) -> KeyspaceError {
+        let view = self.consensus.leader_view();
+        if view.leader().is_none() && !self.queue.has_left(submitted.place()) {
+            return KeyspaceError::DeadlineExceeded;
+        }
+        let found = view.since.filter(|found| began < *found);
+        KeyspaceError::Timeout(match found {
+            Some(found) if began + 2 * self.election_timeout > found => TimeoutKind::LeaderFailure,
+            // The leader was out of reach for longer than an election takes.
+            Some(_) => TimeoutKind::ConnectionLost,
+            None => TimeoutKind::Plain,
+        })
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use parking_lot::Mutex;
+use quorate_core::api::ids::Term;
 use quorate_core::api::pb::internal::Command;
 use tokio::sync::{Notify, oneshot};
 
@@ -15,6 +16,12 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Encoded requests that may wait; more are refused with `too many requests`. etcd bounds committed but unapplied
 /// entries instead (5000), of which there are never more here than batches in flight.
 const WAITING_BYTES_MAX: usize = 64 << 20;
+
+impl Submitted {
+    pub(super) fn place(&self) -> u64 {
+        self.place
+    }
+}
 
 /// Filled by any task, emptied by the proposer.
 ///
@@ -32,6 +39,19 @@ struct Waiting {
     batches: VecDeque<Batch>,
     bytes: usize,
     closed: bool,
+    /// Requests that ever came.
+    came: u64,
+    /// Requests that ever left with a batch, in the order they came.
+    left: u64,
+}
+
+/// A request in the queue.
+#[derive(Debug)]
+pub(super) struct Submitted {
+    /// Hears its outcome.
+    pub(super) told: oneshot::Receiver<Outcome>,
+    /// Its place among all that ever came.
+    place: u64,
 }
 
 impl Queue {
@@ -44,17 +64,19 @@ impl Queue {
         }
     }
 
-    /// Encodes a request behind those that wait. The receiver hears its outcome.
-    pub(crate) fn submit(
+    /// Encodes a request behind those that wait. With `only_in` it enters the log by this member, as the leader of
+    /// that term, or not at all.
+    pub(super) fn submit(
         &self,
         command: &Command,
-    ) -> Result<oneshot::Receiver<Outcome>, KeyspaceError> {
+        only_in: Option<Term>,
+    ) -> Result<Submitted, KeyspaceError> {
         let bytes = Batch::cost(command);
         if bytes > self.batch_bytes_max {
             return Err(KeyspaceError::RequestTooLarge);
         }
         let (tell, told) = oneshot::channel();
-        let first = {
+        let (first, place) = {
             let mut waiting = self.waiting.lock();
             if waiting.closed {
                 return Err(KeyspaceError::Stopped);
@@ -62,12 +84,19 @@ impl Queue {
             if waiting.bytes > WAITING_BYTES_MAX {
                 return Err(KeyspaceError::TooManyRequests);
             }
-            waiting.push(command, tell, self.batch_bytes_max - bytes)
+            let first = waiting.push(command, tell, only_in, self.batch_bytes_max - bytes);
+            waiting.came += 1;
+            (first, waiting.came)
         };
         if first {
             self.arrived.notify_one();
         }
-        Ok(told)
+        Ok(Submitted { told, place })
+    }
+
+    /// The request at `place` has left the queue.
+    pub(super) fn has_left(&self, place: u64) -> bool {
+        self.waiting.lock().left >= place
     }
 
     /// Returns when there is a batch to take, or the queue is closed. May be dropped and called again.
@@ -88,6 +117,7 @@ impl Queue {
             let mut waiting = self.waiting.lock();
             let batch = waiting.batches.pop_front()?;
             waiting.bytes -= batch.len();
+            waiting.left += batch.count() as u64;
             batch
         };
         batch.drop_abandoned();
@@ -121,12 +151,20 @@ impl Queue {
 }
 
 impl Waiting {
-    /// Adds to the last batch unless that is full, or longer than `beside_max`. Whether the queue was empty before.
-    fn push(&mut self, command: &Command, waiter: Waiter, beside_max: usize) -> bool {
+    /// Adds to the last batch unless that is full, longer than `beside_max`, or of another kind. Whether the queue was empty before.
+    fn push(
+        &mut self,
+        command: &Command,
+        waiter: Waiter,
+        only_in: Option<Term>,
+        beside_max: usize,
+    ) -> bool {
         let first = self.batches.is_empty();
-        let is_full = |last: &Batch| last.len() >= BATCH_BYTES || last.len() > beside_max;
+        let is_full = |last: &Batch| {
+            last.len() >= BATCH_BYTES || last.len() > beside_max || last.only_in() != only_in
+        };
         if self.batches.back().is_none_or(is_full) {
-            self.batches.push_back(Batch::new());
+            self.batches.push_back(Batch::new(only_in));
         }
         let last = self.batches.back_mut().expect("one was pushed if there was none");
         let before = last.len();
@@ -157,7 +195,7 @@ mod tests {
     #[test]
     fn a_full_batch_is_followed_by_another() {
         let queue = Queue::new(16 << 20);
-        let told: Vec<_> = (0..5).map(|_| queue.submit(&put(400 << 10)).unwrap()).collect();
+        let told: Vec<_> = (0..5).map(|_| queue.submit(&put(400 << 10), None).unwrap()).collect();
         let sizes: Vec<_> =
             std::iter::from_fn(|| queue.take()).map(|batch| batch.into_waiters().count()).collect();
         assert_eq!(sizes, [3, 2]);
@@ -179,7 +217,7 @@ mod tests {
         let mut told = Vec::new();
         let mut refused = 0;
         for bytes in (1..ENTRY_MAX + 100).step_by(37).chain(ENTRY_MAX - 100..ENTRY_MAX) {
-            match queue.submit(&put(bytes)) {
+            match queue.submit(&put(bytes), None) {
                 Ok(one) => told.push(one),
                 Err(error) => {
                     assert_eq!(error, KeyspaceError::RequestTooLarge);
@@ -205,7 +243,7 @@ mod tests {
         let queue = Queue::new(16 << 20);
         let mut told = Vec::new();
         let refused = loop {
-            match queue.submit(&put(1 << 20)) {
+            match queue.submit(&put(1 << 20), None) {
                 Ok(one) => told.push(one),
                 Err(error) => break error,
             }
@@ -213,15 +251,30 @@ mod tests {
         assert_eq!(refused, KeyspaceError::TooManyRequests);
         assert!(told.len() >= WAITING_BYTES_MAX >> 20);
         queue.take().unwrap();
-        queue.submit(&put(1 << 20)).unwrap();
+        queue.submit(&put(1 << 20), None).unwrap();
     }
 
     #[tokio::test]
     async fn failing_answers_those_who_wait_and_those_who_come() {
         let queue = Queue::new(16 << 20);
-        let told = queue.submit(&put(1)).unwrap();
+        let told = queue.submit(&put(1), None).unwrap();
         queue.fail(&KeyspaceError::Stopped);
-        assert_eq!(told.await.unwrap(), Err(KeyspaceError::Stopped));
-        assert_eq!(queue.submit(&put(1)).unwrap_err(), KeyspaceError::Stopped);
+        assert_eq!(told.told.await.unwrap(), Err(KeyspaceError::Stopped));
+        assert_eq!(queue.submit(&put(1), None).unwrap_err(), KeyspaceError::Stopped);
+    }
+
+    #[test]
+    fn what_only_the_leader_may_propose_has_a_batch_of_its_own() {
+        let queue = Queue::new(16 << 20);
+        let mut told = Vec::new();
+        for only_in in [None, None, Some(Term(2)), Some(Term(2)), Some(Term(3)), None] {
+            told.push(queue.submit(&put(1), only_in).unwrap());
+        }
+        assert!(!queue.has_left(told[0].place));
+        let taken: Vec<_> = std::iter::from_fn(|| queue.take())
+            .map(|batch| (batch.only_in(), batch.count()))
+            .collect();
+        assert_eq!(taken, [(None, 2), (Some(Term(2)), 2), (Some(Term(3)), 1), (None, 1)]);
+        assert!(queue.has_left(told[5].place));
     }
 }

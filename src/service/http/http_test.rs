@@ -35,6 +35,17 @@ impl Probe for Double {
     fn metrics(&self) -> String {
         "a 1\n".to_owned()
     }
+    fn members(&self) -> (ClusterId, Vec<pb::Member>) {
+        let peer_ur_ls = vec!["http://a:2380".to_owned()];
+        let new = pb::Member { id: u64::MAX, peer_ur_ls, ..Default::default() };
+        let told = pb::Member {
+            name: "b".to_owned(),
+            client_ur_ls: vec!["http://b:2379".to_owned()],
+            is_learner: true,
+            ..new.clone()
+        };
+        (ClusterId(0xab), vec![new, told])
+    }
 }
 
 async fn ask_by(
@@ -169,4 +180,19 @@ async fn each_door_has_its_own_paths() {
     assert_eq!(ask(Door::Peer, "/version").await, 200);
     assert_eq!(ask(Door::Peer, "/metrics").await, 404);
     assert_eq!(ask(Door::Client, "/v3/kv/range").await, 501);
+}
+
+#[tokio::test]
+async fn members_are_listed_on_the_peer_port_as_etcd_does() {
+    let probe = Double::default();
+    let request = Request::get("/members");
+    let (status, text, heads) = ask_by(Door::Peer, probe, Access::default(), request).await;
+    let want = "[{\"id\":18446744073709551615,\"peerURLs\":[\"http://a:2380\"]},\
+                {\"id\":18446744073709551615,\"peerURLs\":[\"http://a:2380\"],\"isLearner\":true,\"name\":\"b\",\
+                \"clientURLs\":[\"http://b:2379\"]}]\n";
+    assert_eq!((status, text.as_str()), (200, want));
+    assert_eq!(heads["x-etcd-cluster-id"], "ab");
+    assert_eq!(get(Double::default(), "/members").await.0, 404, "on a client port");
+    let post = Request::post("/members");
+    assert_eq!(ask_by(Door::Peer, Double::default(), Access::default(), post).await.0, 405);
 }

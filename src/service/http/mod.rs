@@ -8,6 +8,7 @@
 
 mod access;
 mod health;
+mod members;
 mod query;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use futures::future::BoxFuture;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use quorate_core::api::ids::ClusterId;
 use quorate_core::api::pb::etcdserverpb as pb;
 
 pub(crate) use self::access::Access;
@@ -35,6 +37,8 @@ pub(crate) trait Probe: Send + Sync + 'static {
     fn read(&self, serializable: bool) -> BoxFuture<'_, Result<(), String>>;
     /// Metrics in Prometheus's text format.
     fn metrics(&self) -> String;
+    /// The cluster and its members, as applied here.
+    fn members(&self) -> (ClusterId, Vec<pb::Member>);
 }
 
 /// Everything that answers HTTP.
@@ -55,7 +59,7 @@ pub(crate) enum Door {
     Client,
     /// A metrics URL: metrics and health, unguarded.
     Metrics,
-    /// A peer URL: the version alone.
+    /// A peer URL: the version and the members; streams are the host's.
     Peer,
 }
 
@@ -86,6 +90,9 @@ impl Site {
         let path = request.uri().path();
         match (door, path) {
             (Door::Client | Door::Peer, "/version") => get_only(request).unwrap_or_else(version),
+            (Door::Peer, "/members") => {
+                get_only(request).unwrap_or_else(|| members::list(&*self.probe))
+            }
             (Door::Peer, _) => not_found(),
             (_, "/metrics") => metrics_text(self.probe.metrics()),
             (_, "/health") => match get_only(request) {

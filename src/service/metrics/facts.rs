@@ -26,6 +26,8 @@ struct RaftGauges {
     leader_changes: IntCounter,
     committed: IntGauge,
     applied: IntGauge,
+    pending: IntGauge,
+    failed: IntCounter,
     known_peers: IntGaugeVec,
     last_leader: Mutex<Option<(MemberId, Term)>>,
 }
@@ -57,12 +59,12 @@ struct LeaseCounts {
     expired: IntCounter,
 }
 
-fn signed(n: u64) -> i64 {
+pub(super) fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// Brings a counter to what was counted elsewhere.
-fn raise(counter: &IntCounter, to: u64) {
+pub(super) fn raise(counter: &IntCounter, to: u64) {
     counter.inc_by(to.saturating_sub(counter.get()));
 }
 
@@ -126,6 +128,14 @@ impl RaftGauges {
                 "etcd_server_proposals_applied_total",
                 "The total number of consensus proposals applied.",
             ),
+            pending: gauge(
+                "etcd_server_proposals_pending",
+                "The current number of pending proposals to commit.",
+            ),
+            failed: metrics.counter(
+                "etcd_server_proposals_failed_total",
+                "The total number of failed proposals seen.",
+            ),
             known_peers: metrics.gauges(
                 "etcd_network_known_peers",
                 "The current number of known peers.",
@@ -142,6 +152,9 @@ impl RaftGauges {
         self.is_learner.set(status.learner.into());
         self.committed.set(signed(status.committed_index));
         self.applied.set(signed(status.applied_index));
+        let proposals = keyspace.proposal_counts();
+        self.pending.set(proposals.pending());
+        raise(&self.failed, proposals.failed());
         self.known_peers.reset();
         let facts = keyspace.raft_facts();
         for member in facts.voters.iter().chain(&facts.learners) {

@@ -4,6 +4,7 @@
 //! started as ours is. What is read from the keyspace is read when somebody scrapes.
 
 mod facts;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +15,9 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::etcdserverpb::response_op::Response as OpResponse;
 
 use self::facts::Facts;
+use self::storage::StorageFigures;
 use super::version::{ETCD_VERSION, cluster_minor};
+use crate::host::JournalGauge;
 use crate::keyspace::Keyspace;
 use crate::support::metrics::{Metrics, ProcessFigures, histogram};
 
@@ -124,6 +127,7 @@ pub(crate) struct ServerMetrics {
     pub(crate) check_result: IntGaugeVec,
     pub(crate) checks: IntCounterVec,
     facts: Facts,
+    storage: Option<StorageFigures>,
 }
 
 impl ServerMetrics {
@@ -157,8 +161,16 @@ impl ServerMetrics {
                 &["type", "name", "status"],
             ),
             facts: Facts::new(&metrics),
+            storage: None,
             metrics,
         }
+    }
+
+    /// The same with what a running keyspace adds: times of its applies, and what it writes.
+    pub(crate) fn with_storage(mut self, keyspace: &Keyspace, journal: JournalGauge) -> Self {
+        self.metrics.add(keyspace.apply_figures().seconds());
+        self.storage = Some(StorageFigures::new(&self.metrics, journal));
+        self
     }
 
     /// Where further metrics are registered.
@@ -169,6 +181,9 @@ impl ServerMetrics {
     /// Everything in Prometheus's text format, the keyspace's facts fresh.
     pub(crate) fn text(&self, keyspace: &Keyspace) -> String {
         self.facts.refresh(keyspace);
+        if let Some(storage) = &self.storage {
+            storage.refresh(keyspace);
+        }
         self.metrics.text()
     }
 }

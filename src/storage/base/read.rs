@@ -83,6 +83,11 @@ impl BaseReader {
         self.preamble
     }
 
+    /// How many bytes have been handed out.
+    pub(crate) fn position(&self) -> u64 {
+        self.offset - self.buffer.len() as u64
+    }
+
     /// The next part; `None` after the end frame.
     pub(crate) fn next(&mut self) -> Result<Option<Part>, BaseError> {
         if self.ended.is_some() {
@@ -96,7 +101,7 @@ impl BaseReader {
         }
         let payload = self.take(len)?;
         if crc32c::crc32c_append(crc32c::crc32c(&head[..5]), &payload) != crc {
-            let at = self.offset - self.buffer.len() as u64 - len as u64;
+            let at = self.position() - len as u64;
             return Err(BaseError::Damaged(format!("checksum of the frame at byte {at}")));
         }
         match kind {

@@ -14,8 +14,8 @@ use crate::storage::device::LogFile;
 use crate::storage::format::{ContentSum, put_varint, revision_key};
 use crate::storage::history::record_hash;
 
-/// Bytes of one write.
-const WRITE_BYTES: usize = 1 << 20;
+/// Bytes of one write. A sync of the journal that comes just behind one waits for it: so they are small, and many.
+const WRITE_BYTES: usize = 128 << 10;
 
 /// Asked after each write of so many bytes: may wait, may call the whole thing off.
 pub(crate) type Pace<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;

@@ -10,6 +10,7 @@ use quorate_core::api::ids::GroupId;
 
 use super::error::JournalError;
 use super::options::Rule;
+use super::pool::Freed;
 use super::reader;
 use super::record::Record;
 use super::segment::FileName;
@@ -94,28 +95,20 @@ impl Writer {
 
     /// Takes segments below the floor out of use and hands their files on.
     pub(crate) fn free_segments(&mut self) -> Result<(), JournalError> {
-        let freed: Vec<(u64, Arc<OpenSegment>)> = {
+        let freed: Vec<Freed> = {
             let mut segments = self.shared.segments.lock();
             let kept = segments.split_off(&self.floor);
-            std::mem::replace(&mut *segments, kept).into_iter().collect()
+            let below = std::mem::replace(&mut *segments, kept).into_iter();
+            let freed = |(number, segment): (u64, Arc<OpenSegment>)| Freed {
+                name: FileName::live(number),
+                file: Arc::clone(&segment.file),
+            };
+            below.map(freed).collect()
         };
         if freed.is_empty() {
             return Ok(());
         }
-        let device = Arc::clone(&self.shared.device);
-        let mut waiting = Vec::new();
-        for (number, segment) in freed {
-            let name = self.pool.free_name();
-            let renamed = device.rename(&FileName::live(number), &name);
-            renamed.map_err(JournalError::io(format!("freeing segment {number}")))?;
-            waiting.push((name, segment));
-        }
-        device.sync_dir().map_err(JournalError::io("syncing the journal's folder"))?;
-        for (name, segment) in waiting {
-            let given = self.pool.give(name, Arc::clone(&segment.file));
-            given.map_err(JournalError::io("handing on a freed segment"))?;
-        }
-        Ok(())
+        self.pool.free(freed).map_err(JournalError::io("freeing segments"))
     }
 
     /// Adds a record that belongs to no group.

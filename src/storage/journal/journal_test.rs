@@ -93,6 +93,12 @@ fn segments_are_recycled_behind_a_base() {
     let usage = journal.usage();
     assert!(usage.segments <= 2, "{usage:?}");
     assert!(usage.segments_recycled > 3, "{usage:?}");
+    // Nothing was idle: each sync ended a frame or began a segment.
+    let begun = usage.segments_created + usage.segments_recycled;
+    assert_eq!(usage.syncs, usage.frames + begun, "{usage:?}");
+    assert!(usage.bytes_written > usage.segments_recycled * (32 << 10), "{usage:?}");
+    assert_eq!(usage.bytes_zeroed % options().segment_bytes, 0, "{usage:?}");
+    assert!(usage.bytes_zeroed >= usage.segments_created * options().segment_bytes, "{usage:?}");
     let before = log.state();
     drop((journal, log));
 

@@ -97,13 +97,17 @@ pub struct JournalUsage {
     pub segment_bytes: u64,
     /// Files that wait to become segments.
     pub prepared: u64,
-    /// Bytes of frames written.
+    /// Bytes of frames, seals and segment headers written.
     pub bytes_written: u64,
+    /// Bytes of zeroes that new segments were filled with.
+    pub bytes_zeroed: u64,
     /// Data frames written, each with one fdatasync.
     pub frames: u64,
+    /// Every fdatasync of a segment: frames, headers of new segments, seals.
+    pub syncs: u64,
     /// Records in them.
     pub records: u64,
-    /// Segments made new, and made of freed ones.
+    /// Segments made of new files.
     pub segments_created: u64,
     /// Segments made of freed ones.
     pub segments_recycled: u64,
@@ -207,6 +211,8 @@ impl Journal {
             segment_bytes,
             prepared: self.inner.pool.ready() as u64,
             bytes_written: read(&figures.bytes_written),
+            bytes_zeroed: self.inner.pool.bytes_zeroed(),
+            syncs: read(&figures.syncs),
             frames: read(&figures.frames),
             records: read(&figures.records),
             segments_created: read(&figures.segments_created),

@@ -3,12 +3,16 @@
 //! ```text
 //!   tmp-*  zero-filled, synced ──▶ free-* ──take──▶ writer: header, sync, rename to the live name
 //!                                    ▲
-//!   live segment below the floor ────┘ renamed, directory synced
+//!   live segment below the floor ────┘ renamed, directory synced; one too many is removed
 //! ```
+//!
+//! **Invariant:** with a thread, files are made, recycled and removed on it alone: a file system takes its time for
+//! each, and the writer has callers that wait.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -31,9 +35,18 @@ pub(crate) struct Prepared {
     pub(crate) recycled: bool,
 }
 
+/// A segment that nobody needs any more, under its live name.
+#[derive(Debug)]
+pub(crate) struct Freed {
+    pub(crate) name: String,
+    pub(crate) file: Arc<dyn LogFile>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Prepared>,
+    /// Segments below the floor, open until they are dealt with: who closes a removed file last pays for it.
+    freed: Vec<Freed>,
     wanted: bool,
     stopped: bool,
     taker_waits: bool,
@@ -52,6 +65,7 @@ pub(crate) struct Pool {
     runner: Runner,
     state: Mutex<State>,
     changed: Condvar,
+    bytes_zeroed: AtomicU64,
 }
 
 impl Pool {
@@ -67,6 +81,7 @@ impl Pool {
             runner,
             state: Mutex::new(State { next_number, ..State::default() }),
             changed: Condvar::new(),
+            bytes_zeroed: AtomicU64::new(0),
         }
     }
 
@@ -115,7 +130,7 @@ impl Pool {
         state.taker_waits && state.failure.is_some()
     }
 
-    /// Takes a freed segment, already renamed to `name`; a file too many or of another size is removed.
+    /// Takes a file that waits already; one too many or of another size is removed.
     pub(crate) fn give(&self, name: String, file: Arc<dyn LogFile>) -> io::Result<()> {
         let fits = file.size()? == self.segment_bytes;
         {
@@ -128,6 +143,43 @@ impl Pool {
             }
         }
         self.device.remove(&name)
+    }
+
+    /// Takes segments that a synced floor record has freed: with a thread soon, in place now.
+    pub(crate) fn free(&self, freed: Vec<Freed>) -> io::Result<()> {
+        if self.runner == Runner::InPlace {
+            return self.recycle(freed);
+        }
+        self.state.lock().freed.extend(freed);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Gives as many as may wait another name, durably, and removes the rest. What an error leaves lies below the
+    /// floor: replay ignores it, and the next start removes it.
+    fn recycle(&self, freed: Vec<Freed>) -> io::Result<()> {
+        let mut waiting = Vec::new();
+        let mut outcome = Ok(());
+        for Freed { name, file } in freed {
+            let fits = file.size().is_ok_and(|size| size == self.segment_bytes);
+            let done = if fits && self.ready() + waiting.len() < READY_MAX {
+                let free = self.free_name();
+                let renamed = self.device.rename(&name, &free);
+                renamed.map(|()| waiting.push(Prepared { name: free, file, recycled: true }))
+            } else {
+                self.device.remove(&name)
+            };
+            outcome = outcome.and(done);
+        }
+        if waiting.is_empty() {
+            return outcome;
+        }
+        self.device.sync_dir()?;
+        let mut state = self.state.lock();
+        state.ready.extend(waiting);
+        state.failure = None;
+        self.changed.notify_all();
+        outcome
     }
 
     /// A name for a file that waits.
@@ -166,7 +218,10 @@ impl Pool {
             Ok(file)
         });
         match made {
-            Ok(file) => Ok(Prepared { name: free, file, recycled: false }),
+            Ok(file) => {
+                self.bytes_zeroed.fetch_add(bytes, Ordering::Relaxed);
+                Ok(Prepared { name: free, file, recycled: false })
+            }
             Err(error) => {
                 // Best effort: it is ignored at the next start, too.
                 let _ = self.device.remove(&temporary);
@@ -181,6 +236,11 @@ impl Pool {
         state.ready.is_empty() && state.failure.is_some()
     }
 
+    /// Bytes of the files made so far, each filled with zeroes.
+    pub(crate) fn bytes_zeroed(&self) -> u64 {
+        self.bytes_zeroed.load(Ordering::Relaxed)
+    }
+
     /// Files that wait.
     pub(crate) fn ready(&self) -> usize {
         self.state.lock().ready.len()
@@ -189,7 +249,18 @@ impl Pool {
     /// The preparing thread's loop: until [`Pool::stop`].
     pub(crate) fn run(&self) {
         let mut state = self.state.lock();
-        while !state.stopped {
+        loop {
+            let freed = std::mem::take(&mut state.freed);
+            if !freed.is_empty() {
+                drop(state);
+                // Best effort: a disk that refuses this refuses the writer's next name, too.
+                let _ = self.recycle(freed);
+                state = self.state.lock();
+                continue;
+            }
+            if state.stopped {
+                return;
+            }
             if !state.wanted || !state.ready.is_empty() {
                 state.wanted = false;
                 self.changed.wait(&mut state);

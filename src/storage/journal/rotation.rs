@@ -27,6 +27,7 @@ impl Writer {
         if self.durable + 1 < self.sequence {
             let synced = self.active.file.sync_data();
             synced.map_err(JournalError::io("syncing a seal"))?;
+            self.shared.figures.syncs.fetch_add(1, Ordering::Relaxed);
             self.durable = self.sequence - 1;
         }
         Ok(())
@@ -68,9 +69,12 @@ impl Writer {
         header: &SegmentHeader,
     ) -> Result<(), JournalError> {
         let Prepared { name, file, recycled } = prepared;
-        let begun = file.write_at(0, &header.encode()).and_then(|()| file.sync_data());
+        let bytes = header.encode();
+        let begun = file.write_at(0, &bytes).and_then(|()| file.sync_data());
         begun.map_err(JournalError::io(format!("beginning segment {}", header.segment)))?;
         let figures = &self.shared.figures;
+        figures.bytes_written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        figures.syncs.fetch_add(1, Ordering::Relaxed);
         let counter = if recycled { &figures.segments_recycled } else { &figures.segments_created };
         counter.fetch_add(1, Ordering::Relaxed);
         self.shared.segments.lock().insert(

@@ -1,5 +1,6 @@
 //! The writer's thread under callers of its own: answers in order, nothing acknowledged lost, nobody left waiting.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use quorate_core::api::ids::{GroupId, LogId};
 
 use super::*;
+use crate::storage::device::LogFile;
 use crate::storage::device::double::DoubleDevice;
 
 const GROUPS: u64 = 4;
@@ -179,4 +181,71 @@ fn an_idle_journal_is_sealed() {
         assert!(clock.monotonic() < deadline, "no seal was written");
         std::thread::yield_now();
     }
+}
+
+/// Notes which thread removes files and syncs the folder.
+#[derive(Debug)]
+struct Removals {
+    device: DoubleDevice,
+    by: Mutex<Vec<String>>,
+}
+
+impl Removals {
+    fn note(&self, what: &str) {
+        let thread = std::thread::current();
+        self.by.lock().push(format!("{} {what}", thread.name().unwrap_or_default()));
+    }
+}
+
+impl LogDevice for Removals {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.device.list()
+    }
+    fn create_zeroed(&self, name: &str, size: u64) -> io::Result<Arc<dyn LogFile>> {
+        self.device.create_zeroed(name, size)
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
+        self.device.create(name)
+    }
+    fn open(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
+        self.device.open(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.device.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.note("removes");
+        self.device.remove(name)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.note("syncs");
+        self.device.sync_dir()
+    }
+    fn free_space(&self) -> io::Result<u64> {
+        self.device.free_space()
+    }
+}
+
+/// Giving back a segment of 64 MiB takes a file system some 10 ms, a sync of the folder waits for its journal, and a
+/// large base frees many segments at once.
+#[test]
+fn freed_segments_are_dealt_with_by_a_thread_that_nobody_waits_for() {
+    let device = DoubleDevice::default();
+    let watched = Arc::new(Removals { device: device.clone(), by: Mutex::default() });
+    let options = JournalOptions { segment_bytes: 64 << 10, ..JournalOptions::default() };
+    let journal = Journal::open(Arc::clone(&watched) as _, options, Runner::Thread).unwrap();
+    let log = journal.group(GroupId(0));
+    log.append((0..3000).map(entry).collect(), Box::new(|_| {})).unwrap();
+    assert!(log.wait_durable(2999, LONG).unwrap());
+    assert!(journal.usage().segments > 6);
+    watched.by.lock().clear();
+    rebase(&log, LogId::new(1, 2998)).unwrap();
+    log.append(vec![entry(3000)], Box::new(|_| {})).unwrap();
+    assert!(log.wait_durable(3000, LONG).unwrap());
+    journal.close().unwrap();
+    let by = watched.by.lock();
+    let removed = by.iter().filter(|what| *what == "journal-pool removes").count();
+    assert!(removed >= 4 && by.iter().all(|what| what.starts_with("journal-pool")), "{by:?}");
+    let left = device.list().unwrap();
+    assert!(left.len() <= 4, "{left:?}");
 }

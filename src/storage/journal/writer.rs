@@ -384,7 +384,9 @@ impl Writer {
             }
         }
         let synced = clock.monotonic();
-        active.offset += frame.bytes.len() as u64;
+        let length = frame.bytes.len() as u64;
+        self.shared.figures.bytes_written.fetch_add(length, Ordering::Relaxed);
+        active.offset += length;
         self.chain = crc;
         self.sequence += 1;
         self.sealed = false;
@@ -400,15 +402,13 @@ impl Writer {
 
     fn count(&self, write: Duration, sync: Duration) {
         let figures = &self.shared.figures;
-        let bytes = self.frame.bytes.len();
-        figures.bytes_written.fetch_add(bytes as u64, Ordering::Relaxed);
         figures.frames.fetch_add(1, Ordering::Relaxed);
         figures.syncs.fetch_add(1, Ordering::Relaxed);
         let records = u64::from(self.frame.records);
         figures.records.fetch_add(records, Ordering::Relaxed);
         self.shared.options.observer.frame_synced(FrameFigures {
             records: self.frame.records,
-            bytes: u32::try_from(bytes).expect("a frame is at most 16 MiB"),
+            bytes: u32::try_from(self.frame.bytes.len()).expect("a frame is at most 16 MiB"),
             write,
             sync,
         });

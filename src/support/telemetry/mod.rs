@@ -131,6 +131,9 @@ pub fn dispatch_to(least: Severity, format: Format, sinks: Vec<Box<dyn Write + S
 /// How the targets of our own lines begin.
 const OURS: &str = "quorate";
 
+/// A library that warns of every heartbeat that a stopped member does not answer; we tell of such a member once.
+const CHATTY: &str = "openraft";
+
 struct ZapLayer {
     least: Severity,
     format: Format,
@@ -146,6 +149,9 @@ impl ZapLayer {
             // A field may raise an error to a fatal one.
             Some(Severity::Error) => true,
             Some(severity) if ours => severity >= self.least,
+            Some(severity) if metadata.target().starts_with(CHATTY) => {
+                severity >= Severity::Warn && self.least <= Severity::Debug
+            }
             Some(severity) => severity >= self.least.max(Severity::Warn),
         }
     }

@@ -92,3 +92,15 @@ fn two_servers_log_apart() {
     assert!(String::from_utf8_lossy(&one.0.lock()).contains("\"one\""));
     assert!(!String::from_utf8_lossy(&two.0.lock()).contains("\"one\""));
 }
+
+#[test]
+fn rafts_warnings_of_members_that_do_not_answer_are_for_debugging() {
+    let speak = || {
+        tracing::warn!(target: "openraft::core", "failed to send a heartbeat");
+        tracing::warn!(target: "other", "careful");
+    };
+    let text = logged(Severity::Info, Format::Json, speak);
+    assert!(text.contains("careful") && !text.contains("heartbeat"), "{text}");
+    let text = logged(Severity::Debug, Format::Json, speak);
+    assert!(text.contains("careful") && text.contains("heartbeat"), "{text}");
+}

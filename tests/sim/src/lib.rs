@@ -10,6 +10,7 @@
 //! when all tasks wait), openraft's election timeouts (feature `simulation`), the journal's salts, the proposer's
 //! incarnation, and the order of threads (the journal, the store and long work run in place).
 
+pub mod cluster;
 pub mod life;
 pub mod load;
 pub mod run;

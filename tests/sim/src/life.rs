@@ -40,6 +40,11 @@ pub struct Disks {
 }
 
 impl Disks {
+    /// A copy of what they hold now, as a running machine sees it.
+    pub fn as_of_now(&self) -> Disks {
+        Disks { journal: self.journal.after_kill(), bases: self.bases.after_kill() }
+    }
+
     /// What a machine that lost power would find.
     pub fn after_power_cut(&self, seed: u64) -> Disks {
         Disks {

@@ -171,7 +171,7 @@ pub struct MachineRecord {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerRequest {
-    #[prost(oneof = "peer_request::Ask", tags = "1, 2, 3")]
+    #[prost(oneof = "peer_request::Ask", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub ask: ::core::option::Option<peer_request::Ask>,
 }
 /// Nested message and enum types in `PeerRequest`.
@@ -184,21 +184,126 @@ pub mod peer_request {
         Vote(super::PeerVote),
         #[prost(message, tag = "3")]
         PreVote(super::PeerVote),
+        #[prost(bytes, tag = "4")]
+        Propose(::prost::bytes::Bytes),
+        #[prost(message, tag = "5")]
+        ReadIndex(super::Blank),
+        #[prost(message, tag = "6")]
+        Handover(super::PeerHandover),
+        #[prost(bytes, tag = "7")]
+        Keyspace(::prost::bytes::Bytes),
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerResponse {
-    #[prost(oneof = "peer_response::Answer", tags = "1, 2")]
+    #[prost(oneof = "peer_response::Answer", tags = "1, 2, 3, 4, 5, 6")]
     pub answer: ::core::option::Option<peer_response::Answer>,
 }
 /// Nested message and enum types in `PeerResponse`.
 pub mod peer_response {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Answer {
         #[prost(message, tag = "1")]
         Append(super::PeerAppended),
         #[prost(message, tag = "2")]
         Vote(super::PeerVoted),
+        #[prost(message, tag = "3")]
+        Propose(super::PeerProposed),
+        #[prost(message, tag = "4")]
+        ReadIndex(super::PeerReadIndex),
+        #[prost(message, tag = "5")]
+        Handover(super::PeerHandedOver),
+        #[prost(bytes, tag = "6")]
+        Keyspace(::prost::bytes::Bytes),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerProposed {
+    #[prost(oneof = "peer_proposed::Outcome", tags = "1, 2, 3, 4")]
+    pub outcome: ::core::option::Option<peer_proposed::Outcome>,
+}
+/// Nested message and enum types in `PeerProposed`.
+pub mod peer_proposed {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Outcome {
+        #[prost(message, tag = "1")]
+        Applied(super::Blank),
+        #[prost(message, tag = "2")]
+        NotLeader(super::PeerNotLeader),
+        #[prost(message, tag = "3")]
+        Discarded(super::Blank),
+        #[prost(message, tag = "4")]
+        TooLarge(super::Blank),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerNotLeader {
+    #[prost(uint64, tag = "1")]
+    pub leader_id: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerReadIndex {
+    #[prost(oneof = "peer_read_index::Outcome", tags = "1, 2, 3, 4")]
+    pub outcome: ::core::option::Option<peer_read_index::Outcome>,
+}
+/// Nested message and enum types in `PeerReadIndex`.
+pub mod peer_read_index {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Outcome {
+        #[prost(uint64, tag = "1")]
+        Index(u64),
+        #[prost(message, tag = "2")]
+        NotLeader(super::PeerNotLeader),
+        #[prost(message, tag = "3")]
+        NoQuorum(super::Blank),
+        #[prost(message, tag = "4")]
+        TooMany(super::Blank),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerHandover {
+    #[prost(message, optional, tag = "1")]
+    pub from: ::core::option::Option<PeerBallot>,
+    #[prost(message, optional, tag = "2")]
+    pub last: ::core::option::Option<LogPosition>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerHandedOver {
+    #[prost(bool, tag = "1")]
+    pub taken: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyspaceRequest {
+    #[prost(oneof = "keyspace_request::Ask", tags = "1, 2")]
+    pub ask: ::core::option::Option<keyspace_request::Ask>,
+}
+/// Nested message and enum types in `KeyspaceRequest`.
+pub mod keyspace_request {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Ask {
+        #[prost(int64, tag = "1")]
+        LeaseRenew(i64),
+        #[prost(message, tag = "2")]
+        LeaseTimeToLive(super::super::super::etcdserverpb::LeaseTimeToLiveRequest),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyspaceResponse {
+    #[prost(oneof = "keyspace_response::Answer", tags = "1, 2, 3, 4")]
+    pub answer: ::core::option::Option<keyspace_response::Answer>,
+}
+/// Nested message and enum types in `KeyspaceResponse`.
+pub mod keyspace_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Answer {
+        #[prost(int64, tag = "1")]
+        LeaseRenewed(i64),
+        #[prost(message, tag = "2")]
+        LeaseTimeToLive(super::super::super::etcdserverpb::LeaseTimeToLiveResponse),
+        #[prost(message, tag = "3")]
+        NotLeader(super::Blank),
+        #[prost(message, tag = "4")]
+        Failed(super::Blank),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

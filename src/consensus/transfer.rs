@@ -1,0 +1,218 @@
+//! Handing leadership to another member, without ever stopping writes for good.
+//!
+//! ```text
+//!   reachable? close behind?      proposals go on
+//!   pause                         proposals are refused; their proposers hold them and try again
+//!     target has our last entry
+//!     Handover ---> the target campaigns at once, with the leader's word that voters need not wait for its lease
+//!     the target leads            or, at the latest after half an election timeout: as if nothing had been
+//!   resume
+//! ```
+//!
+//! openraft's own transfer marks the leader as leaving and cannot be taken back: were the target gone by then, this
+//! member would refuse proposals, and keep the others from campaigning, for ever. So only the last step is
+//! openraft's (`handle_transfer_leader` on the target), and raft here learns of it by the target's vote request.
+//!
+//! **Invariant:** proposals are paused for at most half an election timeout at a time, and resumed whatever happens.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use openraft::Instant as _;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::raft::TransferLeaderRequest;
+use quorate_core::api::ids::MemberId;
+use tokio::time::{Instant, timeout_at};
+
+use super::network::{Answer, Ask, Purpose};
+use super::{Consensus, Inner};
+
+/// A target further behind than this is waited for while proposals go on.
+const CLOSE_ENTRIES: u64 = 64;
+/// Between two looks at how far a target is.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Leadership was not handed over; writes go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// This member does not lead.
+    #[error("not the leader")]
+    NotLeader,
+    /// The target has no vote.
+    #[error("the target is no voter")]
+    BadTarget,
+    /// Another transfer is under way.
+    #[error("leadership is being handed over already")]
+    Busy,
+    /// The target did not take over in time.
+    #[error("the target did not take over in time")]
+    TimedOut,
+}
+
+/// Proposals stay paused while it lives.
+struct Pause<'a>(&'a AtomicBool);
+
+impl<'a> Pause<'a> {
+    fn begin(inner: &'a Inner) -> Result<Pause<'a>, TransferError> {
+        match inner.handing_over.swap(true, Ordering::AcqRel) {
+            false => Ok(Pause(&inner.handing_over)),
+            true => Err(TransferError::Busy),
+        }
+    }
+}
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Consensus {
+    /// Has `target` lead; tries until it does, for `limit` at most. Done when this member believes in it.
+    pub async fn transfer_leader(
+        &self,
+        target: MemberId,
+        limit: Duration,
+    ) -> Result<(), TransferError> {
+        if !self.leads() {
+            return Err(TransferError::NotLeader);
+        }
+        if target == self.0.settings.member {
+            return Ok(());
+        }
+        if !self.facts().voters.contains(&target) {
+            return Err(TransferError::BadTarget);
+        }
+        let deadline = Instant::now() + limit;
+        loop {
+            let close = timeout_at(deadline, self.until_close(target)).await;
+            close.map_err(|_elapsed| TransferError::TimedOut)?;
+            match self.hand_over(target, deadline).await {
+                Err(TransferError::TimedOut) if Instant::now() < deadline => {}
+                outcome => return outcome,
+            }
+            if self.leader_view().leader() == Some(target) {
+                return Ok(());
+            }
+            if !self.leads() {
+                return Err(TransferError::NotLeader);
+            }
+            // Writes that were held go first.
+            tokio::time::sleep(self.0.settings.timing.heartbeat).await;
+        }
+    }
+
+    /// Has the voter lead that is closest behind and was heard of last, if there is one.
+    pub async fn transfer_to_any(&self, limit: Duration) -> Result<MemberId, TransferError> {
+        let target = self.successor().ok_or(TransferError::BadTarget)?;
+        self.transfer_leader(target, limit).await.map(|()| target)
+    }
+
+    /// This member leads, and may be believed.
+    pub fn leads(&self) -> bool {
+        self.leader_view().leader() == Some(self.0.settings.member)
+    }
+
+    fn successor(&self) -> Option<MemberId> {
+        let metrics = self.0.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let voters = metrics.membership_config.membership().voter_ids();
+        let others = voters.filter(|id| *id != self.0.settings.member.0);
+        let best = others.max_by_key(|id| {
+            let matched =
+                metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
+            let silent = heard(&metrics.heartbeat, id);
+            let answers = silent.is_some_and(|age| age < self.patience());
+            (answers, matched.map(|at| at.index), std::cmp::Reverse(silent))
+        });
+        best.map(MemberId)
+    }
+
+    /// For how long proposals may be paused, and a target be silent.
+    fn patience(&self) -> Duration {
+        self.0.settings.timing.election_timeout / 2
+    }
+
+    async fn until_close(&self, target: MemberId) {
+        loop {
+            let close = {
+                let metrics = self.0.raft.metrics();
+                let metrics = metrics.borrow_watched();
+                let answers = heard(&metrics.heartbeat, &target.0);
+                let behind = metrics.last_log_index.unwrap_or(0).saturating_sub(
+                    metrics
+                        .replication
+                        .as_ref()
+                        .and_then(|all| all.get(&target.0).copied().flatten())
+                        .map_or(0, |at| at.index),
+                );
+                answers.is_some_and(|age| age < self.patience()) && behind <= CLOSE_ENTRIES
+            };
+            if close || !self.leads() {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn hand_over(&self, target: MemberId, deadline: Instant) -> Result<(), TransferError> {
+        let _pause = Pause::begin(&self.0)?;
+        let until = deadline.min(Instant::now() + self.patience());
+        let handed = async {
+            self.until_level(target).await?;
+            let request = self.request(target);
+            let asked = self.0.peers.ask(target, Purpose::Forward, Ask::Handover(request));
+            match asked.await {
+                Ok(Answer::Handover { taken: true }) => {}
+                Ok(_) | Err(_) => return Err(TransferError::TimedOut),
+            }
+            let mut leader = self.leader_changes();
+            let led = leader.wait_for(|view| view.leader() == Some(target)).await;
+            led.map(drop).map_err(|_ended| TransferError::NotLeader)
+        };
+        timeout_at(until, handed).await.unwrap_or(Err(TransferError::TimedOut))
+    }
+
+    /// Waits until the target holds the last entry of this member's log, to which none is added.
+    async fn until_level(&self, target: MemberId) -> Result<(), TransferError> {
+        // What was handed to raft before the pause is in the log once raft has answered this.
+        let settled = self.0.raft.with_raft_state(|_| ()).await;
+        settled.map_err(|_stopped| TransferError::NotLeader)?;
+        let mut metrics = self.0.raft.metrics();
+        loop {
+            let level = {
+                let metrics = metrics.borrow_and_update();
+                let Some(all) = &metrics.replication else {
+                    return Err(TransferError::NotLeader);
+                };
+                let matched = all.get(&target.0).copied().flatten().map(|at| at.index);
+                matched >= metrics.last_log_index
+            };
+            if level {
+                return Ok(());
+            }
+            metrics.changed().await.map_err(|_ended| TransferError::NotLeader)?;
+        }
+    }
+
+    fn request(&self, target: MemberId) -> TransferLeaderRequest<super::types::TypeConfig> {
+        let vote = self.0.raft.server_metrics().borrow_watched().vote;
+        let last = self.0.raft.data_metrics().borrow_watched().last_log;
+        TransferLeaderRequest::new(vote, target.0, last)
+    }
+}
+
+type Heartbeats = std::collections::BTreeMap<
+    u64,
+    Option<
+        openraft::metrics::SerdeInstant<
+            openraft::type_config::alias::InstantOf<super::types::TypeConfig>,
+        >,
+    >,
+>;
+
+/// For how long a member has been silent.
+fn heard(heartbeats: &Option<Heartbeats>, id: &u64) -> Option<Duration> {
+    let at = heartbeats.as_ref()?.get(id)?.as_ref()?;
+    Some(at.elapsed())
+}

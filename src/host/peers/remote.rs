@@ -1,0 +1,51 @@
+//! What a member that runs already tells of its cluster, before this one has joined it (etcd
+//! `server/etcdserver/cluster_util.go`, `getClusterFromRemotePeers`).
+
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use quorate_core::api::ids::{ClusterId, MemberId};
+use serde::Deserialize;
+
+use super::dial::{self, Patience};
+
+/// One member, as another one lists it on its peer port.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct RemoteMember {
+    id: u64,
+    /// Where clients reach it; empty until it has run for the first time.
+    #[serde(default, rename = "clientURLs")]
+    pub client_urls: Vec<String>,
+}
+
+impl RemoteMember {
+    /// Its id.
+    pub fn id(&self) -> MemberId {
+        MemberId(self.id)
+    }
+}
+
+/// What one member lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteCluster {
+    /// The cluster's id.
+    pub cluster: ClusterId,
+    /// Its members; never empty.
+    pub members: Vec<RemoteMember>,
+}
+
+/// Asks every URL at once for `/members` and returns what was answered within `limit`, in the order of arrival.
+/// Where etcd takes the first answer of one URL after the other, all count here, and a dead one delays nobody.
+pub async fn remote_clusters(urls: &[String], limit: Duration) -> Vec<RemoteCluster> {
+    let patience = Patience { resolve: limit, connect: limit, answer: limit };
+    let asked: FuturesUnordered<_> =
+        urls.iter().map(|url| dial::get(url, "/members", patience)).collect();
+    let answers = asked.filter_map(|answer| async {
+        let (cluster, body) = answer.ok()?;
+        let members: Vec<RemoteMember> = serde_json::from_slice(&body).ok()?;
+        let told = RemoteCluster { cluster: cluster?, members };
+        (!told.members.is_empty()).then_some(told)
+    });
+    let deadline = tokio::time::sleep(limit);
+    answers.take_until(deadline).collect().await
+}

@@ -1,0 +1,130 @@
+//! How long requests take to apply, as etcd tells it (`server/etcdserver/txn/metrics.go`).
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramVec};
+use quorate_core::api::pb::internal::command::Request;
+use quorate_core::api::pb::internal::log_payload::Payload;
+use quorate_core::api::pb::internal::{Entry, LogPayload};
+use quorate_core::api::refusal::Refusal;
+use quorate_core::api::reply::Reply;
+
+use crate::support::metrics::histograms;
+
+/// What etcd calls each kind of request here.
+const OPS: [&str; 11] = [
+    "Put",
+    "DeleteRange",
+    "Txn",
+    "Compaction",
+    "LeaseGrant",
+    "LeaseRevoke",
+    "LeaseExpiry",
+    "LeaseCheckpoint",
+    "Alarm",
+    "ClusterMemberAttrSet",
+    "ClusterVersionSet",
+];
+
+fn op_of(request: &Request) -> usize {
+    match request {
+        Request::Put(_) => 0,
+        Request::DeleteRange(_) => 1,
+        Request::Txn(_) => 2,
+        Request::Compaction(_) => 3,
+        Request::LeaseGrant(_) => 4,
+        Request::LeaseRevoke(_) => 5,
+        Request::LeaseExpiry(_) => 6,
+        Request::LeaseCheckpoint(_) => 7,
+        Request::Alarm(_) => 8,
+        Request::MemberAttributes(_) => 9,
+        Request::ClusterLevel(_) => 10,
+    }
+}
+
+/// `etcd_server_apply_duration_seconds`. Requests packed in one entry are applied together: each counts with its
+/// share of the entry's time.
+#[derive(Debug)]
+pub struct ApplyFigures {
+    seconds: HistogramVec,
+    /// By kind of request, refused and applied; those that never came have none, as with etcd.
+    known: [[OnceLock<Histogram>; 2]; OPS.len()],
+}
+
+impl Default for ApplyFigures {
+    fn default() -> Self {
+        ApplyFigures {
+            seconds: histograms(
+                "etcd_server_apply_duration_seconds",
+                "The latency distributions of v2 apply called by backend.",
+                &["version", "op", "success"],
+                (0.0001, 2.0, 20),
+            ),
+            known: Default::default(),
+        }
+    }
+}
+
+impl ApplyFigures {
+    /// For the registry.
+    pub fn seconds(&self) -> HistogramVec {
+        self.seconds.clone()
+    }
+
+    /// An entry took `time` and was answered with `replies`, one a request.
+    pub(crate) fn applied(
+        &self,
+        payload: &LogPayload,
+        replies: &[Result<Reply, Refusal>],
+        time: Duration,
+    ) {
+        let Some(Payload::Entry(Entry { commands, .. })) = &payload.payload else {
+            return;
+        };
+        let Ok(count) = u32::try_from(replies.len().max(1)) else {
+            return;
+        };
+        let share = (time / count).as_secs_f64();
+        for (command, reply) in commands.iter().zip(replies) {
+            if let Some(request) = &command.request {
+                self.histogram(op_of(request), reply.is_ok()).observe(share);
+            }
+        }
+    }
+
+    fn histogram(&self, op: usize, success: bool) -> &Histogram {
+        self.known[op][usize::from(success)].get_or_init(|| {
+            let word = if success { "true" } else { "false" };
+            self.seconds.with_label_values(&["v3", OPS[op], word])
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::api::pb::etcdserverpb as pb;
+    use quorate_core::api::pb::internal::Command;
+
+    use super::*;
+
+    #[test]
+    fn each_request_of_an_entry_counts_with_its_share() {
+        let put = Request::Put(pb::PutRequest::default());
+        let grant = Request::LeaseGrant(pb::LeaseGrantRequest::default());
+        let commands = [put.clone(), put, grant]
+            .map(|request| Command { request: Some(request), ..Command::default() });
+        let entry = Entry { commands: commands.into(), ..Entry::default() };
+        let payload = LogPayload { payload: Some(Payload::Entry(entry)) };
+        let replies = [Ok(Reply::Done), Ok(Reply::Done), Err(Refusal::NoSpace)];
+        let figures = ApplyFigures::default();
+        figures.applied(&payload, &replies, Duration::from_millis(30));
+        let of = |op, success| {
+            let found = figures.seconds.with_label_values(&["v3", op, success]);
+            (found.get_sample_count(), found.get_sample_sum())
+        };
+        assert_eq!(of("Put", "true"), (2, 0.02));
+        assert_eq!(of("LeaseGrant", "false"), (1, 0.01));
+        assert_eq!(of("LeaseGrant", "true").0, 0);
+    }
+}

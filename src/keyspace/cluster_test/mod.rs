@@ -1,0 +1,5 @@
+//! Three members: what clients see of followers, leaders and their change.
+
+mod forwarding;
+mod leadership;
+mod rig;
