@@ -38,6 +38,9 @@ fn nothing_acknowledged_is_lost_and_nothing_unexpected_is_seen() {
         let outcome = outcome(*seed, None);
         let none: [String; 0] = [];
         assert_eq!(outcome.violations, none, "SEED={seed} replays it");
+        if seeds.len() > 50 && seed % 50 == 0 {
+            println!("seed {seed}: {} calls, {} faults", outcome.operations, outcome.faults);
+        }
         assert!(outcome.faults >= 10 && outcome.operations >= 500, "seed {seed}: {outcome:?}");
         for (kind, times) in outcome.coverage {
             *coverage.entry(kind).or_insert(0) += times;

@@ -82,6 +82,10 @@ async fn whole(seed: u64, bug: Option<Bug>) -> Outcome {
         world.violation(differs);
     }
     watchman.abort();
+    for id in MEMBERS {
+        // A member holds the network and the network holds the member: nothing of this run may outlive it.
+        drop(net.detach(id));
+    }
     check_registers(&world);
     let told = world.told();
     Outcome {
