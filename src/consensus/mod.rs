@@ -71,7 +71,9 @@ pub use self::runtime::Timing;
 #[cfg(feature = "simulation")]
 pub use self::runtime::seeded;
 pub use self::transfer::TransferError;
-pub use self::types::{AppliedSink, Fatal};
+pub use self::types::{
+    AppliedSink, Fatal, PreparedSnapshot, SnapshotLabel, SnapshotReceiver, SnapshotSource,
+};
 
 /// Members and where they are reached.
 pub type Members = BTreeMap<MemberId, Vec<String>>;
