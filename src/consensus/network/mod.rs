@@ -9,8 +9,8 @@
 //! Each purpose has a lane of its own, and the transport keeps a lane's connection: openraft calls the heartbeat
 //! client with a one-element stream each time, which must not dial each time.
 //!
-//! Appends are pipelined: up to [`WINDOW`] of them, and [`WINDOW_BYTES`], are under way on a lane, which keeps their order, and the first
-//! that is not taken whole ends the stream.
+//! Appends are pipelined: up to [`WINDOW`] of them, and [`WINDOW_BYTES`], are under way on a lane, which keeps their
+//! order, and the first that is not taken whole ends the stream.
 
 mod frames;
 mod transport;
@@ -55,33 +55,25 @@ impl Network {
         Network { group, from, transport }
     }
 
-    fn client(&self, to: u64, node: &PeerNode, purpose: Purpose) -> Client {
-        Client {
-            lane: Lane {
-                group: self.group,
-                from: self.from,
-                to: MemberId(to),
-                peer_urls: node.peer_urls.clone(),
-                purpose,
-            },
-            transport: Arc::clone(&self.transport),
-        }
+    fn client(&self, to: u64, purpose: Purpose) -> Client {
+        let lane = Lane { group: self.group, from: self.from, to: MemberId(to), purpose };
+        Client { lane, transport: Arc::clone(&self.transport) }
     }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
-    async fn new_client(&mut self, target: u64, node: &PeerNode) -> Client {
-        self.client(target, node, Purpose::Log)
+    async fn new_client(&mut self, target: u64, _node: &PeerNode) -> Client {
+        self.client(target, Purpose::Log)
     }
 
-    async fn new_heartbeat_client(&mut self, target: u64, node: &PeerNode) -> Client {
-        self.client(target, node, Purpose::Heartbeat)
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &PeerNode) -> Client {
+        self.client(target, Purpose::Heartbeat)
     }
 
-    async fn new_snapshot_client(&mut self, target: u64, node: &PeerNode) -> Client {
-        self.client(target, node, Purpose::Snapshot)
+    async fn new_snapshot_client(&mut self, target: u64, _node: &PeerNode) -> Client {
+        self.client(target, Purpose::Snapshot)
     }
 }
 
@@ -160,19 +152,12 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, 
         let answered = client.send(frame);
         self.bytes += bytes;
         self.under_way.push_back(Box::pin(async move {
-            let response = match answered.await {
+            let response = match answered.await.map(appended) {
                 // Nothing can conflict with the empty log.
-                Ok(Answer::Append(AppendEntriesResponse::Conflict)) if prev.is_none() => {
+                Ok(Some(AppendEntriesResponse::Conflict)) if prev.is_none() => {
                     Err(client.out_of_step())
                 }
-                Ok(Answer::Append(response)) => Ok(response),
-                Ok(
-                    Answer::Vote(_)
-                    | Answer::Propose(_)
-                    | Answer::ReadIndex(_)
-                    | Answer::Handover { .. }
-                    | Answer::Keyspace(_),
-                ) => Err(client.out_of_step()),
+                Ok(response) => response.ok_or_else(|| client.out_of_step()),
                 Err(error) => Err(error),
             };
             let short = match &response {
@@ -191,6 +176,17 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, 
     }
 }
 
+/// `None`: another question was answered.
+fn appended(answer: Answer) -> Option<AppendEntriesResponse<TypeConfig>> {
+    let Answer::Append(response) = answer else { return None };
+    Some(response)
+}
+
+fn voted(answer: Answer) -> Option<VoteResponse<TypeConfig>> {
+    let Answer::Vote(response) = answer else { return None };
+    Some(response)
+}
+
 fn rpc_error(error: TransportError) -> RPCError<TypeConfig> {
     match error {
         TransportError::Unreachable(..) => RPCError::Unreachable(Unreachable::new(&error)),
@@ -206,14 +202,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.ask(Ask::Append(rpc)).await? {
-            Answer::Append(response) => Ok(response),
-            Answer::Vote(_)
-            | Answer::Propose(_)
-            | Answer::ReadIndex(_)
-            | Answer::Handover { .. }
-            | Answer::Keyspace(_) => Err(self.out_of_step()),
-        }
+        appended(self.ask(Ask::Append(rpc)).await?).ok_or_else(|| self.out_of_step())
     }
 
     fn stream_append<'s, S>(
@@ -247,14 +236,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.ask(Ask::Vote(rpc)).await? {
-            Answer::Vote(response) => Ok(response),
-            Answer::Append(_)
-            | Answer::Propose(_)
-            | Answer::ReadIndex(_)
-            | Answer::Handover { .. }
-            | Answer::Keyspace(_) => Err(self.out_of_step()),
-        }
+        voted(self.ask(Ask::Vote(rpc)).await?).ok_or_else(|| self.out_of_step())
     }
 
     async fn pre_vote(
@@ -262,14 +244,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.ask(Ask::PreVote(rpc)).await? {
-            Answer::Vote(response) => Ok(response),
-            Answer::Append(_)
-            | Answer::Propose(_)
-            | Answer::ReadIndex(_)
-            | Answer::Handover { .. }
-            | Answer::Keyspace(_) => Err(self.out_of_step()),
-        }
+        voted(self.ask(Ask::PreVote(rpc)).await?).ok_or_else(|| self.out_of_step())
     }
 
     async fn full_snapshot(

@@ -39,7 +39,7 @@ impl Purpose {
 }
 
 /// One direction between two members of a group. A transport keeps a connection for each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
     /// Which raft group.
     pub group: GroupId,
@@ -47,8 +47,6 @@ pub struct Lane {
     pub from: MemberId,
     /// To whom.
     pub to: MemberId,
-    /// Where the receiver is reached.
-    pub peer_urls: Vec<String>,
     /// What for.
     pub purpose: Purpose,
 }

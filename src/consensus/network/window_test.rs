@@ -65,7 +65,7 @@ fn append(index: u64, bytes: usize) -> AppendEntriesRequest<TypeConfig> {
 fn client(held: &Arc<Held>) -> Client {
     let transport: Arc<dyn Transport> = Arc::clone(held) as _;
     let network = Network::new(GroupId(0), MemberId(1), transport);
-    network.client(2, &PeerNode::default(), Purpose::Log)
+    network.client(2, Purpose::Log)
 }
 
 fn option() -> RPCOption {
