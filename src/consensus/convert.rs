@@ -130,6 +130,14 @@ fn raft_payload(id: LogId, bytes: Bytes) -> Result<RaftPayload, io::Error> {
     }
 }
 
+/// Bytes that an entry takes in the log; what is not a proposal is short.
+pub(crate) fn payload_bytes(entry: &RaftEntry) -> u64 {
+    match &entry.payload {
+        EntryPayload::Normal(Proposal(bytes)) => bytes.len() as u64,
+        EntryPayload::Blank | EntryPayload::Membership(_) => 64,
+    }
+}
+
 /// The payload of a committed entry, as the state machine takes it.
 pub(crate) fn log_payload(entry: RaftEntry) -> Result<(LogId, LogPayload), io::Error> {
     let id = log_id(&entry.log_id);

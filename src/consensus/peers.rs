@@ -147,6 +147,7 @@ impl Consensus {
                 Answer::Handover { taken: taken.map_err(fatal)?.is_ok() }
             }
             Ask::Keyspace(request) => return Ok(Served::Keyspace(request)),
+            Ask::Snapshot(shipment) => Answer::Snapshot(self.0.incoming.take(shipment).await),
         };
         Ok(Served::Answer(answer.encode()))
     }

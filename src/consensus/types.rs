@@ -159,16 +159,4 @@ pub trait AppliedSink: Send + Sync + 'static {
         let at = label.at;
         Box::pin(async move { Err(format!("the state at {at} is not taken here")) })
     }
-
-    /// Replaces the whole state by that of a prepared snapshot. The default refuses: a group of one voter never
-    /// receives one.
-    fn install(&self, at: LogId, membership: StoredMembership) -> BoxFuture<'_, Result<(), Fatal>> {
-        let _ = (at, membership);
-        Box::pin(async {
-            Err(Fatal(
-                "installing a snapshot is not implemented: this member cannot be brought up by one"
-                    .to_owned(),
-            ))
-        })
-    }
 }

@@ -32,7 +32,7 @@ use super::upkeep::{Compactable, Sweeper, compact_by_itself};
 use super::watch::{WatchHub, WatchOptions};
 use super::write::{InFlight, ProposalCounts, Proposer, Queue, Stamp, Writer};
 use super::{Inner, Keyspace, KeyspaceError, members};
-use crate::consensus::{Consensus, Settings, StartError, Timing};
+use crate::consensus::{Consensus, PurgeLimits, Settings, SnapshotLimits, StartError, Timing};
 use crate::storage::journal::GroupLog;
 use crate::storage::{self, Store, StoreOptions};
 
@@ -331,10 +331,13 @@ async fn start_raft(
         group: config.group,
         member: config.member_id,
         timing: Timing { heartbeat: config.heartbeat, election_timeout: config.election_timeout },
+        purge: PurgeLimits::default(),
+        snapshots: SnapshotLimits::default(),
     };
     let sink = Arc::new(fed.sink(config, seams));
     let transport = Arc::clone(&seams.transport);
-    let consensus = Consensus::start(settings, log, sink, transport).await?;
+    let blocking = Arc::clone(&seams.blocking);
+    let consensus = Consensus::start(settings, log, sink, transport, blocking).await?;
     if first_start {
         let members: Vec<_> = config
             .initial_members

@@ -13,6 +13,7 @@
 //! order, and the first that is not taken whole ends the stream.
 
 mod frames;
+mod shipment;
 mod transport;
 
 use std::future::Future;
@@ -28,13 +29,16 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, VoteRequest,
     VoteResponse,
 };
-use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2, Snapshot};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use quorate_core::api::ids::{GroupId, MemberId};
 
-use super::snapshot_adapter::Handle;
-use super::types::{CommittedLeader, PeerNode, RaftVote, TypeConfig};
+use super::purge::Floor;
+use super::snapshot_adapter::{Handle, HandleSnapshot};
+use super::snapshots::{Broke, Outgoing};
+use super::types::{PeerNode, RaftVote, TypeConfig};
 pub use frames::BadFrame;
 pub(crate) use frames::{Answer, Ask};
+pub(crate) use shipment::{Shipment, Step, Taken};
 pub use transport::{Lane, NoPeers, Purpose, Transport, TransportError};
 
 /// Appends under way to one member: a few hide the round trip and the other's fsync.
@@ -48,16 +52,29 @@ pub(crate) struct Network {
     group: GroupId,
     from: MemberId,
     transport: Arc<dyn Transport>,
+    outgoing: Arc<Outgoing>,
+    floor: Floor,
 }
 
 impl Network {
-    pub(crate) fn new(group: GroupId, from: MemberId, transport: Arc<dyn Transport>) -> Self {
-        Network { group, from, transport }
+    pub(crate) fn new(
+        group: GroupId,
+        from: MemberId,
+        transport: Arc<dyn Transport>,
+        outgoing: Arc<Outgoing>,
+        floor: Floor,
+    ) -> Self {
+        Network { group, from, transport, outgoing, floor }
     }
 
     fn client(&self, to: u64, purpose: Purpose) -> Client {
         let lane = Lane { group: self.group, from: self.from, to: MemberId(to), purpose };
-        Client { lane, transport: Arc::clone(&self.transport) }
+        Client {
+            lane,
+            transport: Arc::clone(&self.transport),
+            outgoing: Arc::clone(&self.outgoing),
+            floor: self.floor.clone(),
+        }
     }
 }
 
@@ -81,6 +98,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(crate) struct Client {
     lane: Lane,
     transport: Arc<dyn Transport>,
+    outgoing: Arc<Outgoing>,
+    floor: Floor,
 }
 
 impl Client {
@@ -97,6 +116,14 @@ impl Client {
             let answer = answered.map_err(rpc_error)?;
             Answer::decode(answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
         })
+    }
+
+    /// The member needs entries that go: openraft then turns to a whole state.
+    fn too_far_behind(&self) -> RPCError<TypeConfig> {
+        let to = self.lane.to;
+        RPCError::Network(NetworkError::from_string(format!(
+            "the log that member {to} needs is not kept any more"
+        )))
     }
 
     fn out_of_step(&self) -> RPCError<TypeConfig> {
@@ -147,6 +174,11 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, 
         let client = self.client;
         let prev = rpc.prev_log_id;
         let last = rpc.entries.last().map_or(prev, |entry| Some(entry.log_id));
+        if client.lane.purpose == Purpose::Log && client.floor.is_above(prev.map(|at| at.index)) {
+            let result = Err(client.too_far_behind());
+            self.under_way.push_back(Box::pin(async { Appended { result, ends: true, bytes: 0 } }));
+            return;
+        }
         let frame = Ask::Append(rpc).encode();
         let bytes = frame.len();
         let answered = client.send(frame);
@@ -249,14 +281,36 @@ impl RaftNetworkV2<TypeConfig> for Client {
 
     async fn full_snapshot(
         &mut self,
-        _vote: RaftVote,
-        _snapshot: Snapshot<CommittedLeader, u64, PeerNode, Handle>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
+        vote: RaftVote,
+        snapshot: HandleSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(Unreachable::from_string(
-            "sending a whole state to a member is not implemented",
-        )))
+        let Handle::Source(source) = snapshot.snapshot else {
+            return Err(ReplicationClosed::new("a received state is none to be sent").into());
+        };
+        let client = &*self;
+        let ship = |shipment| {
+            let asked = client.ask(Ask::Snapshot(shipment));
+            async move {
+                let Answer::Snapshot(taken) = asked.await? else {
+                    return Err(client.out_of_step());
+                };
+                Ok(taken)
+            }
+        };
+        let sent = client.outgoing.send(client.lane.to, vote, source, ship);
+        tokio::select! {
+            biased;
+            closed = cancel => Err(closed.into()),
+            sent = tokio::time::timeout(option.hard_ttl(), sent) => match sent {
+                Ok(answered) => answered.map(SnapshotResponse::new).map_err(Broke::into_error),
+                Err(_elapsed) => {
+                    let words = "a whole state took too long; it goes on where it stopped";
+                    Err(NetworkError::from_string(words).into())
+                }
+            },
+        }
     }
 }
 
