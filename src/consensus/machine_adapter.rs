@@ -62,7 +62,7 @@ struct Gathered {
 
 fn requests(payload: &LogPayload) -> u64 {
     match &payload.payload {
-        Some(Payload::Entry(entry)) => entry.commands.len() as u64,
+        Some(Payload::Entry(entry)) => (entry.commands.len() as u64).max(1),
         Some(Payload::Blank(_) | Payload::Membership(_)) | None => 1,
     }
 }

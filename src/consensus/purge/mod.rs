@@ -290,8 +290,7 @@ mod tests {
         ];
         for (name, situation, upto) in table {
             let now = decide(&situation, &sizes(), &limits()).now;
-            // Marks stand every 26 entries.
-            assert!(now <= upto + 30 && now + 30 >= upto, "{name}: {now} instead of {upto}");
+            assert!(now.abs_diff(upto) <= 1, "{name}: {now} instead of {upto}");
             assert!(now <= situation.base, "{name}: past the base");
         }
     }

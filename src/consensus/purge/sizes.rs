@@ -74,12 +74,17 @@ impl Sizes {
     pub(crate) fn back_from(&self, end: u64, requests: u64, bytes: u64) -> u64 {
         let marks = self.0.lock();
         let from = marks.at(end);
-        let fits = |mark: &Mark| {
+        let fits = |index| {
+            let mark = marks.at(index);
             from.bytes.saturating_sub(mark.bytes) <= bytes
                 && from.requests.saturating_sub(mark.requests) <= requests
         };
-        let first = marks.set.partition_point(|mark| !fits(mark));
-        marks.set.get(first).map_or(end, |mark| mark.index.min(end))
+        let (mut low, mut high) = (marks.set.front().map_or(end, |mark| mark.index.min(end)), end);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if fits(middle) { high = middle } else { low = middle + 1 }
+        }
+        high
     }
 }
 
