@@ -229,7 +229,8 @@ impl Consensus {
             let (raft, heard) = (raft.clone(), Arc::clone(&heard));
             async move {
                 let limit = settings.timing.election_timeout;
-                let cause = leader::watch_leader(&raft, &heard, limit, &publish).await;
+                let member = settings.member;
+                let cause = leader::watch_leader(member, &raft, &heard, limit, &publish).await;
                 fail.send_replace(Some(cause));
             }
         });

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   open   store + machine (at the commit index) -> hub, lessor -> sink -> raft -> proposer, sweeper, ...
-//!   stop   leadership goes -> no more requests -> batches end -> tasks end -> raft ends -> store closes
+//!   stop   no more requests -> batches end -> tasks end -> raft ends -> store closes
 //!          (the journal is the host's)
 //! ```
 
@@ -290,11 +290,10 @@ impl Keyspace {
         }
     }
 
-    /// Stops in order: leadership goes to another member first, where there is one. Requests that wait are answered;
-    /// calls made from now on answer `Stopped`.
+    /// Stops in order. Requests that wait are answered; calls made from now on answer `Stopped`. Leadership is left
+    /// with [`Keyspace::leave_leadership`] before.
     pub async fn shutdown(&self) {
         let inner = &self.0;
-        self.leave_leadership().await;
         inner.hub.close();
         inner.writer.queue.close();
         let proposer = inner.tasks.proposer.lock().take();

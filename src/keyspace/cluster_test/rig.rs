@@ -184,6 +184,7 @@ impl Cluster {
     pub(super) async fn stop(&mut self, id: MemberId) {
         let at = self.members.iter().position(|member| member.id == id).unwrap();
         let member = self.members.remove(at);
+        member.keyspace.leave_leadership().await;
         member.keyspace.shutdown().await;
         self.net.members.lock().remove(&id);
         member.journal.close().unwrap();
