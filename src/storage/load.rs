@@ -102,12 +102,12 @@ pub(crate) fn from_engine(
         return Err(Distrust::OtherGeneration(mark.generation));
     }
     let mut intake = Intake::new(value_budget_bytes, DbSize::with_high_water(mark.high_water));
-    scan_all(&*engine, &[Space::ALL[0] as u8], &[0xff], &mut |key, stored| {
+    scan_all::<Distrust>(&*engine, &[Space::ALL[0] as u8], &[0xff], &mut |key, stored| {
         let space = key.first().and_then(|prefix| Space::from_prefix(*prefix));
         let space = space.ok_or(Malformed { what: "record prefix" })?;
         Ok(intake.record(space, &key[1..], record_payload(&stored)?)?)
     })?;
-    scan_all(&*engine, &[HEADERS], &[HEADERS + 1], &mut |key, headers| {
+    scan_all::<Distrust>(&*engine, &[HEADERS], &[HEADERS + 1], &mut |key, headers| {
         let first = headers_key_revision(&key)?;
         for header in Block::decode_headers(first, &headers)? {
             intake.header(header)?;
@@ -126,19 +126,18 @@ pub(crate) fn from_engine(
     })
 }
 
-type Take<'a> = dyn FnMut(Bytes, Bytes) -> Result<(), Distrust> + 'a;
-
-fn scan_all(
+/// Hands every key from `low` up to `high` to `take`, until it refuses one.
+pub(crate) fn scan_all<E: From<EngineError>>(
     engine: &dyn Engine,
     low: &[u8],
     high: &[u8],
-    take: &mut Take<'_>,
-) -> Result<(), Distrust> {
+    take: &mut dyn FnMut(Bytes, Bytes) -> Result<(), E>,
+) -> Result<(), E> {
     let mut result = Ok(());
     engine.scan(low, high, &mut |key, value| match take(key, value) {
         Ok(()) => ControlFlow::Continue(()),
-        Err(distrust) => {
-            result = Err(distrust);
+        Err(error) => {
+            result = Err(error);
             ControlFlow::Break(())
         }
     })?;

@@ -70,8 +70,8 @@ pub struct StoreOptions {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Three of sled's segments.
-const STATE_STORE_ROOM: u64 = 12 << 20;
+/// Three of sled's segments: without them it is not written, and less is never gained by making it anew.
+pub(crate) const STATE_STORE_ROOM: u64 = 12 << 20;
 
 impl StoreOptions {
     /// Whether the state store may be written: sled never works again once the disk refuses it a segment.

@@ -200,18 +200,23 @@ impl Upkeep {
         applied: LogId,
         content: ContentSum,
     ) -> Result<(), StoreError> {
-        let mark = StateMark {
-            generation: self.generation,
-            applied: Some(applied),
-            content,
-            high_water: self.shared.size.lock().size(),
-        };
+        let mark = self.mark(applied, content);
         batch.put(STATE_MARK.to_vec(), mark.encode());
         Meter::add(&self.shared.meter.state_store, batch.size());
         self.shared.engine().commit(batch)?;
         self.applied = Some(applied);
         self.content = content;
         Ok(())
+    }
+
+    /// What tells that a state store of this generation holds `content`, up to `applied`.
+    pub(crate) fn mark(&self, applied: LogId, content: ContentSum) -> StateMark {
+        StateMark {
+            generation: self.generation,
+            applied: Some(applied),
+            content,
+            high_water: self.shared.size.lock().size(),
+        }
     }
 
     fn let_go(&self, count: usize) {
