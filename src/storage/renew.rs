@@ -35,7 +35,8 @@ use super::upkeep::Upkeep;
 /// Bytes that go into the fresh store in one batch.
 const COPY_BYTES: u64 = 2 << 20;
 /// What sled takes for a byte of content at most, seen with values of 8 KiB.
-const SLED_FACTOR: u64 = 3;
+pub(crate) const SLED_FACTOR: u64 = 3;
+
 /// Why the fresh store is not taken.
 enum Stopped {
     /// The old one does not read: the store's own failure.
