@@ -227,7 +227,7 @@ impl Keyspace {
             let state = Arc::clone(&inner.state);
             move || {
                 let state = Arc::clone(&state);
-                async move { state.store.tail_room().await }
+                async move { state.store().tail_room().await }
             }
         };
         let proposer = Proposer {
@@ -315,7 +315,7 @@ impl Keyspace {
         }
         let state = Arc::clone(&inner.state);
         let blocking = Arc::clone(&inner.state.blocking);
-        blocking.run(move || state.store.close()).await;
+        blocking.run(move || state.store().close()).await;
     }
 }
 
@@ -356,7 +356,7 @@ async fn note_end(consensus: Consensus, failed: watch::Sender<Option<String>>) {
 async fn watch_store(state: Arc<State>, failed: watch::Sender<Option<String>>) {
     loop {
         tokio::time::sleep(STORE_LOOK).await;
-        if let Some(cause) = state.store.stopped() {
+        if let Some(cause) = state.store().stopped() {
             return fail(&failed, Some(cause));
         }
     }

@@ -58,13 +58,16 @@ struct Decided {
 impl Sink {
     async fn apply_one(&self, at: LogId, payload: LogPayload) -> Result<(), Fatal> {
         let began = Instant::now();
-        let view = self.state.store.view();
-        let cold = self.state.machine.read().cold_reads(&payload);
+        // Entries and installs come one after the other: the view stays the present generation's.
+        let (view, cold) = {
+            let now = self.state.machine.read();
+            (now.view(), now.cold_reads(&payload))
+        };
         let mut decided = if cold.is_empty() {
             self.decide(&view, at, &payload)?
         } else {
-            let warm = self.state.prefetch(view, cold).await.map_err(fatal)?;
-            self.decide(&warm, at, &payload)?
+            let fetched = self.state.prefetch(view.clone(), cold).await.map_err(fatal)?;
+            self.decide(&fetched.over(view), at, &payload)?
         };
         let replies = std::mem::take(&mut decided.replies);
         self.figures.applied(&payload, &replies, began.elapsed());
@@ -91,7 +94,7 @@ impl Sink {
             compacted_to: applied.batch.compacted_to,
             leases: applied.leases,
         };
-        self.state.store.commit(applied.batch).map_err(fatal)?;
+        machine.store().commit(applied.batch).map_err(fatal)?;
         if let Some(to) = decided.compacted_to {
             // Watchers below it are cancelled before a sweep can drop what they would read.
             self.hub.compacted(to);
