@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::apply_figures::ApplyFigures;
 use super::config::{KeyspaceConfig, Seams};
+use super::install::Builder;
 use super::lease::{Lessor, LessorOptions};
 use super::read::Reader;
 use super::seat::{Leases, Past, Seat};
@@ -105,6 +106,7 @@ struct Fed {
     queue: Arc<Queue>,
     in_flight: Arc<InFlight>,
     apply_figures: Arc<ApplyFigures>,
+    builder: Arc<Builder>,
 }
 
 impl Fed {
@@ -140,6 +142,7 @@ impl Fed {
             queue: Arc::new(Queue::new(entry_bytes_max)),
             in_flight: Arc::default(),
             apply_figures: Arc::default(),
+            builder: Arc::default(),
         }
     }
 
@@ -151,6 +154,7 @@ impl Fed {
             lessor: self.lessor.clone(),
             sweeper: Arc::clone(&self.sweeper),
             figures: Arc::clone(&self.apply_figures),
+            builder: Arc::clone(&self.builder),
             member: config.member_id,
             incarnation: seams.incarnation,
         }
@@ -214,6 +218,7 @@ impl Keyspace {
             lessor: fed.lessor.clone(),
             sweeper: Arc::clone(&fed.sweeper),
             apply_figures: Arc::clone(&fed.apply_figures),
+            builder: Arc::clone(&fed.builder),
             random: Mutex::new(StdRng::seed_from_u64(seams.incarnation)),
             failed: watch::Sender::new(None),
             tasks: Tasks::new(),
@@ -315,7 +320,12 @@ impl Keyspace {
         }
         let state = Arc::clone(&inner.state);
         let blocking = Arc::clone(&inner.state.blocking);
-        blocking.run(move || state.store().close()).await;
+        let builder = Arc::clone(&inner.builder);
+        let close = move || {
+            state.store().close();
+            builder.end();
+        };
+        blocking.run(close).await;
     }
 }
 

@@ -58,6 +58,10 @@ impl Generation {
         &self.store
     }
 
+    pub(crate) fn into_parts(self) -> (StateMachine, Arc<Store>) {
+        (self.machine, self.store)
+    }
+
     /// Which generation of the group's this is: who lets go of the lock looks whether it is still the same one.
     pub(crate) fn number(&self) -> u64 {
         self.store.generation()

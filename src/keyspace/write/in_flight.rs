@@ -60,6 +60,23 @@ impl InFlight {
         }
     }
 
+    /// An installed state holds all batches of this process up to `seq` that were ever applied: whether theirs was,
+    /// and what it was answered with, the waiters will not hear.
+    pub(crate) fn covered(&self, seq: u64) {
+        let unknown = {
+            let mut batches = self.batches.lock();
+            let later = batches.split_off(&(seq + 1));
+            std::mem::replace(&mut *batches, later)
+        };
+        self.applied.send_if_modified(|applied| {
+            let more = *applied < seq;
+            *applied = seq.max(*applied);
+            more
+        });
+        let error = KeyspaceError::Timeout(TimeoutKind::LeaderFailure);
+        answer_all(unknown.into_values().flatten(), &error);
+    }
+
     /// Batch `seq` was lost.
     pub(super) fn fail(&self, seq: u64, error: &KeyspaceError) {
         let waiters = self.batches.lock().remove(&seq);
