@@ -37,6 +37,8 @@ mod write;
 #[cfg(test)]
 mod cluster_test;
 #[cfg(test)]
+mod install_test;
+#[cfg(test)]
 mod keyspace_test;
 
 use std::fmt;

@@ -97,20 +97,20 @@ fn report_panic(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// The parts that exist before raft runs, because raft feeds them.
-struct Fed {
-    state: Arc<State>,
-    hub: WatchHub,
-    lessor: Lessor,
-    seat: Seat,
-    sweeper: Arc<Sweeper>,
-    queue: Arc<Queue>,
-    in_flight: Arc<InFlight>,
-    apply_figures: Arc<ApplyFigures>,
-    builder: Arc<Builder>,
+pub(super) struct Fed {
+    pub(super) state: Arc<State>,
+    pub(super) hub: WatchHub,
+    pub(super) lessor: Lessor,
+    pub(super) seat: Seat,
+    pub(super) sweeper: Arc<Sweeper>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) in_flight: Arc<InFlight>,
+    pub(super) apply_figures: Arc<ApplyFigures>,
+    pub(super) builder: Arc<Builder>,
 }
 
 impl Fed {
-    fn new(
+    pub(super) fn new(
         config: &KeyspaceConfig,
         seams: &Seams,
         opened: storage::Opened,
@@ -146,7 +146,7 @@ impl Fed {
         }
     }
 
-    fn sink(&self, config: &KeyspaceConfig, seams: &Seams) -> Sink {
+    pub(super) fn sink(&self, config: &KeyspaceConfig, seams: &Seams) -> Sink {
         Sink {
             state: Arc::clone(&self.state),
             in_flight: Arc::clone(&self.in_flight),

@@ -99,7 +99,14 @@ impl Upkeep {
         }
         let grown = self.shared.meter.since_base.load(Ordering::Relaxed);
         let limit = base_len.max(self.shared.options.base_after_bytes);
-        grown > limit || self.shared.orders.lock().base_wanted || self.shared.log.pins_oldest()
+        let wanted = self.shared.orders.lock().base_wanted;
+        grown > limit || wanted || (self.is_purged_to(base_at) && self.shared.log.pins_oldest())
+    }
+
+    /// Another base would let more of the log go than the last one does.
+    fn is_purged_to(&self, base_at: Option<LogId>) -> bool {
+        let purged = self.shared.log.state().purged;
+        base_at.is_none_or(|at| purged.is_some_and(|purged| purged.index >= at.index))
     }
 
     /// Takes the outcome of a base that has been written.

@@ -30,7 +30,7 @@ pub(crate) async fn hash_kv(state: &Arc<State>, revision: i64) -> Result<KvHash,
 
 /// Hashes what `scope` says, which was begun in `generation`. It pins what it reads. `None`: an install has replaced
 /// the index before all of it was seen.
-pub(super) async fn hash(
+pub(crate) async fn hash(
     state: &Arc<State>,
     mut scope: HashScope,
     generation: u64,

@@ -19,12 +19,12 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(super) fn insert(&self, seq: u64, waiters: Vec<Waiter>) {
+    pub(crate) fn insert(&self, seq: u64, waiters: Vec<Waiter>) {
         self.batches.lock().insert(seq, waiters);
     }
 
     /// The highest sequence number applied here, and to be told of it. Lower ones have been applied or never will be.
-    pub(super) fn progress(&self) -> watch::Receiver<u64> {
+    pub(crate) fn progress(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
     }
 
