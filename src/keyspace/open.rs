@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::apply_figures::ApplyFigures;
 use super::config::{KeyspaceConfig, Seams};
+use super::install::Builder;
 use super::lease::{Lessor, LessorOptions};
 use super::read::Reader;
 use super::seat::{Leases, Past, Seat};
@@ -96,19 +97,20 @@ fn report_panic(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// The parts that exist before raft runs, because raft feeds them.
-struct Fed {
-    state: Arc<State>,
-    hub: WatchHub,
-    lessor: Lessor,
-    seat: Seat,
-    sweeper: Arc<Sweeper>,
-    queue: Arc<Queue>,
-    in_flight: Arc<InFlight>,
-    apply_figures: Arc<ApplyFigures>,
+pub(super) struct Fed {
+    pub(super) state: Arc<State>,
+    pub(super) hub: WatchHub,
+    pub(super) lessor: Lessor,
+    pub(super) seat: Seat,
+    pub(super) sweeper: Arc<Sweeper>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) in_flight: Arc<InFlight>,
+    pub(super) apply_figures: Arc<ApplyFigures>,
+    pub(super) builder: Arc<Builder>,
 }
 
 impl Fed {
-    fn new(
+    pub(super) fn new(
         config: &KeyspaceConfig,
         seams: &Seams,
         opened: storage::Opened,
@@ -140,10 +142,11 @@ impl Fed {
             queue: Arc::new(Queue::new(entry_bytes_max)),
             in_flight: Arc::default(),
             apply_figures: Arc::default(),
+            builder: Arc::default(),
         }
     }
 
-    fn sink(&self, config: &KeyspaceConfig, seams: &Seams) -> Sink {
+    pub(super) fn sink(&self, config: &KeyspaceConfig, seams: &Seams) -> Sink {
         Sink {
             state: Arc::clone(&self.state),
             in_flight: Arc::clone(&self.in_flight),
@@ -151,6 +154,7 @@ impl Fed {
             lessor: self.lessor.clone(),
             sweeper: Arc::clone(&self.sweeper),
             figures: Arc::clone(&self.apply_figures),
+            builder: Arc::clone(&self.builder),
             member: config.member_id,
             incarnation: seams.incarnation,
         }
@@ -214,6 +218,7 @@ impl Keyspace {
             lessor: fed.lessor.clone(),
             sweeper: Arc::clone(&fed.sweeper),
             apply_figures: Arc::clone(&fed.apply_figures),
+            builder: Arc::clone(&fed.builder),
             random: Mutex::new(StdRng::seed_from_u64(seams.incarnation)),
             failed: watch::Sender::new(None),
             tasks: Tasks::new(),
@@ -227,7 +232,7 @@ impl Keyspace {
             let state = Arc::clone(&inner.state);
             move || {
                 let state = Arc::clone(&state);
-                async move { state.store.tail_room().await }
+                async move { state.store().tail_room().await }
             }
         };
         let proposer = Proposer {
@@ -314,7 +319,12 @@ impl Keyspace {
         }
         let state = Arc::clone(&inner.state);
         let blocking = Arc::clone(&inner.state.blocking);
-        blocking.run(move || state.store.close()).await;
+        let builder = Arc::clone(&inner.builder);
+        let close = move || {
+            state.store().close();
+            builder.end();
+        };
+        blocking.run(close).await;
     }
 }
 
@@ -358,7 +368,7 @@ async fn note_end(consensus: Consensus, failed: watch::Sender<Option<String>>) {
 async fn watch_store(state: Arc<State>, failed: watch::Sender<Option<String>>) {
     loop {
         tokio::time::sleep(STORE_LOOK).await;
-        if let Some(cause) = state.store.stopped() {
+        if let Some(cause) = state.store().stopped() {
             return fail(&failed, Some(cause));
         }
     }

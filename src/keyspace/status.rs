@@ -100,7 +100,7 @@ impl Keyspace {
 
     /// What the store has moved and what it takes, for metrics. Looks at the state store's folder.
     pub fn store_figures(&self) -> StoreFigures {
-        self.0.state.store.figures()
+        self.0.state.store().figures()
     }
 
     /// Requests on their way into the log, and those that failed on it, for metrics.
@@ -122,7 +122,7 @@ impl Keyspace {
     pub fn status(&self) -> StatusFacts {
         let facts = self.0.consensus.facts();
         let applied = self.0.state.applied();
-        let store = &self.0.state.store;
+        let store = self.0.state.store();
         StatusFacts {
             db_size: store.db_size(),
             db_size_in_use: store.db_size_in_use(),
