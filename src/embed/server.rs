@@ -234,6 +234,7 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
         quota_bytes: config.cluster.quota_bytes,
         auto_compaction: validate::auto_compaction(config).map_err(StartError::Bootstrap)?,
         watch_progress_interval: config.member.watch_progress_interval.to_std(),
+        catch_up_requests: config.cluster.snapshot_catchup_entries,
         ..defaults
     })
 }

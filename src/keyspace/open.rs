@@ -168,10 +168,12 @@ impl Keyspace {
     /// Returns before there is a leader; calls wait for one.
     pub async fn open(
         config: KeyspaceConfig,
-        store: StoreOptions,
+        mut store: StoreOptions,
         log: GroupLog,
         seams: Seams,
     ) -> Result<Keyspace, OpenError> {
+        // Raft does, so that it knows who needs a whole state.
+        store.purge_behind_base = false;
         let opened = {
             let log = log.clone();
             let open = move || Store::open(store, log);
@@ -340,7 +342,10 @@ async fn start_raft(
         group: config.group,
         member: config.member_id,
         timing: Timing { heartbeat: config.heartbeat, election_timeout: config.election_timeout },
-        purge: PurgeLimits::default(),
+        purge: PurgeLimits {
+            catch_up_requests: config.catch_up_requests,
+            ..PurgeLimits::default()
+        },
         snapshots: SnapshotLimits::default(),
     };
     let sink = Arc::new(fed.sink(config, seams));

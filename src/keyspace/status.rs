@@ -6,7 +6,7 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use super::apply_figures::ApplyFigures;
 use super::write::ProposalCounts;
 use super::{Keyspace, KeyspaceConfig, members};
-use crate::consensus::{LeaderView, Members, RaftFacts};
+use crate::consensus::{LeaderView, Members, RaftFacts, SnapshotFigures};
 use crate::storage::StoreFigures;
 
 /// What Maintenance.Status, health and metrics tell of this member.
@@ -71,6 +71,11 @@ impl Keyspace {
     /// What raft knows of itself.
     pub fn raft_facts(&self) -> RaftFacts {
         self.0.consensus.facts()
+    }
+
+    /// Counts of whole states sent to other members and taken from them.
+    pub fn snapshot_figures(&self) -> &SnapshotFigures {
+        self.0.consensus.snapshot_figures()
     }
 
     /// Every member as applied here, by id.

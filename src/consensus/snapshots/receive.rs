@@ -35,7 +35,7 @@ pub(crate) trait Follows: Send + Sync + 'static {
     /// The vote it holds.
     fn vote(&self) -> RaftVote;
     /// The last entry it knows to be committed.
-    fn committed(&self) -> Option<RaftLogId>;
+    fn last_committed(&self) -> Option<RaftLogId>;
     /// Has a state installed if the vote allows it; tells raft's vote then.
     fn install(
         &self,
@@ -49,7 +49,7 @@ impl Follows for Raft {
         self.server_metrics().borrow_watched().vote
     }
 
-    fn committed(&self) -> Option<RaftLogId> {
+    fn last_committed(&self) -> Option<RaftLogId> {
         self.metrics().borrow_watched().local_committed
     }
 
@@ -207,12 +207,12 @@ impl<R: Follows> Receiving<R> {
 
     async fn take(&mut self, Shipment { vote, step }: Shipment) -> Taken {
         let held = self.raft.vote();
-        if !(vote >= held) {
+        if !allows(held, vote) {
             return Taken::HigherVote(held);
         }
         if let Some(session) = &mut self.session {
             let mut newest = session.vote.lock();
-            if !(vote >= *newest) {
+            if !allows(*newest, vote) {
                 return Taken::HigherVote(*newest);
             }
             if !matches!(step, Step::Offer(_)) {
@@ -228,7 +228,7 @@ impl<R: Follows> Receiving<R> {
 
     async fn offered(&mut self, vote: RaftVote, label: SnapshotLabel) -> Taken {
         let at = convert::raft_log_id(label.at);
-        let committed = self.raft.committed();
+        let committed = self.raft.last_committed();
         if committed.is_some_and(|committed| at <= committed) {
             return Taken::Installed(self.raft.vote());
         }
@@ -343,6 +343,11 @@ impl<R: Follows> Receiving<R> {
     }
 }
 
+/// Whether who holds one vote takes what comes by another: votes that cannot be compared do not.
+pub(super) fn allows(held: RaftVote, vote: RaftVote) -> bool {
+    vote.partial_cmp(&held).is_some_and(std::cmp::Ordering::is_ge)
+}
+
 /// Why a label cannot be of this group: raft would stop the member over it.
 fn fits(vote: RaftVote, label: &SnapshotLabel, committed: Option<RaftLogId>) -> Result<(), String> {
     if label.at.term.0 > vote.leader_id.term {
@@ -364,7 +369,7 @@ fn prepare_and_install<R: Follows>(
     Box::pin(async move {
         let prepared: Box<dyn PreparedSnapshot> = receiver.prepare().await?;
         let vote = *vote.lock();
-        let committed = raft.committed();
+        let committed = raft.last_committed();
         if committed.is_none_or(|committed| convert::raft_log_id(label.at) > committed) {
             fits(vote, &label, committed)?;
         }

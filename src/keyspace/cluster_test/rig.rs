@@ -83,7 +83,7 @@ impl Net {
 pub(super) struct Member {
     pub(super) id: MemberId,
     pub(super) keyspace: Keyspace,
-    journal: Journal,
+    pub(super) journal: Journal,
 }
 
 impl std::ops::Deref for Member {
@@ -207,9 +207,11 @@ async fn open(id: MemberId, net: &Arc<Net>) -> Member {
     config.initial_members = members;
     config.name = format!("m{}", id.0);
     config.election_timeout = ELECTION;
+    config.catch_up_requests = 50;
     let bases = Arc::new(DoubleDevice::default());
     let mut store = StoreOptions::new(GroupId(0), "/unused".into(), bases);
     store.engine = EngineKind::Memory;
+    store.base_after_bytes = 64 << 10;
     store.runner = UpkeepRunner::InPlace;
     let seams = Seams {
         clock: Arc::new(SystemClock::default()),
