@@ -116,7 +116,7 @@ impl Consensus {
 
     /// Asks the keyspace of another member; the bytes are its own words both ways.
     pub async fn ask_keyspace(&self, to: MemberId, request: Bytes) -> Result<Bytes, AskError> {
-        let answer = self.0.peers.ask(to, Purpose::Forward, Ask::Keyspace(request)).await?;
+        let answer = self.0.peers.ask(to, Purpose::Keyspace, Ask::Keyspace(request)).await?;
         let Answer::Keyspace(response) = answer else {
             return Err(BadFrame("another question was answered".to_owned()).into());
         };

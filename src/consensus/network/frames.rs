@@ -77,12 +77,9 @@ impl Ask {
             Some(peer_request::Ask::Vote(from)) => Ok(Ask::Vote(raft_vote(from)?)),
             Some(peer_request::Ask::PreVote(from)) => Ok(Ask::PreVote(raft_vote(from)?)),
             Some(peer_request::Ask::Propose(payload)) => {
-                // Anything else in the log would stop every member when it is applied.
-                if payload.first() == Some(&convert::ENTRY_TAG) {
-                    Ok(Ask::Propose(payload))
-                } else {
-                    Err(BadFrame("a proposal is no packed entry".to_owned()))
-                }
+                let checked = convert::check_proposal(&payload);
+                checked.map_err(|why| BadFrame(format!("a proposal: {why}")))?;
+                Ok(Ask::Propose(payload))
             }
             Some(peer_request::Ask::ReadIndex(Blank {})) => Ok(Ask::ReadIndex),
             Some(peer_request::Ask::Handover(from)) => {

@@ -63,7 +63,7 @@ fn frames_max(purpose: Purpose) -> usize {
     match purpose {
         Purpose::Heartbeat => 8,
         Purpose::Log | Purpose::Snapshot => 64,
-        Purpose::Forward => 1024,
+        Purpose::Forward | Purpose::Keyspace => 1024,
     }
 }
 

@@ -29,7 +29,7 @@ type Cuts = BTreeSet<(MemberId, MemberId)>;
 pub(super) struct Net {
     members: Mutex<BTreeMap<MemberId, Keyspace>>,
     cuts: watch::Sender<Cuts>,
-    /// Of the answers on the forward lanes, every so many is lost on its way back.
+    /// Of the answers on the forward and keyspace lanes, every so many is lost on its way back.
     lose_every: Mutex<Option<usize>>,
     forwarded: Mutex<usize>,
 }
@@ -59,7 +59,8 @@ impl Transport for End {
                 answer = target.serve_peer(frame) => answer,
                 _ = cut => return Err(broken()),
             };
-            if lane.purpose == Purpose::Forward && self.0.loses_this() {
+            let may_lose = matches!(lane.purpose, Purpose::Forward | Purpose::Keyspace);
+            if may_lose && self.0.loses_this() {
                 return Err(broken());
             }
             answer.map_err(|error| TransportError::Broken(to, error.to_string()))
@@ -212,6 +213,7 @@ async fn open(id: MemberId, net: &Arc<Net>) -> Member {
     let mut store = StoreOptions::new(GroupId(0), "/unused".into(), bases);
     store.engine = EngineKind::Memory;
     store.base_after_bytes = 64 << 10;
+    store.flush_bytes = 16 << 10;
     store.runner = UpkeepRunner::InPlace;
     let seams = Seams {
         clock: Arc::new(SystemClock::default()),
