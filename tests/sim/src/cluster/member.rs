@@ -47,6 +47,7 @@ pub async fn start(
     disks: &Disks,
     offset_ms: &Arc<AtomicI64>,
 ) -> Result<(Keyspace, GroupLog), String> {
+    net.begin(id, life);
     let clock: Arc<dyn Clock> = Arc::new(JumpingClock {
         start: tokio::time::Instant::now(),
         offset_ms: Arc::clone(offset_ms),

@@ -60,6 +60,8 @@ pub struct Net {
 struct State {
     rng: StdRng,
     running: BTreeMap<u64, Running>,
+    /// The life of each member that was begun last and has not lost power.
+    begun: BTreeMap<u64, u64>,
     cuts: BTreeSet<Route>,
     /// Lost, doubled and broken frames, in a thousand.
     lossy: u32,
@@ -109,6 +111,7 @@ impl Net {
             state: Mutex::new(State {
                 rng: StdRng::seed_from_u64(seed),
                 running: BTreeMap::new(),
+                begun: BTreeMap::new(),
                 cuts: BTreeSet::new(),
                 lossy: 0,
                 slow: BTreeSet::new(),
@@ -134,6 +137,11 @@ impl Net {
         self.state().coverage.clone()
     }
 
+    /// A life begins: from now on it may send.
+    pub fn begin(&self, id: u64, life: u64) {
+        self.state().begun.insert(id, life);
+    }
+
     pub fn attach(&self, id: u64, life: u64, keyspace: Keyspace, disks: Disks) {
         let running = Running { life, keyspace, disks, before_vote: None };
         self.state().running.insert(id, running);
@@ -142,6 +150,7 @@ impl Net {
     /// Takes a member off the network, with what its disks would show after a power cut.
     pub fn detach(&self, id: u64) -> Option<(Keyspace, Disks)> {
         let mut state = self.state();
+        state.begun.remove(&id);
         let running = state.running.remove(&id)?;
         Some(self.image(running))
     }
@@ -307,6 +316,7 @@ impl Net {
             return;
         };
         let running = state.running.remove(&voter).expect("it was there");
+        state.begun.remove(&voter);
         state.cuts.clear();
         for other in (1..=3).filter(|other| *other != candidate) {
             state.cuts.extend([(candidate, other), (other, candidate)]);
@@ -354,7 +364,7 @@ impl Transport for End {
         let (tell, told) = oneshot::channel();
         let to = lane.to;
         // A member whose power is gone sends nothing, although its tasks are still being wound up.
-        if self.net.lives(self.id, self.life) || self.net.is_starting(self.id) {
+        if self.net.may_send(self.id, self.life) {
             let key = ((self.id, to.0), lane.purpose, self.life);
             self.net.send(key, frame, tell);
         }
@@ -367,8 +377,8 @@ impl Transport for End {
 }
 
 impl Net {
-    /// Nothing runs under this id: the life that sends has not been attached yet.
-    fn is_starting(&self, id: u64) -> bool {
-        !self.state().running.contains_key(&id)
+    /// The life was begun, and has not lost power since.
+    fn may_send(&self, id: u64, life: u64) -> bool {
+        self.state().begun.get(&id) == Some(&life)
     }
 }
