@@ -125,10 +125,20 @@ struct State {
     running: BTreeMap<u64, Running>,
     down: BTreeMap<u64, Down>,
     still: BTreeMap<u64, watch::Sender<bool>>,
+    /// The last entry on the disk of each member that does not run.
+    durable: BTreeMap<u64, Option<LogId>>,
     orders: Vec<Order>,
     failures: Vec<Failure>,
     /// Members whose present process is to fail, by a sync that did.
     doomed: BTreeMap<u64, u64>,
+}
+
+impl State {
+    fn leave(&mut self, id: u64) -> bool {
+        let Some(running) = self.running.remove(&id) else { return false };
+        self.durable.insert(id, running.log.durable());
+        true
+    }
 }
 
 impl Fleet {
@@ -175,7 +185,7 @@ impl Fleet {
         let state = self.state();
         match state.running.get(&id) {
             Some(running) => running.log.durable(),
-            None => state.down.get(&id).and_then(|down| down.durable),
+            None => state.durable.get(&id).copied().flatten(),
         }
     }
 
@@ -199,7 +209,7 @@ impl Fleet {
     /// The member's process ends now.
     pub fn end(&self, id: u64, end: End) -> bool {
         let mut state = self.state();
-        let ran = state.running.remove(&id).is_some();
+        let ran = state.leave(id);
         if ran {
             state.still.remove(&id);
             state.doomed.remove(&id);
@@ -213,7 +223,7 @@ impl Fleet {
     /// What the engine found to have ended by itself.
     pub fn gone(&self, id: u64) {
         let mut state = self.state();
-        state.running.remove(&id);
+        state.leave(id);
         state.still.remove(&id);
         drop(state);
         self.tell();
@@ -221,7 +231,10 @@ impl Fleet {
 
     /// What is left of a member that ended.
     pub fn lay_down(&self, id: u64, down: Down) {
-        self.state().down.insert(id, down);
+        let mut state = self.state();
+        state.durable.insert(id, down.durable);
+        state.down.insert(id, down);
+        drop(state);
         self.tell();
     }
 

@@ -64,18 +64,30 @@ impl Client {
                     world.violation(format!("lease {lease} was gone before its time"));
                 }
             }
-            let request = get(key);
-            let found = self.ask(|keyspace| async move { keyspace.range(request).await }).await;
-            let Ended::Told(found) = found else { continue };
-            self.world.looked("leases looked at", 1);
-            if found.kvs.is_empty() {
-                if Instant::now() < until {
-                    let left = until - Instant::now();
-                    self.world.violation(format!("{key} ended {left:?} before its time"));
-                }
+            if !self.is_there(key, until).await {
                 return;
             }
+            if self.rng.random_bool(0.25) {
+                // As if its holder had died: nobody may lengthen what was promised.
+                while Instant::now() < until && self.is_there(key, until).await {
+                    let pause = Duration::from_millis(self.rng.random_range(50..400));
+                    tokio::time::sleep(pause).await;
+                }
+            }
         }
+    }
+
+    /// Whether the key is there, as far as one knows; it has to be until then.
+    async fn is_there(&mut self, key: &str, until: Instant) -> bool {
+        let request = get(key);
+        let found = self.ask(|keyspace| async move { keyspace.range(request).await }).await;
+        let Ended::Told(found) = found else { return true };
+        self.world.looked("leases looked at", 1);
+        if found.kvs.is_empty() && Instant::now() < until {
+            let left = until - Instant::now();
+            self.world.violation(format!("{key} ended {left:?} before its time"));
+        }
+        !found.kvs.is_empty()
     }
 }
 

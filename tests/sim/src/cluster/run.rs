@@ -24,7 +24,7 @@ use crate::trace::Trace;
 const LENGTH: Duration = Duration::from_secs(60);
 /// Clients of registers and unique keys, and holders of leases.
 const CLIENTS: u64 = 6;
-const HOLDERS: u64 = 2;
+const HOLDERS: u64 = 4;
 /// What watchers watch: everything, twice, and some keys.
 const WATCHED: [&str; 4] = ["", "", "register/", "lease/"];
 /// Once healed, every member serves within this.
