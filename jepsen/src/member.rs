@@ -6,6 +6,8 @@
 //!                           └── start again on the same directory and ports
 //! ```
 //!
+//! Members of a cluster need each other to become ready: they are launched first, all of them, and awaited then.
+//!
 //! **Invariant:** a member's process never outlives its `Member`.
 
 use std::fs::{self, File, OpenOptions};
@@ -38,6 +40,9 @@ pub(crate) struct MemberSpec {
     pub(crate) extra: Vec<String>,
     /// Variables besides PATH; nothing else is inherited.
     pub(crate) environment: Vec<(String, String)>,
+    pub(crate) name: String,
+    /// `--initial-cluster` of several members; empty: it is alone.
+    pub(crate) initial_cluster: String,
 }
 
 impl MemberSpec {
@@ -52,26 +57,57 @@ impl MemberSpec {
             peer_port: free_port()?,
             extra: Vec::new(),
             environment: Vec::new(),
+            name: "default".to_owned(),
+            initial_cluster: String::new(),
         })
+    }
+
+    /// The members of one cluster below `root`, all on the loopback.
+    pub(crate) fn several(
+        binary: &Path,
+        root: &Path,
+        name: &str,
+        count: usize,
+    ) -> Result<Vec<Self>> {
+        let mut specs = Vec::new();
+        for nth in 1..=count {
+            let mut spec = Self::single(binary, root, &format!("{name}{nth}"))?;
+            spec.name = format!("{name}{nth}");
+            specs.push(spec);
+        }
+        let listed: Vec<_> =
+            specs.iter().map(|spec| format!("{}={}", spec.name, spec.peer_url())).collect();
+        for spec in &mut specs {
+            spec.initial_cluster = listed.join(",");
+        }
+        Ok(specs)
     }
 
     pub(crate) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.client_port)
     }
 
+    fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
     pub(crate) fn command(&self) -> Command {
         let client = self.endpoint();
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
+        let peer = self.peer_url();
+        let initial_cluster = match self.initial_cluster.as_str() {
+            "" => format!("{}={peer}", self.name),
+            several => several.to_owned(),
+        };
         let mut command = Command::new(&self.binary);
         command
             .env_clear()
-            .args(["--name", "default", "--data-dir"])
+            .args(["--name", &self.name, "--data-dir"])
             .arg(&self.data_dir)
             .args(["--listen-client-urls", &client])
             .args(["--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer])
             .args(["--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
+            .args(["--initial-cluster", &initial_cluster])
             .args(&self.extra)
             .envs(self.environment.iter().cloned());
         if let Some(path) = std::env::var_os("PATH") {
@@ -85,6 +121,16 @@ impl MemberSpec {
     /// # Errors
     /// When it exits first, or is not ready by the deadline; the end of its log is part of the error.
     pub(crate) fn start(&self, deadline: Duration) -> Result<Member> {
+        let mut member = self.launch()?;
+        member.await_ready(deadline)?;
+        Ok(member)
+    }
+
+    /// Starts the process and waits for nothing.
+    ///
+    /// # Errors
+    /// When the process cannot be started at all.
+    pub(crate) fn launch(&self) -> Result<Member> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let log_start = log.metadata()?.len();
         let started = Instant::now();
@@ -95,23 +141,7 @@ impl MemberSpec {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {}", self.binary.display()))?;
-        let mut member =
-            Member { spec: self.clone(), child, log_start, ready_after: Duration::ZERO };
-        loop {
-            if member.log_text()?.contains(READY) {
-                member.ready_after = started.elapsed();
-                return Ok(member);
-            }
-            if let Some(status) = member.child.try_wait()? {
-                bail!("member ended with {status}: {}", member.log_tail());
-            }
-            ensure!(
-                started.elapsed() < deadline,
-                "member not ready after {deadline:?}: {}",
-                member.log_tail()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        Ok(Member { spec: self.clone(), child, log_start, started, ready_after: Duration::ZERO })
     }
 }
 
@@ -121,10 +151,33 @@ pub(crate) struct Member {
     spec: MemberSpec,
     child: Child,
     log_start: u64,
+    started: Instant,
     ready_after: Duration,
 }
 
 impl Member {
+    /// Waits for the ready line of this run of the process; the deadline counts from its start.
+    ///
+    /// # Errors
+    /// When it exits first, or is not ready by the deadline; the end of its log is part of the error.
+    pub(crate) fn await_ready(&mut self, deadline: Duration) -> Result<()> {
+        loop {
+            if self.log_text()?.contains(READY) {
+                self.ready_after = self.started.elapsed();
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("member ended with {status}: {}", self.log_tail());
+            }
+            ensure!(
+                self.started.elapsed() < deadline,
+                "member not ready after {deadline:?}: {}",
+                self.log_tail()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub(crate) fn spec(&self) -> &MemberSpec {
         &self.spec
     }

@@ -294,7 +294,7 @@ fn fill(options: &Options, member: &Member) -> Result<Filled> {
             until: Until::EachKey(keys),
             seed: upto,
         };
-        let measured = load::run(&endpoint, &shape)?;
+        let measured = load::run(std::slice::from_ref(&endpoint), &shape)?;
         put_bytes = (stored(&endpoint)? - grown) / (upto - keys) as f64;
         keys = upto;
         if options.rate <= 0.0 {

@@ -65,7 +65,7 @@ fn one(options: &Options, binary: &Path, name: &str) -> Result<()> {
         until: Until::EachKey(0),
         seed: 1,
     };
-    let measured = load::run(&spec.endpoint(), &shape)?;
+    let measured = load::run(&[spec.endpoint()], &shape)?;
     println!("{name}: {} puts, {:.0} /s", options.keys, measured.per_second());
     thread::sleep(Duration::from_secs_f64(options.rest));
     report(name, "after the load", member.pid())?;
