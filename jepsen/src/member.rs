@@ -12,7 +12,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -43,6 +43,17 @@ pub(crate) struct MemberSpec {
     pub(crate) name: String,
     /// `--initial-cluster` of several members; empty: it is alone.
     pub(crate) initial_cluster: String,
+    /// Where it lives, if not on the loopback.
+    pub(crate) home: Option<Home>,
+}
+
+/// A network namespace of a member's own. It listens on every address there, is known by its name, and is started by
+/// variables alone.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    pub(crate) namespace: String,
+    /// Where clients outside find it.
+    pub(crate) address: Ipv4Addr,
 }
 
 impl MemberSpec {
@@ -59,6 +70,7 @@ impl MemberSpec {
             environment: Vec::new(),
             name: "default".to_owned(),
             initial_cluster: String::new(),
+            home: None,
         })
     }
 
@@ -83,33 +95,58 @@ impl MemberSpec {
         Ok(specs)
     }
 
+    /// Where this process's clients find it.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        let address = self.home.as_ref().map_or(Ipv4Addr::LOCALHOST, |home| home.address);
+        format!("http://{address}:{}", self.client_port)
     }
 
-    fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+    /// Where the other members find it.
+    pub(crate) fn peer_url(&self) -> String {
+        match self.home {
+            Some(_) => format!("http://{}:{}", self.name, self.peer_port),
+            None => format!("http://127.0.0.1:{}", self.peer_port),
+        }
+    }
+
+    /// What it is told, by the names of the flags.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let at = |host: &str, port: u16| format!("http://{host}:{port}");
+        let (listen, known) = match self.home {
+            Some(_) => ("0.0.0.0", self.name.as_str()),
+            None => ("127.0.0.1", "127.0.0.1"),
+        };
+        let initial_cluster = match self.initial_cluster.as_str() {
+            "" => format!("{}={}", self.name, self.peer_url()),
+            several => several.to_owned(),
+        };
+        vec![
+            ("name", self.name.clone()),
+            ("data-dir", self.data_dir.display().to_string()),
+            ("listen-client-urls", at(listen, self.client_port)),
+            ("advertise-client-urls", at(known, self.client_port)),
+            ("listen-peer-urls", at(listen, self.peer_port)),
+            ("initial-advertise-peer-urls", self.peer_url()),
+            ("initial-cluster", initial_cluster),
+        ]
     }
 
     pub(crate) fn command(&self) -> Command {
-        let client = self.endpoint();
-        let peer = self.peer_url();
-        let initial_cluster = match self.initial_cluster.as_str() {
-            "" => format!("{}={peer}", self.name),
-            several => several.to_owned(),
-        };
-        let mut command = Command::new(&self.binary);
-        command
-            .env_clear()
-            .args(["--name", &self.name, "--data-dir"])
-            .arg(&self.data_dir)
-            .args(["--listen-client-urls", &client])
-            .args(["--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer])
-            .args(["--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &initial_cluster])
-            .args(&self.extra)
-            .envs(self.environment.iter().cloned());
+        let mut command;
+        if let Some(home) = &self.home {
+            command = Command::new("ip");
+            command.env_clear().args(["netns", "exec", &home.namespace]).arg(&self.binary);
+            for (flag, value) in self.settings() {
+                command.env(variable_of(flag), value);
+            }
+        } else {
+            command = Command::new(&self.binary);
+            command.env_clear();
+            for (flag, value) in self.settings() {
+                command.arg(format!("--{flag}")).arg(value);
+            }
+        }
+        command.args(&self.extra).envs(self.environment.iter().cloned());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
@@ -143,6 +180,11 @@ impl MemberSpec {
             .with_context(|| format!("cannot start {}", self.binary.display()))?;
         Ok(Member { spec: self.clone(), child, log_start, started, ready_after: Duration::ZERO })
     }
+}
+
+/// The variable that stands for a flag: `ETCD_DATA_DIR` for `data-dir`.
+fn variable_of(flag: &str) -> String {
+    format!("ETCD_{}", flag.replace('-', "_").to_uppercase())
 }
 
 /// A running member. Dropping it kills the process.
@@ -194,6 +236,12 @@ impl Member {
         let pid = i32::try_from(self.child.id())?;
         let pid = Pid::from_raw(pid).context("a child has a pid above 0")?;
         Ok(kill_process(pid, signal)?)
+    }
+
+    /// How it ended, if it did, with the end of its log.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        Some(format!("{status}: {}", self.log_tail()))
     }
 
     /// SIGKILL, and the process is gone when this returns.
