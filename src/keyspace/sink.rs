@@ -145,14 +145,9 @@ impl AppliedSink for Sink {
         (machine.applied(), machine.membership().clone())
     }
 
-    /// The log is purged behind a base only: whoever needs more than the log has finds one. Asked before the first
-    /// one, a member makes it.
+    /// The log is purged behind a base only: whoever needs more than the log has finds one.
     fn snapshot(&self) -> Option<Arc<dyn SnapshotSource>> {
-        let store = self.state.store();
-        let Some(base) = store.newest_base() else {
-            store.request_base();
-            return None;
-        };
+        let base = self.state.store().newest_base()?;
         Some(Arc::new(Source::new(base, Arc::clone(&self.state.blocking))))
     }
 

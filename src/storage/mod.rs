@@ -5,6 +5,7 @@
 //!   keyspace ──batches──▶ Store ──▶ tail ──upkeep──▶ engine (sled): history in blocks, records; read, never needed
 //!                           │                  └───▶ base: the whole state at one log id, one immutable file
 //!                           └──▶ StoreView: tail, then engine
+//!   another member's base ──▶ Receiving ──▶ Prepared: the next generation, beside this one ──▶ Store
 //! ```
 //!
 //! **Invariant:** truth = base + journal. The state store may be lost at any time, wholly or in part, and is believed
@@ -20,6 +21,7 @@ pub mod directory;
 pub mod engine;
 mod engine_sled;
 mod error;
+mod folders;
 mod format;
 mod history;
 pub mod identity;

@@ -11,9 +11,8 @@
 //! All of it runs before consensus is created, which then finds `applied` = `committed`.
 //! **Invariant:** purged ≤ base ≤ applied = commit ≤ last.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
@@ -29,14 +28,16 @@ use tokio::sync::{Notify, watch};
 
 use super::base::{BaseError, base_name};
 use super::cache::BlockCache;
-use super::engine::{Engine, EngineError, MemoryEngine};
-use super::engine_sled::SledEngine;
+use super::engine::Engine;
 use super::error::{OpenError, StoreError};
+use super::folders::{
+    engine_folder, folder_bytes, open_engine, parse_engine_folder, remove_engine, remove_folder,
+    serials,
+};
 use super::format::ContentSum;
 use super::journal::{BaseMark, GroupLog, GroupState};
 use super::load::{self, Distrust};
 use super::options::{EngineKind, Meter, StoreOptions, UpkeepRunner};
-use super::retire::remove_folder;
 use super::shared::{DISTRUST, Orders, Shared};
 use super::source::BaseSource;
 use super::store::{Hands, Store};
@@ -416,17 +417,6 @@ fn check_size(
     Ok(())
 }
 
-/// Bytes of the files in a folder and below it, as far as they can be looked at.
-fn folder_bytes(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let bytes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(found) if found.is_dir() => folder_bytes(&entry.path()),
-        Ok(found) => found.len(),
-        Err(_gone) => 0,
-    });
-    bytes.sum()
-}
-
 /// Whether the log still has everything that the state store lacks.
 fn check_place(log: &GroupLog, state: &GroupState, applied: Option<LogId>) -> Result<(), Distrust> {
     let base = state.base.as_ref().map(|base| base.at);
@@ -486,57 +476,6 @@ fn remove_note(options: &StoreOptions) -> Result<(), OpenError> {
         Err(source) => return Err(io_error("remove a note", source)),
     }
     Ok(())
-}
-
-pub(crate) fn open_engine(
-    options: &StoreOptions,
-    generation: u64,
-    serial: u32,
-) -> Result<Arc<dyn Engine>, EngineError> {
-    match options.engine {
-        EngineKind::Memory => Ok(Arc::new(MemoryEngine::default())),
-        EngineKind::Sled => {
-            let tick = options.sled_tick.map(|tick| tick.as_millis() as u64);
-            let folder = engine_folder(options, generation, serial);
-            Ok(Arc::new(SledEngine::open(&folder, options.sled_cache_bytes, tick)?))
-        }
-    }
-}
-
-/// `state-<generation>`, or `state-<generation>.<serial>` for those that came in place of it.
-pub(crate) fn engine_folder(options: &StoreOptions, generation: u64, serial: u32) -> PathBuf {
-    options.folder.join(match serial {
-        0 => format!("state-{generation}"),
-        serial => format!("state-{generation}.{serial}"),
-    })
-}
-
-/// The generation and serial that a state store's folder is named by.
-pub(crate) fn parse_engine_folder(name: &str) -> Option<(u64, u32)> {
-    let numbers = name.strip_prefix("state-")?;
-    let (generation, serial) = numbers.split_once('.').unwrap_or((numbers, "0"));
-    Some((generation.parse().ok()?, serial.parse().ok()?))
-}
-
-/// The serials of the generation's state stores, ascending.
-fn serials(options: &StoreOptions, generation: u64) -> Result<Vec<u32>, OpenError> {
-    if options.engine == EngineKind::Memory {
-        return Ok(Vec::new());
-    }
-    let names =
-        options.device.list().map_err(|source| io_error("list the group's folder", source))?;
-    let mut serials: Vec<u32> = names
-        .iter()
-        .filter_map(|name| parse_engine_folder(name))
-        .filter_map(|(of, serial)| (of == generation).then_some(serial))
-        .collect();
-    serials.sort_unstable();
-    Ok(serials)
-}
-
-fn remove_engine(options: &StoreOptions, generation: u64, serial: u32) -> Result<(), OpenError> {
-    let folder = engine_folder(options, generation, serial);
-    remove_folder(&folder).map_err(|source| io_error("remove a state store", source))
 }
 
 /// Removes what no record of the journal names: half-written and half-received bases, older bases, other generations.

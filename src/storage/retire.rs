@@ -7,9 +7,7 @@
 //!
 //! What is left when the process ends, the next start removes: no record of the journal names it.
 
-use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -17,7 +15,7 @@ use std::thread::JoinHandle;
 use quorate_core::state_machine::StateMachine;
 
 use super::base::{is_base_of, temporary};
-use super::open::parse_engine_folder;
+use super::folders::{parse_engine_folder, remove_folder};
 use super::options::{EngineKind, StoreOptions};
 use super::shared::Shared;
 use super::store::{Hands, Store};
@@ -93,6 +91,7 @@ impl Predecessor {
         };
         let (options, generation) = (shared.options.clone(), shared.generation);
         let older = std::mem::take(&mut *shared.predecessors.lock());
+        shared.clear_remains();
         // Its state store is closed before its folder goes.
         drop(shared);
         let group = options.group.0;
@@ -118,12 +117,4 @@ fn remove_generation(options: &StoreOptions, generation: u64) -> io::Result<()> 
         }
     }
     Ok(())
-}
-
-/// Removes a state store's folder, if it is there.
-pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

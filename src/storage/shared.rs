@@ -59,7 +59,8 @@ pub(crate) struct Shared {
     pub(crate) retired: AtomicBool,
     /// A base of another member, as far as it was received.
     pub(crate) incoming: Mutex<Option<Arc<Incoming>>>,
-    /// State stores begun for the next generation: each has a folder of its own.
+    /// State stores begun for the next generation: each has a folder of its own, because sled may write to one for a
+    /// moment after it was closed.
     pub(crate) begun: AtomicU32,
     /// What is to be removed from the disk.
     pub(crate) remains: Mutex<Vec<Remains>>,

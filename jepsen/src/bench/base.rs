@@ -285,7 +285,7 @@ fn fill(options: &Options, member: &Member) -> Result<Filled> {
         // In two or three steps, because what a put takes depends on how many share an entry.
         let upto = keys + if keys == 0 { more / 2 } else { more * 9 / 10 }.max(1000);
         let shape = Shape::fill(keys..upto, options.value_bytes);
-        let measured = load::run(&endpoint, &shape)?;
+        let measured = load::run(std::slice::from_ref(&endpoint), &shape)?;
         put_bytes = (stored(&endpoint)? - grown) / (upto - keys) as f64;
         keys = upto;
         if options.rate <= 0.0 {

@@ -56,7 +56,7 @@ fn one(options: &Options, binary: &Path, name: &str) -> Result<()> {
     let member = spec.start(Duration::from_secs(30))?;
     let peak = Peak::watch(&spec.data_dir);
     let shape = Shape::fill(0..options.keys, options.value_bytes);
-    let measured = load::run(&spec.endpoint(), &shape)?;
+    let measured = load::run(&[spec.endpoint()], &shape)?;
     println!("{name}: {} puts, {:.0} /s", options.keys, measured.per_second());
     thread::sleep(Duration::from_secs_f64(options.rest));
     report(name, "after the load", member.pid())?;
