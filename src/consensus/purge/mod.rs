@@ -9,7 +9,8 @@
 //! openraft does the purge, so that it knows what is gone and brings a member that needs it up by a whole state; it
 //! holds back while appends from below are under way. Where the budget is used up, those are broken off ([`Floor`]).
 //!
-//! **Invariant:** nothing above the base goes, and what the journal's own cap asks for goes whoever needs it.
+//! **Invariant:** nothing above the base goes, and what the journal's own cap or a short disk asks for goes, whoever
+//! needs it.
 
 mod sizes;
 
@@ -85,7 +86,7 @@ struct Follower {
 struct Situation {
     base: u64,
     purged: u64,
-    /// The journal is above its cap, and this group is in its way.
+    /// The journal is above its cap and this group is in its way, or the disk is short.
     pressed: bool,
     followers: Vec<Follower>,
     /// States on their way: log index, and since when.
@@ -186,7 +187,7 @@ impl Purger {
         Situation {
             base,
             purged: self.log.state().purged.map_or(0, |purged| purged.index),
-            pressed: self.log.pins_oldest(),
+            pressed: self.log.pins_oldest() || self.log.growth_refused(0),
             followers: others.map(follower).collect(),
             sent: sent.iter().map(|held| (held.index, held.since.elapsed())).collect(),
         }
