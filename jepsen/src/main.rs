@@ -4,10 +4,13 @@
 #![expect(clippy::print_stdout, reason = "a command line tool reports on its standard output")]
 
 mod abuse;
+mod acceptance;
 mod bench;
 mod client;
+mod cluster;
 mod damage;
 mod differential;
+mod faults;
 mod full_disk;
 mod kill;
 mod member;
@@ -15,6 +18,7 @@ mod pb;
 mod portrait;
 mod powercut;
 mod powerfs;
+mod traffic;
 mod transcripts;
 mod verdict;
 
@@ -40,6 +44,12 @@ enum Command {
     Powercut(powercut::Options),
     /// SIGKILL every few seconds under load: nothing acknowledged may be lost or happen twice.
     Kill(kill::Options),
+    /// Three or five members in network namespaces, hurt one way or another under load from every one of them.
+    Faults(faults::Options),
+    /// A1.1: a cluster by variables alone, in random start orders, and the nine checks.
+    Starts(acceptance::StartsOptions),
+    /// A1.10: members that keep their names and change their addresses.
+    Addresses(acceptance::AddressesOptions),
     /// A small disk that fills up: growth is refused, deletes and compaction are not, and it recovers.
     FullDisk(full_disk::Options),
     /// One flip or truncation in a stopped member's files: refused, or served intact.
@@ -61,6 +71,9 @@ async fn run(command: Command) -> Result<Verdict> {
         Command::Differential(options) => differential::differential(options).await,
         Command::Powercut(options) => powercut::powercut(options).await,
         Command::Kill(options) => kill::kill(options).await,
+        Command::Faults(options) => faults::faults(options).await,
+        Command::Starts(options) => acceptance::starts(options).await,
+        Command::Addresses(options) => acceptance::addresses(options).await,
         Command::FullDisk(options) => full_disk::full_disk(options).await,
         Command::Abuse(options) => abuse::abuse(&options).await,
         Command::Damage(options) => damage::damage(options).await,

@@ -6,11 +6,13 @@
 //!                           └── start again on the same directory and ports
 //! ```
 //!
+//! Members of a cluster need each other to become ready: they are launched first, all of them, and awaited then.
+//!
 //! **Invariant:** a member's process never outlives its `Member`.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -38,6 +40,20 @@ pub(crate) struct MemberSpec {
     pub(crate) extra: Vec<String>,
     /// Variables besides PATH; nothing else is inherited.
     pub(crate) environment: Vec<(String, String)>,
+    pub(crate) name: String,
+    /// `--initial-cluster` of several members; empty: it is alone.
+    pub(crate) initial_cluster: String,
+    /// Where it lives, if not on the loopback.
+    pub(crate) home: Option<Home>,
+}
+
+/// A network namespace of a member's own. It listens on every address there, is known by its name, and is started by
+/// variables alone.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    pub(crate) namespace: String,
+    /// Where clients outside find it.
+    pub(crate) address: Ipv4Addr,
 }
 
 impl MemberSpec {
@@ -52,28 +68,85 @@ impl MemberSpec {
             peer_port: free_port()?,
             extra: Vec::new(),
             environment: Vec::new(),
+            name: "default".to_owned(),
+            initial_cluster: String::new(),
+            home: None,
         })
     }
 
+    /// The members of one cluster below `root`, all on the loopback.
+    pub(crate) fn several(
+        binary: &Path,
+        root: &Path,
+        name: &str,
+        count: usize,
+    ) -> Result<Vec<Self>> {
+        let mut specs = Vec::new();
+        for nth in 1..=count {
+            let mut spec = Self::single(binary, root, &format!("{name}{nth}"))?;
+            spec.name = format!("{name}{nth}");
+            specs.push(spec);
+        }
+        let listed: Vec<_> =
+            specs.iter().map(|spec| format!("{}={}", spec.name, spec.peer_url())).collect();
+        for spec in &mut specs {
+            spec.initial_cluster = listed.join(",");
+        }
+        Ok(specs)
+    }
+
+    /// Where this process's clients find it.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        let address = self.home.as_ref().map_or(Ipv4Addr::LOCALHOST, |home| home.address);
+        format!("http://{address}:{}", self.client_port)
+    }
+
+    /// Where the other members find it.
+    pub(crate) fn peer_url(&self) -> String {
+        match self.home {
+            Some(_) => format!("http://{}:{}", self.name, self.peer_port),
+            None => format!("http://127.0.0.1:{}", self.peer_port),
+        }
+    }
+
+    /// What it is told, by the names of the flags.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let at = |host: &str, port: u16| format!("http://{host}:{port}");
+        let (listen, known) = match self.home {
+            Some(_) => ("0.0.0.0", self.name.as_str()),
+            None => ("127.0.0.1", "127.0.0.1"),
+        };
+        let initial_cluster = match self.initial_cluster.as_str() {
+            "" => format!("{}={}", self.name, self.peer_url()),
+            several => several.to_owned(),
+        };
+        vec![
+            ("name", self.name.clone()),
+            ("data-dir", self.data_dir.display().to_string()),
+            ("listen-client-urls", at(listen, self.client_port)),
+            ("advertise-client-urls", at(known, self.client_port)),
+            ("listen-peer-urls", at(listen, self.peer_port)),
+            ("initial-advertise-peer-urls", self.peer_url()),
+            ("initial-cluster", initial_cluster),
+        ]
     }
 
     pub(crate) fn command(&self) -> Command {
-        let client = self.endpoint();
-        let peer = format!("http://127.0.0.1:{}", self.peer_port);
-        let mut command = Command::new(&self.binary);
-        command
-            .env_clear()
-            .args(["--name", "default", "--data-dir"])
-            .arg(&self.data_dir)
-            .args(["--listen-client-urls", &client])
-            .args(["--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer])
-            .args(["--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .args(&self.extra)
-            .envs(self.environment.iter().cloned());
+        let mut command;
+        if let Some(home) = &self.home {
+            command = Command::new("ip");
+            command.env_clear().args(["netns", "exec", &home.namespace]).arg(&self.binary);
+            for (flag, value) in self.settings() {
+                command.env(variable_of(flag), value);
+            }
+        } else {
+            command = Command::new(&self.binary);
+            command.env_clear();
+            for (flag, value) in self.settings() {
+                command.arg(format!("--{flag}")).arg(value);
+            }
+        }
+        command.args(&self.extra).envs(self.environment.iter().cloned());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
@@ -85,6 +158,16 @@ impl MemberSpec {
     /// # Errors
     /// When it exits first, or is not ready by the deadline; the end of its log is part of the error.
     pub(crate) fn start(&self, deadline: Duration) -> Result<Member> {
+        let mut member = self.launch()?;
+        member.await_ready(deadline)?;
+        Ok(member)
+    }
+
+    /// Starts the process and waits for nothing.
+    ///
+    /// # Errors
+    /// When the process cannot be started at all.
+    pub(crate) fn launch(&self) -> Result<Member> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let log_start = log.metadata()?.len();
         let started = Instant::now();
@@ -95,24 +178,13 @@ impl MemberSpec {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {}", self.binary.display()))?;
-        let mut member =
-            Member { spec: self.clone(), child, log_start, ready_after: Duration::ZERO };
-        loop {
-            if member.log_text()?.contains(READY) {
-                member.ready_after = started.elapsed();
-                return Ok(member);
-            }
-            if let Some(status) = member.child.try_wait()? {
-                bail!("member ended with {status}: {}", member.log_tail());
-            }
-            ensure!(
-                started.elapsed() < deadline,
-                "member not ready after {deadline:?}: {}",
-                member.log_tail()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        Ok(Member { spec: self.clone(), child, log_start, started, ready_after: Duration::ZERO })
     }
+}
+
+/// The variable that stands for a flag: `ETCD_DATA_DIR` for `data-dir`.
+fn variable_of(flag: &str) -> String {
+    format!("ETCD_{}", flag.replace('-', "_").to_uppercase())
 }
 
 /// A running member. Dropping it kills the process.
@@ -121,10 +193,33 @@ pub(crate) struct Member {
     spec: MemberSpec,
     child: Child,
     log_start: u64,
+    started: Instant,
     ready_after: Duration,
 }
 
 impl Member {
+    /// Waits for the ready line of this run of the process; the deadline counts from its start.
+    ///
+    /// # Errors
+    /// When it exits first, or is not ready by the deadline; the end of its log is part of the error.
+    pub(crate) fn await_ready(&mut self, deadline: Duration) -> Result<()> {
+        loop {
+            if self.log_text()?.contains(READY) {
+                self.ready_after = self.started.elapsed();
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("member ended with {status}: {}", self.log_tail());
+            }
+            ensure!(
+                self.started.elapsed() < deadline,
+                "member not ready after {deadline:?}: {}",
+                self.log_tail()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     pub(crate) fn spec(&self) -> &MemberSpec {
         &self.spec
     }
@@ -141,6 +236,12 @@ impl Member {
         let pid = i32::try_from(self.child.id())?;
         let pid = Pid::from_raw(pid).context("a child has a pid above 0")?;
         Ok(kill_process(pid, signal)?)
+    }
+
+    /// How it ended, if it did, with the end of its log.
+    pub(crate) fn ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok()??;
+        Some(format!("{status}: {}", self.log_tail()))
     }
 
     /// SIGKILL, and the process is gone when this returns.

@@ -76,7 +76,23 @@ impl Portrait {
 /// All keys at `revision` (0: the newest), page by page at one revision, and that revision.
 pub(crate) async fn keys(
     client: &Client,
+    revision: i64,
+) -> Result<(i64, BTreeMap<Bytes, KeyValue>)> {
+    read(client, revision, false).await
+}
+
+/// The same from the member alone: it asks no other what is newest.
+pub(crate) async fn own_keys(
+    client: &Client,
+    revision: i64,
+) -> Result<(i64, BTreeMap<Bytes, KeyValue>)> {
+    read(client, revision, true).await
+}
+
+async fn read(
+    client: &Client,
     mut revision: i64,
+    serializable: bool,
 ) -> Result<(i64, BTreeMap<Bytes, KeyValue>)> {
     let mut kv = client.kv.clone();
     let mut all = BTreeMap::new();
@@ -87,6 +103,7 @@ pub(crate) async fn keys(
             range_end: Bytes::from_static(b"\0"),
             limit: PAGE_KEYS,
             revision,
+            serializable,
             ..RangeRequest::default()
         };
         let page = kv.range(request).await.context("reading everything")?.into_inner();

@@ -5,6 +5,8 @@ use std::time::Duration;
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Server;
@@ -231,6 +233,28 @@ async fn five_members_start_in_any_order_and_lose_two() {
     cluster.stop_all().await;
 }
 
+/// A client that takes its time holds up the end, and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_stops_hands_over_before_its_clients_are_done() {
+    let mut cluster = Cluster::of(3);
+    cluster.start_all(&[0, 1, 2]).await;
+    let first = cluster.leader(LONG).await;
+    cluster.put(first, "a", "1").await;
+    let address = cluster.running[first].as_ref().unwrap().client_addresses()[0].clone();
+    let mut slow = TcpStream::connect(address).await.unwrap();
+    slow.write_all(b"GET /health HTTP/1.1\r\n").await.unwrap();
+    let server = cluster.running[first].take().unwrap();
+    let began = Instant::now();
+    let stopped = tokio::spawn(async move { server.stop().await.map(|()| began.elapsed()) });
+    let others: Vec<usize> = (0..3).filter(|member| *member != first).collect();
+    cluster.leader_of(&others, Duration::from_secs(4)).await;
+    let handed_over = began.elapsed();
+    let stopped = stopped.await.unwrap().unwrap();
+    assert!(handed_over < stopped, "{handed_over:?} {stopped:?}");
+    drop(slow);
+    cluster.stop_all().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_whose_directory_was_wiped_is_refused() {
     let mut cluster = Cluster::of(3);
@@ -259,9 +283,11 @@ async fn a_member_that_stopped_before_it_voted_begins_with_all_the_others() {
     let mut cluster = Cluster::of(3);
     cluster.start(0).await;
     cluster.stop(0).await;
-    // What it was started with must be told again, or it would not know with whom to begin.
+    // What the first start was told is in its log already: it is not asked for again.
     let mut other = cluster.configs[0].clone();
     other.cluster.initial_cluster = "x=http://127.0.0.1:1".to_owned();
+    cluster.running[0] = Some(Server::spawn(other.build().unwrap()).await.unwrap());
+    cluster.stop(0).await;
     cluster.start_all(&[0, 1, 2]).await;
     let leader = cluster.leader(LONG).await;
     cluster.put(leader, "a", "1").await;

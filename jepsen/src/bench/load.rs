@@ -1,5 +1,6 @@
 //! A load client that costs little: raw stubs, few connections, one thread per core, no work per call but the call.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -16,10 +17,20 @@ use crate::pb::etcdserverpb::kv_client::KvClient;
 use crate::pb::etcdserverpb::{PutRequest, RangeRequest};
 
 /// What the clients do, over and over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Work {
     Put,
+    #[value(name = "get")]
     LinearizableGet,
+}
+
+impl Work {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::LinearizableGet => "linearizable get",
+        }
+    }
 }
 
 /// How much of it.
@@ -34,6 +45,22 @@ pub(super) struct Shape {
     pub(super) keys: u64,
     pub(super) until: Until,
     pub(super) seed: u64,
+}
+
+impl Shape {
+    /// Puts every key of `keys` once, as fast as may be.
+    pub(super) fn fill(keys: Range<u64>, value_bytes: usize) -> Self {
+        Self {
+            work: Work::Put,
+            clients: 256,
+            connections: 8,
+            threads: 1,
+            value_bytes,
+            seed: keys.end,
+            keys: keys.end,
+            until: Until::EachKey(keys.start),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -69,15 +96,15 @@ pub(super) fn key(number: u64) -> Bytes {
     format!("bench/{number:012}").into()
 }
 
-/// Runs the load and returns when all its clients are done.
-pub(super) fn run(endpoint: &str, shape: &Shape) -> Result<Measured> {
+/// Runs the load and returns when all its clients are done. Connections go to the endpoints in turn.
+pub(super) fn run(endpoints: &[String], shape: &Shape) -> Result<Measured> {
     let begun = Instant::now();
     let received = Arc::new(AtomicU64::new(0));
     let threads: Vec<_> = (0..shape.threads.min(shape.connections))
         .map(|nth| {
-            let (endpoint, shape) = (endpoint.to_owned(), shape.clone());
+            let (endpoints, shape) = (endpoints.to_vec(), shape.clone());
             let received = Arc::clone(&received);
-            thread::spawn(move || thread_of_clients(&endpoint, &shape, nth, &received))
+            thread::spawn(move || thread_of_clients(&endpoints, &shape, nth, &received))
         })
         .collect();
     let mut measured = Measured::default();
@@ -94,7 +121,7 @@ pub(super) fn run(endpoint: &str, shape: &Shape) -> Result<Measured> {
 }
 
 fn thread_of_clients(
-    endpoint: &str,
+    endpoints: &[String],
     shape: &Shape,
     nth: usize,
     received: &Arc<AtomicU64>,
@@ -107,6 +134,7 @@ fn thread_of_clients(
         let shape = Arc::new(shape.clone());
         let mut clients = Vec::new();
         for connection in (nth..shape.connections).step_by(shape.threads) {
+            let endpoint = &endpoints[connection % endpoints.len()];
             let channel = connect(endpoint, received).await?;
             for client in (connection..shape.clients).step_by(shape.connections) {
                 let kv = KvClient::new(channel.clone());

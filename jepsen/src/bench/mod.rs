@@ -1,12 +1,14 @@
 //! Us beside etcd: same machine, same client, same flags, turn by turn.
 //!
 //! Ratios are ours over etcd's, from the medians of all rounds. A figure without the other server's from the same run
-//! says nothing: both share the machine with the load client.
+//! says nothing: both share the machine with the load client. Of a cluster, CPU is that of all members together; beside
+//! the sum stand the leader's and the followers' shares.
 
 mod base;
 mod counted;
 mod load;
 mod scrape;
+mod servers;
 mod steady;
 mod store;
 pub(crate) mod usage;
@@ -18,8 +20,9 @@ use anyhow::{Result, ensure};
 
 pub(crate) use self::base::{Options as BaseOptions, base};
 use self::load::{Measured, Shape, Until, Work};
+use self::servers::{Aim, Servers};
 pub(crate) use self::store::{Options as StoreOptions, store};
-use crate::member::{Member, MemberSpec, Workspace};
+use crate::member::Workspace;
 use crate::verdict::Verdict;
 
 const KEYS: u64 = 20_000;
@@ -31,6 +34,15 @@ pub(crate) struct Options {
     ours: PathBuf,
     #[arg(long)]
     etcd: PathBuf,
+    /// Members of each cluster.
+    #[arg(long, default_value_t = 1)]
+    members: usize,
+    /// Whom clients are connected to, of several members.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Aim::All, Aim::Leader, Aim::Followers])]
+    aim: Vec<Aim>,
+    /// Puts, gets, or both.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Work::Put, Work::LinearizableGet])]
+    work: Vec<Work>,
     /// Seconds per measurement.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
@@ -59,14 +71,19 @@ struct Samples {
     p50: Vec<f64>,
     p99: Vec<f64>,
     cpu_micros: Vec<f64>,
+    /// Of that the leader's.
+    leader_micros: Vec<f64>,
 }
 
 impl Samples {
-    fn add(&mut self, measured: &Measured, cpu_seconds: f64) {
+    /// `cpu_seconds` of each member, and which of them led.
+    fn add(&mut self, measured: &Measured, cpu_seconds: &[f64], leader: usize) {
+        let micros = |seconds: f64| seconds * 1e6 / measured.latencies.len() as f64;
         self.per_second.push(measured.per_second());
         self.p50.push(measured.percentile(50));
         self.p99.push(measured.percentile(99));
-        self.cpu_micros.push(cpu_seconds * 1e6 / measured.latencies.len() as f64);
+        self.cpu_micros.push(micros(cpu_seconds.iter().sum()));
+        self.leader_micros.push(micros(cpu_seconds.get(leader).copied().unwrap_or_default()));
     }
 }
 
@@ -80,24 +97,31 @@ fn median(samples: &[f64]) -> f64 {
 pub(crate) fn side_by_side(options: &Options) -> Result<Verdict> {
     ensure!(options.rounds > 0, "at least one round");
     let workspace = Workspace::create("bench")?;
-    let start = |binary: &PathBuf, name: &str| -> Result<Member> {
-        let mut spec = MemberSpec::single(binary, workspace.path(), name)?;
-        spec.extra.clone_from(&options.flags);
-        spec.start(Duration::from_secs(30))
+    let start = |binary: &PathBuf, name: &str| {
+        Servers::start(binary, workspace.path(), name, options.members, &options.flags)
     };
     let servers = [start(&options.ours, "ours")?, start(&options.etcd, "etcd")?];
     for server in &servers {
         let every_key = options.shape(Work::Put, 256, Until::EachKey(0), 0);
-        load::run(&server.spec().endpoint(), &every_key)?;
+        load::run(&server.endpoints(Aim::All)?, &every_key)?;
     }
+    let aims = if options.members == 1 { &[Aim::All][..] } else { &options.aim };
     println!(
         "| what | clients | ours /s | etcd /s | ratio | p50 µs | ratio | p99 µs | ratio | CPU µs/op | ratio |"
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
-    for work in [Work::Put, Work::LinearizableGet] {
-        for clients in &options.clients {
-            let samples = options.point(&servers, work, *clients)?;
-            print_row(work, *clients, &samples);
+    for work in &options.work {
+        for aim in aims {
+            // Fewer clients than members are not connected to all.
+            let fewest = if options.members > 1 && *aim == Aim::All { options.members } else { 1 };
+            for clients in options.clients.iter().filter(|clients| **clients >= fewest) {
+                let samples = options.point(&servers, *work, *aim, *clients)?;
+                let mut what = work.name().to_owned();
+                if options.members > 1 {
+                    what += &format!(", to {}", aim.name());
+                }
+                print_row(&what, *clients, &samples, options.members > 1);
+            }
         }
     }
     drop(servers);
@@ -120,25 +144,38 @@ impl Options {
     }
 
     /// Turn by turn, and who begins changes with the round.
-    fn point(&self, servers: &[Member; 2], work: Work, clients: usize) -> Result<[Samples; 2]> {
+    fn point(
+        &self,
+        servers: &[Servers; 2],
+        work: Work,
+        aim: Aim,
+        clients: usize,
+    ) -> Result<[Samples; 2]> {
         let mut samples = [Samples::default(), Samples::default()];
         let time = Until::Elapsed(Duration::from_secs_f64(self.seconds));
         for round in 0..self.rounds {
             for turn in 0..2 {
                 let nth = (round + turn) % 2;
                 let server = &servers[nth];
-                let before = usage::cpu_seconds(server.pid())?;
                 let shape = self.shape(work, clients, time, round as u64 + 1);
-                let measured = load::run(&server.spec().endpoint(), &shape)?;
-                let cpu = usage::cpu_seconds(server.pid())? - before;
-                samples[nth].add(&measured, cpu);
+                let endpoints = server.endpoints(aim)?;
+                let leader = server.leader()?;
+                let before = server.cpu_seconds()?;
+                let measured = load::run(&endpoints, &shape)?;
+                let spent: Vec<_> = server
+                    .cpu_seconds()?
+                    .iter()
+                    .zip(&before)
+                    .map(|(now, then)| now - then)
+                    .collect();
+                samples[nth].add(&measured, &spent, leader);
             }
         }
         Ok(samples)
     }
 }
 
-fn print_row(work: Work, clients: usize, [ours, etcd]: &[Samples; 2]) {
+fn print_row(what: &str, clients: usize, [ours, etcd]: &[Samples; 2], shares: bool) {
     let pair = |of: fn(&Samples) -> &Vec<f64>| {
         let (ours, etcd) = (median(of(ours)), median(of(etcd)));
         (ours, etcd, ours / etcd)
@@ -147,12 +184,27 @@ fn print_row(work: Work, clients: usize, [ours, etcd]: &[Samples; 2]) {
     let p50 = pair(|s| &s.p50);
     let p99 = pair(|s| &s.p99);
     let cpu = pair(|s| &s.cpu_micros);
-    let what = match work {
-        Work::Put => "put",
-        Work::LinearizableGet => "linearizable get",
+    let share = |samples: &Samples| {
+        let (all, leader) = (median(&samples.cpu_micros), median(&samples.leader_micros));
+        if shares {
+            format!("{all:.1} ({leader:.1} + {:.1})", all - leader)
+        } else {
+            format!("{all:.1}")
+        }
     };
     println!(
-        "| {what} | {clients} | {:.0} | {:.0} | {:.2} | {:.0} / {:.0} | {:.2} | {:.0} / {:.0} | {:.2} | {:.1} / {:.1} | {:.2} |",
-        rate.0, rate.1, rate.2, p50.0, p50.1, p50.2, p99.0, p99.1, p99.2, cpu.0, cpu.1, cpu.2
+        "| {what} | {clients} | {:.0} | {:.0} | {:.2} | {:.0} / {:.0} | {:.2} | {:.0} / {:.0} | {:.2} | {} / {} | {:.2} |",
+        rate.0,
+        rate.1,
+        rate.2,
+        p50.0,
+        p50.1,
+        p50.2,
+        p99.0,
+        p99.1,
+        p99.2,
+        share(ours),
+        share(etcd),
+        cpu.2
     );
 }

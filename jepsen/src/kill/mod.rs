@@ -11,25 +11,18 @@
 //!
 //! The seed fixes keys, values and the times of the kills; how clients interleave is the machine's.
 
-mod judge;
-mod leases;
-mod load;
-mod watchers;
-
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use self::judge::Told;
 use crate::client::Client;
 use crate::member::{Member, MemberSpec, Workspace, panics_in};
+use crate::traffic::{Arena, Crowd, Traffic, judge};
 use crate::verdict::Verdict;
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -58,69 +51,8 @@ pub(crate) struct Options {
     flags: Vec<String>,
 }
 
-/// Where the member is, and whether the load goes on.
-#[derive(Debug, Clone)]
-pub(super) struct Arena {
-    endpoint: String,
-    over: Arc<AtomicBool>,
-}
-
-impl Arena {
-    pub(super) fn over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
-    }
-
-    /// A fresh connection, as soon as there is one to be had.
-    pub(super) async fn client(&self) -> Option<Client> {
-        while !self.over() {
-            if let Ok(client) = Client::connect(&self.endpoint).await {
-                return Some(client);
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        None
-    }
-}
-
-/// The clients, each with what it will have been told.
-struct Load {
-    puts: Vec<JoinHandle<load::Puts>>,
-    counters: Vec<JoinHandle<load::Increments>>,
-    rewrites: Vec<JoinHandle<load::Rewrites>>,
-    leases: Vec<JoinHandle<leases::Held>>,
-    watchers: Vec<JoinHandle<watchers::Seen>>,
-}
-
-impl Load {
-    fn start(arena: &Arena, seed: u64) -> Self {
-        Self {
-            puts: (0..4).map(|n| tokio::spawn(load::puts(arena.clone(), seed, n))).collect(),
-            counters: (0..3)
-                .map(|n| tokio::spawn(load::increments(arena.clone(), seed, n)))
-                .collect(),
-            rewrites: (0..2).map(|n| tokio::spawn(load::rewrites(arena.clone(), n))).collect(),
-            leases: (0..3).map(|n| tokio::spawn(leases::hold(arena.clone(), n))).collect(),
-            watchers: (0..3).map(|n| tokio::spawn(watchers::watch(arena.clone(), n))).collect(),
-        }
-    }
-
-    async fn finish(self) -> Result<Told> {
-        async fn all<T>(handles: Vec<JoinHandle<T>>) -> Result<Vec<T>> {
-            let mut results = Vec::new();
-            for handle in handles {
-                results.push(handle.await?);
-            }
-            Ok(results)
-        }
-        Ok(Told {
-            puts: all(self.puts).await?,
-            counters: all(self.counters).await?,
-            rewrites: all(self.rewrites).await?,
-            leases: all(self.leases).await?,
-            watchers: all(self.watchers).await?,
-        })
-    }
-}
+const CROWD: Crowd =
+    Crowd { puts: 4, counters: 3, rewrites: 2, registers: 0, leases: 3, watchers: 3 };
 
 /// Runs load and kills, then judges.
 pub(crate) async fn kill(options: Options) -> Result<Verdict> {
@@ -128,11 +60,11 @@ pub(crate) async fn kill(options: Options) -> Result<Verdict> {
     let mut spec = MemberSpec::single(&options.ours, workspace.path(), "member")?;
     spec.extra.clone_from(&options.flags);
     let member = start(spec.clone()).await?;
-    let arena = Arena { endpoint: spec.endpoint(), over: Arc::new(AtomicBool::new(false)) };
-    let load = Load::start(&arena, options.seed);
+    let arena = Arena::alone(spec.endpoint());
+    let traffic = Traffic::start(&arena, options.seed, CROWD);
     let (member, restarts) = hurt(member, &options).await?;
-    arena.over.store(true, Ordering::Relaxed);
-    let told = load.finish().await?;
+    arena.end();
+    let told = traffic.finish(&arena).await?;
     let member = restart(member).await?;
     let client = Client::connect(&spec.endpoint()).await?;
     let (mut findings, summary) = judge::judge(&client, &told).await?;

@@ -29,7 +29,7 @@ type Cuts = BTreeSet<(MemberId, MemberId)>;
 pub(super) struct Net {
     members: Mutex<BTreeMap<MemberId, Keyspace>>,
     cuts: watch::Sender<Cuts>,
-    /// Of the answers on the forward lanes, every so many is lost on its way back.
+    /// Of the answers on the forward and keyspace lanes, every so many is lost on its way back.
     lose_every: Mutex<Option<usize>>,
     forwarded: Mutex<usize>,
 }
@@ -59,7 +59,8 @@ impl Transport for End {
                 answer = target.serve_peer(frame) => answer,
                 _ = cut => return Err(broken()),
             };
-            if lane.purpose == Purpose::Forward && self.0.loses_this() {
+            let may_lose = matches!(lane.purpose, Purpose::Forward | Purpose::Keyspace);
+            if may_lose && self.0.loses_this() {
                 return Err(broken());
             }
             answer.map_err(|error| TransportError::Broken(to, error.to_string()))
@@ -83,7 +84,7 @@ impl Net {
 pub(super) struct Member {
     pub(super) id: MemberId,
     pub(super) keyspace: Keyspace,
-    journal: Journal,
+    pub(super) journal: Journal,
 }
 
 impl std::ops::Deref for Member {
@@ -184,6 +185,7 @@ impl Cluster {
     pub(super) async fn stop(&mut self, id: MemberId) {
         let at = self.members.iter().position(|member| member.id == id).unwrap();
         let member = self.members.remove(at);
+        member.keyspace.leave_leadership().await;
         member.keyspace.shutdown().await;
         self.net.members.lock().remove(&id);
         member.journal.close().unwrap();
@@ -206,9 +208,12 @@ async fn open(id: MemberId, net: &Arc<Net>) -> Member {
     config.initial_members = members;
     config.name = format!("m{}", id.0);
     config.election_timeout = ELECTION;
+    config.catch_up_requests = 50;
     let bases = Arc::new(DoubleDevice::default());
     let mut store = StoreOptions::new(GroupId(0), "/unused".into(), bases);
     store.engine = EngineKind::Memory;
+    store.base_after_bytes = 64 << 10;
+    store.flush_bytes = 16 << 10;
     store.runner = UpkeepRunner::InPlace;
     let seams = Seams {
         clock: Arc::new(SystemClock::default()),

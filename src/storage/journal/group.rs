@@ -185,6 +185,13 @@ impl GroupLog {
         self.group.front.lock().listeners.push(listener);
     }
 
+    /// Whether [`GroupLog::entries`] from `from` on takes no disk.
+    pub fn is_in_memory(&self, from: u64) -> bool {
+        let front = self.group.front.lock();
+        let first = front.tail.front().map(|entry| entry.record.id.index);
+        first.is_none_or(|first| first <= from) || front.ledger.state.last.is_none()
+    }
+
     /// Entries `from .. to_exclusive` that exist, in order, until about `max_bytes` of payload: at least one if there
     /// is any. From memory where it reaches, else from disk with the frame's CRC checked.
     pub fn entries(

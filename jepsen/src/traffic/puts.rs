@@ -17,30 +17,32 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// Keeps one machine's cores for the member.
 const BREATH: Duration = Duration::from_millis(2);
 
-pub(super) const COUNTERS: usize = 4;
+pub(crate) const COUNTERS: usize = 4;
 
 /// A write that was sent: when it was acknowledged, its revision.
-#[derive(Debug, Clone)]
-pub(super) struct Sent {
-    pub(super) key: String,
-    pub(super) value: Vec<u8>,
-    pub(super) acknowledged: Option<i64>,
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sent {
+    pub(crate) key: String,
+    pub(crate) value: Vec<u8>,
+    pub(crate) acknowledged: Option<i64>,
+    pub(crate) invoked: Duration,
+    pub(crate) returned: Duration,
 }
 
 /// Keys written once each.
 #[derive(Debug, Default)]
-pub(super) struct Puts(pub(super) Vec<Sent>);
+pub(crate) struct Puts(pub(crate) Vec<Sent>);
 
 /// Increments of shared counters: each leaves a marker key in the same transaction.
 #[derive(Debug, Default)]
-pub(super) struct Increments(pub(super) Vec<Sent>);
+pub(crate) struct Increments(pub(crate) Vec<Sent>);
 
 /// Unconditional writes of one key: its version counts them.
 #[derive(Debug, Default)]
-pub(super) struct Rewrites {
-    pub(super) key: String,
-    pub(super) acknowledged: Vec<i64>,
-    pub(super) open: i64,
+pub(crate) struct Rewrites {
+    pub(crate) key: String,
+    pub(crate) acknowledged: Vec<i64>,
+    pub(crate) open: i64,
 }
 
 /// The revision of the acknowledgement; `None` when nobody knows.
@@ -54,7 +56,7 @@ async fn put(client: &mut Client, key: &str, value: Vec<u8>) -> Option<i64> {
     answer.into_inner().header.map(|h| h.revision)
 }
 
-pub(super) async fn puts(arena: Arena, seed: u64, worker: u64) -> Puts {
+pub(crate) async fn puts(arena: Arena, seed: u64, worker: u64) -> Puts {
     let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1000) + worker);
     let mut told = Puts::default();
     while let Some(mut client) = arena.client().await {
@@ -62,9 +64,10 @@ pub(super) async fn puts(arena: Arena, seed: u64, worker: u64) -> Puts {
             let key = format!("put/{worker}/{:06}", told.0.len());
             let length = if rng.random_bool(0.02) { 20_000 } else { rng.random_range(0..300) };
             let value: Vec<u8> = (0..length).map(|_| rng.random()).collect();
+            let invoked = arena.now();
             let acknowledged = put(&mut client, &key, value.clone()).await;
-            let lost = acknowledged.is_none();
-            told.0.push(Sent { key, value, acknowledged });
+            let (lost, returned) = (acknowledged.is_none(), arena.now());
+            told.0.push(Sent { key, value, acknowledged, invoked, returned });
             if lost || arena.over() {
                 break;
             }
@@ -74,7 +77,7 @@ pub(super) async fn puts(arena: Arena, seed: u64, worker: u64) -> Puts {
     told
 }
 
-pub(super) async fn rewrites(arena: Arena, worker: usize) -> Rewrites {
+pub(crate) async fn rewrites(arena: Arena, worker: usize) -> Rewrites {
     let mut told = Rewrites { key: format!("rewrite/{worker}"), ..Rewrites::default() };
     while let Some(mut client) = arena.client().await {
         while !arena.over() {
@@ -91,27 +94,27 @@ pub(super) async fn rewrites(arena: Arena, worker: usize) -> Rewrites {
     told
 }
 
-pub(super) fn counter_key(counter: usize) -> String {
+pub(crate) fn counter_key(counter: usize) -> String {
     format!("counter/{counter}")
 }
 
-pub(super) async fn increments(arena: Arena, seed: u64, worker: u64) -> Increments {
+pub(crate) async fn increments(arena: Arena, seed: u64, worker: u64) -> Increments {
     let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(2000) + worker);
     let mut told = Increments::default();
     while let Some(mut client) = arena.client().await {
         while !arena.over() {
             let counter = rng.random_range(0..COUNTERS);
             let marker = format!("marker/{counter}/{worker}/{:06}", told.0.len());
-            match increment(&mut client, counter, &marker).await {
-                Increment::Done(revision) => told.0.push(Sent {
-                    key: marker,
-                    value: Vec::new(),
-                    acknowledged: Some(revision),
-                }),
+            let mut sent = Sent { key: marker, invoked: arena.now(), ..Sent::default() };
+            match increment(&mut client, counter, &sent.key).await {
+                Increment::Done(revision) => {
+                    (sent.acknowledged, sent.returned) = (Some(revision), arena.now());
+                    told.0.push(sent);
+                }
                 Increment::Raced => {}
                 Increment::NotSent => break,
                 Increment::Lost => {
-                    told.0.push(Sent { key: marker, value: Vec::new(), acknowledged: None });
+                    told.0.push(sent);
                     break;
                 }
             }

@@ -1,4 +1,4 @@
-//! Holds what clients were told against the history the member tells after its last restart.
+//! Holds what clients were told against the history that a member tells in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,7 +9,10 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
 use super::leases::Held;
-use super::load::{COUNTERS, Increments, Puts, Rewrites, Sent, counter_key};
+use super::linear::{self, Outcome};
+use super::puts::{COUNTERS, Increments, Puts, Rewrites, Sent, counter_key};
+use super::registers::{Moves, OBJECTS};
+use super::revisions::{Past, Timed, goes_forward};
 use super::watchers::{Everything, Seen, Seen1};
 use crate::client::Client;
 use crate::pb::etcdserverpb::RangeRequest;
@@ -22,18 +25,19 @@ const FINDINGS_MAX: usize = 25;
 
 /// What every client was told.
 #[derive(Debug)]
-pub(super) struct Told {
-    pub(super) puts: Vec<Puts>,
-    pub(super) counters: Vec<Increments>,
-    pub(super) rewrites: Vec<Rewrites>,
-    pub(super) leases: Vec<Held>,
-    pub(super) watchers: Vec<Seen>,
+pub(crate) struct Told {
+    pub(crate) puts: Vec<Puts>,
+    pub(crate) counters: Vec<Increments>,
+    pub(crate) rewrites: Vec<Rewrites>,
+    pub(crate) registers: Vec<Moves>,
+    pub(crate) leases: Vec<Held>,
+    pub(crate) watchers: Vec<Seen>,
 }
 
 /// How much was checked.
 #[derive(Debug, Default)]
-pub(super) struct Summary {
-    pub(super) writes: u64,
+pub(crate) struct Summary {
+    pub(crate) writes: u64,
     open: u64,
     increments: u64,
     events: usize,
@@ -41,16 +45,18 @@ pub(super) struct Summary {
     leases: u64,
     renewals: u64,
     looks: u64,
+    moves: usize,
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "acknowledged writes {} ({} increments), open {}, watched events {} over {} streams, leases {} with {} renewals and {} looks",
+            "acknowledged writes {} ({} increments), open {}, operations on registers {}, watched events {} over {} streams, leases {} with {} renewals and {} looks",
             self.writes,
             self.increments,
             self.open,
+            self.moves,
             self.events,
             self.resumes,
             self.leases,
@@ -60,33 +66,38 @@ impl fmt::Display for Summary {
     }
 }
 
-/// The state and the history as the member tells them.
-struct Truth {
-    revision: i64,
-    state: BTreeMap<Bytes, KeyValue>,
-    history: Vec<Seen1>,
+/// The state and the history as a member tells them.
+pub(crate) struct Truth {
+    pub(crate) revision: i64,
+    pub(crate) state: BTreeMap<Bytes, KeyValue>,
+    pub(crate) history: Vec<Seen1>,
 }
 
-pub(super) async fn judge(client: &Client, told: &Told) -> Result<(Vec<String>, Summary)> {
+/// Asks the member for the truth, and holds what was told against it.
+pub(crate) async fn judge(client: &Client, told: &Told) -> Result<(Vec<String>, Summary)> {
     leases_gone(client, told).await?;
-    let truth = truth(client).await?;
+    Ok(judge_by(&truth(client).await?, told))
+}
+
+/// Holds what was told against the truth.
+pub(crate) fn judge_by(truth: &Truth, told: &Told) -> (Vec<String>, Summary) {
     let mut findings = Vec::new();
     let mut summary = Summary::default();
     for puts in &told.puts {
-        written_once(&truth, &puts.0, &mut findings, &mut summary);
+        written_once(truth, &puts.0, &mut findings, &mut summary);
     }
     for increments in &told.counters {
-        written_once(&truth, &increments.0, &mut findings, &mut summary);
+        written_once(truth, &increments.0, &mut findings, &mut summary);
         summary.increments +=
             increments.0.iter().filter(|s| s.acknowledged.is_some()).count() as u64;
     }
-    counters_add_up(&truth, &mut findings);
+    counters_add_up(truth, &mut findings);
     for rewrites in &told.rewrites {
-        versions_count_writes(&truth, rewrites, &mut findings, &mut summary);
+        versions_count_writes(truth, rewrites, &mut findings, &mut summary);
     }
-    history_explains_state(&truth, &mut findings);
+    history_explains_state(truth, &mut findings);
     for seen in &told.watchers {
-        heard_everything(&truth, seen, &mut findings);
+        heard_everything(truth, seen, &mut findings);
         summary.events += seen.events.len();
         summary.resumes += seen.resumes;
     }
@@ -101,11 +112,55 @@ pub(super) async fn judge(client: &Client, told: &Told) -> Result<(Vec<String>, 
         summary.renewals += held.renewals;
         summary.looks += held.looks;
     }
+    summary.moves = told.registers.iter().map(|moves| moves.moves.len()).sum();
+    registers_linearize(&told.registers, &mut findings);
+    let past = Past::of(&truth.history);
+    for moves in &told.registers {
+        past.explains(moves, &mut findings);
+    }
+    goes_forward(&timed(told), &mut findings);
     findings.truncate(FINDINGS_MAX);
-    Ok((findings, summary))
+    (findings, summary)
 }
 
-async fn leases_gone(client: &Client, told: &Told) -> Result<()> {
+/// Each object of registers by itself.
+fn registers_linearize(told: &[Moves], findings: &mut Vec<String>) {
+    for object in 0..OBJECTS {
+        let moves = told.iter().flat_map(|moves| &moves.moves);
+        let steps: Vec<_> = moves
+            .filter(|one| one.object == object && !one.serializable)
+            .map(|one| one.step.clone())
+            .collect();
+        match linear::check(&steps) {
+            Outcome::Linearizable => {}
+            Outcome::Not(why) => findings.push(format!("object {object} not linearizable: {why}")),
+            Outcome::GaveUp => findings.push(format!("object {object}: too much to search")),
+        }
+    }
+}
+
+/// Every answered operation that must not be stale.
+fn timed(told: &Told) -> Vec<Timed> {
+    let sent = told.puts.iter().map(|puts| &puts.0).chain(told.counters.iter().map(|c| &c.0));
+    let sent = sent.flatten().filter_map(|sent| {
+        let revision = sent.acknowledged?;
+        let (invoked, returned, what) = (sent.invoked, sent.returned, sent.key.clone());
+        Some(Timed { invoked, returned, revision, wrote: true, what })
+    });
+    let moves = told.registers.iter().flat_map(|moves| &moves.moves);
+    let moves = moves.filter(|one| !one.serializable).filter_map(|one| {
+        Some(Timed {
+            invoked: one.step.invoked,
+            returned: one.step.returned?,
+            revision: one.revision?,
+            wrote: !one.step.wrote.is_empty(),
+            what: format!("{:?} at object {}", one.step.wrote, one.object),
+        })
+    });
+    sent.chain(moves).collect()
+}
+
+pub(crate) async fn leases_gone(client: &Client, told: &Told) -> Result<()> {
     let any = told.leases.iter().any(|held| !held.abandoned.is_empty());
     let begun = Instant::now();
     while any && begun.elapsed() < LEASES_GONE {
@@ -123,7 +178,7 @@ async fn leases_gone(client: &Client, told: &Told) -> Result<()> {
     Ok(())
 }
 
-async fn truth(client: &Client) -> Result<Truth> {
+pub(crate) async fn truth(client: &Client) -> Result<Truth> {
     let mut client = client.clone();
     let mut state = BTreeMap::new();
     let mut revision = 0;
@@ -304,7 +359,7 @@ mod tests {
             key: Bytes::copy_from_slice(key.as_bytes()),
             deleted: false,
             version,
-            value_len: 0,
+            value_sum: 0,
         }
     }
 
@@ -319,7 +374,7 @@ mod tests {
     }
 
     fn sent(key: &str, acknowledged: Option<i64>) -> Sent {
-        Sent { key: key.to_owned(), value: Vec::new(), acknowledged }
+        Sent { key: key.to_owned(), acknowledged, ..Sent::default() }
     }
 
     fn once(truth: &Truth, sent: &Sent) -> Vec<String> {

@@ -1,7 +1,8 @@
-//! Clients that hold a lease by renewing it, then let it go.
+//! Clients that hold a lease by renewing it, then let it go and wait for its key to go.
 //!
 //! A renewal is granted after it was sent, so the lease lives at least its TTL from the moment of *sending* the last
-//! renewal that was answered. A key seen gone before that moment is a lease ended early.
+//! renewal that was answered. A key seen gone before that moment is a lease ended early. It was granted before the
+//! answer came, or before the patience with the last unanswered one ended: from there on the lease is let go.
 
 use std::time::{Duration, Instant};
 
@@ -14,24 +15,37 @@ use super::Arena;
 use crate::client::Client;
 use crate::pb::etcdserverpb::{LeaseGrantRequest, LeaseKeepAliveRequest, PutRequest, RangeRequest};
 
-const TTL: Duration = Duration::from_secs(6);
+pub(crate) const TTL: Duration = Duration::from_secs(6);
 const HELD: Duration = Duration::from_secs(17);
 const LOOK_EVERY: Duration = Duration::from_millis(150);
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(4);
+/// So long a holder waits for the key of a lease that it has let go.
+const WATCHED_END: Duration = Duration::from_secs(20);
 
 /// What the holder saw.
 #[derive(Debug, Default)]
-pub(super) struct Held {
-    pub(super) leases: u64,
-    pub(super) renewals: u64,
-    pub(super) looks: u64,
-    pub(super) early: Vec<String>,
+pub(crate) struct Held {
+    pub(crate) leases: u64,
+    pub(crate) renewals: u64,
+    pub(crate) looks: u64,
+    pub(crate) early: Vec<String>,
     /// Keys whose lease was let go: gone some day.
-    pub(super) abandoned: Vec<String>,
+    pub(crate) abandoned: Vec<String>,
+    pub(crate) ends: Vec<End>,
 }
 
-pub(super) async fn hold(arena: Arena, worker: i64) -> Held {
+/// A lease that was let go, and its key seen to go.
+#[derive(Debug, Clone)]
+pub(crate) struct End {
+    pub(crate) key: String,
+    /// No renewal was granted after it.
+    pub(crate) let_go: Duration,
+    /// Still there then.
+    pub(crate) last_seen: Duration,
+}
+
+pub(crate) async fn hold(arena: Arena, worker: i64) -> Held {
     let mut held = Held::default();
     let mut serial = 0;
     while let Some(mut client) = arena.client().await {
@@ -41,7 +55,9 @@ pub(super) async fn hold(arena: Arena, worker: i64) -> Held {
         let granted = Instant::now();
         if grant(&mut client, id, &key).await {
             held.leases += 1;
-            one_lease(&arena, client, id, &key, granted, &mut held).await;
+            if let Some(client) = one_lease(&arena, client, id, &key, granted, &mut held).await {
+                await_end(&arena, client, &key, &mut held).await;
+            }
             held.abandoned.push(key);
         }
         sleep(Duration::from_millis(50)).await;
@@ -60,7 +76,7 @@ async fn grant(client: &mut Client, id: i64, key: &str) -> bool {
     matches!(granted, Ok(Ok(_))) && matches!(timeout(PATIENCE, client.kv.put(put)).await, Ok(Ok(_)))
 }
 
-/// Renews and looks for a while; `renewed` is when the last answered renewal was sent.
+/// Renews and looks for a while; `renewed` is when the last answered renewal was sent. The client, if the lease lives.
 async fn one_lease(
     arena: &Arena,
     mut client: Client,
@@ -68,7 +84,7 @@ async fn one_lease(
     key: &str,
     mut renewed: Instant,
     held: &mut Held,
-) {
+) -> Option<Client> {
     let begun = Instant::now();
     let mut next_renewal = begun;
     while begun.elapsed() < HELD && !arena.over() {
@@ -82,7 +98,7 @@ async fn one_lease(
                             renewed.elapsed()
                         ));
                     }
-                    return;
+                    return None;
                 }
                 Some(_) => {
                     renewed = sent;
@@ -91,7 +107,7 @@ async fn one_lease(
                 }
                 None => match arena.client().await {
                     Some(fresh) => client = fresh,
-                    None => return,
+                    None => return None,
                 },
             }
         }
@@ -103,8 +119,32 @@ async fn one_lease(
                 if renewed.elapsed() < TTL {
                     held.early.push(format!("{key}: gone {:?} after a renewal", renewed.elapsed()));
                 }
+                return None;
+            }
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    Some(client)
+}
+
+/// Looks until the key is gone.
+async fn await_end(arena: &Arena, mut client: Client, key: &str, held: &mut Held) {
+    let let_go = arena.now();
+    let mut last_seen = let_go;
+    while !arena.over() && arena.now() < let_go + WATCHED_END {
+        let read =
+            RangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..RangeRequest::default() };
+        let asked = arena.now();
+        match timeout(PATIENCE, client.kv.range(read)).await {
+            Ok(Ok(answer)) if answer.get_ref().count == 0 => {
+                held.ends.push(End { key: key.to_owned(), let_go, last_seen });
                 return;
             }
+            Ok(Ok(_)) => last_seen = asked,
+            Ok(Err(_)) | Err(_) => match arena.client().await {
+                Some(fresh) => client = fresh,
+                None => return,
+            },
         }
         sleep(LOOK_EVERY).await;
     }
