@@ -241,6 +241,23 @@ async fn five_members_start_in_any_order_and_lose_two() {
     cluster.stop_all().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_comes_back_is_ready_once_it_has_found_the_leader() {
+    let mut cluster = Cluster::of(3);
+    cluster.start_all(&[0, 1, 2]).await;
+    let leader = cluster.leader(LONG).await;
+    cluster.put(leader, "a", "1").await;
+    let follower = (leader + 1) % 3;
+    cluster.stop(follower).await;
+    cluster.put(leader, "a", "2").await;
+    cluster.start(follower).await;
+    let server = cluster.running[follower].as_ref().unwrap();
+    tokio::time::timeout(LONG, server.ready()).await.unwrap();
+    assert!(cluster.named_by(follower).is_some());
+    assert_eq!(cluster.get(follower, "a", true).await.as_deref(), Some("2"));
+    cluster.stop_all().await;
+}
+
 /// A client that takes its time holds up the end, and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_stops_hands_over_before_its_clients_are_done() {

@@ -280,9 +280,13 @@ impl Keyspace {
         }
     }
 
-    /// Resolves once there is a leader and this member's name and URLs are known to all: etcd serves clients from
-    /// then on (etcdserver/server.go, `publishV3`). It has no deadline of its own; the caller may drop it.
+    /// Resolves once this member has heard of a leader, is as new as it, and its name and URLs are known to all: etcd
+    /// serves clients from then on (etcdserver/server.go, `publishV3`, which goes through raft at each start).
     pub async fn ready(&self) -> Result<(), KeyspaceError> {
+        let mut leader = self.0.consensus.leader_changes();
+        let led = leader.wait_for(|view| view.leader().is_some()).await;
+        led.map_err(|_ended| KeyspaceError::Stopped)?;
+        self.0.reader.linearize().await?;
         let told = self.attributes();
         let id = self.0.config.member_id;
         let published = |machine: &StateMachine| machine.member_attributes(id) == Some(&told);

@@ -121,6 +121,10 @@ impl Cluster {
         &self.seats[nth].spec
     }
 
+    pub(crate) fn spec_mut(&mut self, nth: usize) -> &mut MemberSpec {
+        &mut self.seats[nth].spec
+    }
+
     pub(crate) fn endpoint(&self, nth: usize) -> String {
         self.seats[nth].spec.endpoint()
     }

@@ -33,6 +33,8 @@ pub struct Client {
     pub id: u64,
     pub rng: StdRng,
     pub member: u64,
+    /// How often it does not wait for an answer.
+    pub hurry: f64,
     /// The newest that was seen of each register on each life of a member.
     seen: BTreeMap<(u64, u64, u64), i64>,
 }
@@ -41,7 +43,7 @@ impl Client {
     pub fn new(world: &Arc<World>, id: u64, seed: u64) -> Client {
         let rng = StdRng::seed_from_u64(seed);
         let member = 1 + id % 3;
-        Client { world: Arc::clone(world), id, rng, member, seen: BTreeMap::new() }
+        Client { world: Arc::clone(world), id, rng, member, hurry: 0.05, seen: BTreeMap::new() }
     }
 
     fn move_on(&mut self) {
@@ -58,9 +60,9 @@ impl Client {
         T: Send + 'static,
         F: Future<Output = Result<T, KeyspaceError>> + Send + 'static,
     {
-        let patience = match self.rng.random_range(0..20) {
-            0 => Duration::from_millis(self.rng.random_range(1..2000)),
-            _ => Duration::from_secs(20),
+        let patience = match self.rng.random_bool(self.hurry) {
+            true => Duration::from_millis(self.rng.random_range(1..1500)),
+            false => Duration::from_secs(20),
         };
         let abandon = self.rng.random_bool(0.5);
         let heard = self.world.call(self.member, patience, abandon, call).await;

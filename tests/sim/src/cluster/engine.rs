@@ -1,13 +1,13 @@
 //! The hand that drives all runtimes: the world's (clients, network, nemesis) and one a member, a step at a time.
 //!
 //! ```text
-//!   loop  world: a millisecond passes        clients call, frames arrive, harm is ordered
+//!   loop  world: a step of time passes       clients call, frames arrive, harm is ordered
 //!         orders: processes start, end, stand still, go on
-//!         members, in an order drawn from the seed: a millisecond by their own clocks
+//!         members, in an order drawn from the seed: as much by their own clocks
 //! ```
 //!
-//! A step is a millisecond, as fine as tokio's timers. What one member sends is with another one step later at the
-//! earliest; within a step a member's tasks take no time.
+//! A step is one millisecond, as fine as tokio's timers, or a few, by the seed. What one member sends is with another
+//! one step later at the earliest; within a step a member's tasks take no time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,14 +22,15 @@ use super::machine::{Ended, Machine};
 use super::net::Net;
 use crate::life;
 
-/// How finely time passes.
-const STEP: Duration = Duration::from_millis(1);
+/// How finely time passes, in milliseconds.
+const STEPS: [u64; 4] = [1, 2, 2, 4];
 
 struct Engine {
     fleet: Arc<Fleet>,
     net: Arc<Net>,
     machines: BTreeMap<u64, Machine>,
     rng: StdRng,
+    step: Duration,
     now: Duration,
 }
 
@@ -43,11 +44,13 @@ where
     let fleet = Fleet::new();
     let net = Net::new(seed.rotate_left(8), bug, &fleet, runtime.handle());
     let main = runtime.spawn(world(Arc::clone(&fleet), Arc::clone(&net)));
-    let rng = StdRng::seed_from_u64(seed.rotate_left(40));
-    let mut engine = Engine { fleet, net, machines: BTreeMap::new(), rng, now: Duration::ZERO };
+    let mut rng = StdRng::seed_from_u64(seed.rotate_left(40));
+    let step = Duration::from_millis(STEPS[rng.random_range(0..STEPS.len())]);
+    let mut engine =
+        Engine { fleet, net, machines: BTreeMap::new(), rng, step, now: Duration::ZERO };
     while !main.is_finished() {
-        runtime.block_on(async { tokio::time::sleep(STEP).await });
-        engine.now += STEP;
+        runtime.block_on(async { tokio::time::sleep(step).await });
+        engine.now += step;
         engine.obey();
         engine.step();
     }
@@ -102,7 +105,7 @@ impl Engine {
         for turn in 0..MEMBERS.len() {
             let id = MEMBERS[(first + turn) % MEMBERS.len()];
             let Some(machine) = self.machines.get_mut(&id) else { continue };
-            match machine.step(&self.fleet.hardware[&id], self.now, STEP) {
+            match machine.step(&self.fleet.hardware[&id], self.now, self.step) {
                 Ok(()) if machine.poisoned() => self.fleet.doom(id, machine.life),
                 Ok(()) => {}
                 Err(Ended::Power) => {

@@ -27,6 +27,8 @@ fn promised(began: Instant, ttl: i64) -> Instant {
 impl Client {
     /// Holds leases with a key each, and looks that the key is there for as long as the lease was promised.
     pub async fn hold_leases(mut self) {
+        // Keep-alives are short of time by nature.
+        self.hurry = 0.5;
         while !self.world.is_over() {
             let lease = i64::try_from(self.world.unique()).unwrap_or(i64::MAX);
             let key = format!("lease/{lease}");
@@ -67,7 +69,7 @@ impl Client {
             if !self.is_there(key, until).await {
                 return;
             }
-            if self.rng.random_bool(0.25) {
+            if self.rng.random_bool(0.4) {
                 // As if its holder had died: nobody may lengthen what was promised.
                 while Instant::now() < until && self.is_there(key, until).await {
                     let pause = Duration::from_millis(self.rng.random_range(50..400));
