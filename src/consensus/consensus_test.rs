@@ -12,10 +12,12 @@ use quorate_core::api::pb::internal::log_payload::Payload;
 use quorate_core::api::pb::internal::{Entry, LogPayload, LogPosition, StoredMembership};
 
 use super::{
-    AppliedSink, Consensus, Fatal, NoPeers, ProposeError, ReadIndexError, Settings, Timing,
+    AppliedSink, Consensus, Fatal, NoPeers, ProposeError, PurgeLimits, ReadIndexError, Settings,
+    SnapshotLimits, Timing,
 };
 use crate::storage::device::double::DoubleDevice;
 use crate::storage::journal::{Journal, JournalOptions, Runner};
+use crate::support::spawn::Blocking;
 
 const MEMBER: MemberId = MemberId(0x8e9e_05c5_2164_694d);
 
@@ -91,10 +93,14 @@ impl Member {
                 heartbeat: Duration::from_millis(50),
                 election_timeout: Duration::from_millis(500),
             },
+            purge: PurgeLimits::default(),
+            snapshots: SnapshotLimits::default(),
         };
+        let blocking = Arc::new(Blocking::bounded(1));
         let log = journal.group(GroupId(0));
-        let consensus =
-            Consensus::start(settings, log, sink.clone(), Arc::new(NoPeers)).await.unwrap();
+        let consensus = Consensus::start(settings, log, sink.clone(), Arc::new(NoPeers), blocking)
+            .await
+            .unwrap();
         let members = [(MEMBER, vec!["http://localhost:2380".to_owned()])];
         consensus.initialize(&members).await.unwrap();
         Member { journal, sink, consensus }

@@ -8,10 +8,12 @@ use openraft::EntryPayload;
 use openraft::vote::RaftLeaderId as _;
 use prost::Message as _;
 use quorate_core::api::ids::{LogId, MemberId, Term};
+use quorate_core::api::pb::internal::command::Request;
 use quorate_core::api::pb::internal::log_payload::Payload;
 use quorate_core::api::pb::internal::{
     Blank, LogPayload, MemberNode, Membership, StoredMembership, VoterSet,
 };
+use quorate_core::state_machine::CLUSTER_LEVEL;
 
 use super::types::{
     CommittedLeader, PeerNode, Proposal, RaftEntry, RaftLogId, RaftMembership, RaftPayload,
@@ -130,6 +132,14 @@ fn raft_payload(id: LogId, bytes: Bytes) -> Result<RaftPayload, io::Error> {
     }
 }
 
+/// Bytes that an entry takes in the log; what is not a proposal is short.
+pub(crate) fn payload_bytes(entry: &RaftEntry) -> u64 {
+    match &entry.payload {
+        EntryPayload::Normal(Proposal(bytes)) => bytes.len() as u64,
+        EntryPayload::Blank | EntryPayload::Membership(_) => 64,
+    }
+}
+
 /// The payload of a committed entry, as the state machine takes it.
 pub(crate) fn log_payload(entry: RaftEntry) -> Result<(LogId, LogPayload), io::Error> {
     let id = log_id(&entry.log_id);
@@ -139,6 +149,31 @@ pub(crate) fn log_payload(entry: RaftEntry) -> Result<(LogId, LogPayload), io::E
         EntryPayload::Membership(from) => wrap(Payload::Membership(membership(&from))),
     };
     Ok((id, payload))
+}
+
+/// Whether an encoded entry of another member would be understood when it is applied; in the log, one that is not
+/// would stop every member. It is decoded as it will be then: 0.14 us a put of 256 bytes, 0.5 ms a mebibyte of them.
+pub(crate) fn check_proposal(bytes: &Bytes) -> Result<(), String> {
+    let payload = LogPayload::decode(bytes.clone()).map_err(|error| error.to_string())?;
+    let Some(Payload::Entry(entry)) = payload.payload else {
+        return Err("it is no packed entry".to_owned());
+    };
+    if entry.level > CLUSTER_LEVEL {
+        return Err(format!("it is of cluster level {}", entry.level));
+    }
+    for command in &entry.commands {
+        match &command.request {
+            Some(Request::ClusterLevel(to)) if to.level > CLUSTER_LEVEL => {
+                return Err(format!("it raises the cluster level to {}", to.level));
+            }
+            Some(Request::LeaseExpiry(_) | Request::LeaseCheckpoint(_)) => {
+                return Err("it holds what only a leader decides".to_owned());
+            }
+            Some(_) => {}
+            None => return Err("it holds a command of no known kind".to_owned()),
+        }
+    }
+    Ok(())
 }
 
 fn wrap(payload: Payload) -> LogPayload {
@@ -159,6 +194,8 @@ fn undecodable(id: LogId, reason: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use quorate_core::api::pb::internal::{ClusterLevel, Command, Entry};
+
     use super::*;
 
     fn node(url: &str) -> PeerNode {
@@ -195,5 +232,25 @@ mod tests {
     fn an_entry_is_told_by_its_first_byte() {
         let bytes = encode(Payload::Entry(Default::default()));
         assert_eq!(bytes[0], ENTRY_TAG);
+    }
+
+    #[test]
+    fn a_proposal_of_another_member_is_read_before_it_is_proposed() {
+        let check = |entry: Entry| {
+            check_proposal(&Bytes::from(wrap(Payload::Entry(entry)).encode_to_vec()))
+        };
+        let command = |request| Command { request, ..Command::default() };
+        let of = |request| Entry { level: 1, commands: vec![command(request)], ..Entry::default() };
+        assert_eq!(check(of(Some(Request::Put(Default::default())))), Ok(()));
+        assert_eq!(check(Entry { level: 1, ..Entry::default() }), Ok(()));
+        assert!(check(of(None)).is_err(), "a kind of a later version");
+        assert!(check(Entry { level: CLUSTER_LEVEL + 1, ..Entry::default() }).is_err());
+        let level = ClusterLevel { level: CLUSTER_LEVEL + 1 };
+        assert!(check(of(Some(Request::ClusterLevel(level)))).is_err());
+        assert!(check(of(Some(Request::LeaseExpiry(Default::default())))).is_err());
+        let mut garbage = wrap(Payload::Entry(of(Some(Request::Put(Default::default())))));
+        garbage.payload = None;
+        assert!(check_proposal(&Bytes::from(garbage.encode_to_vec())).is_err());
+        assert!(check_proposal(&Bytes::from_static(b"\x12\x05\x32\xff\xff")).is_err());
     }
 }

@@ -63,6 +63,7 @@ impl Heard {
 
 /// Keeps `publish` true until raft stops, and returns why it did.
 pub(crate) async fn watch_leader(
+    member: MemberId,
     raft: &Raft,
     heard: &Heard,
     election_timeout: Duration,
@@ -74,6 +75,7 @@ pub(crate) async fn watch_leader(
         // Before the look: what is heard after it rings.
         heard.awaited.store(true, Ordering::Relaxed);
         let (next, silent_at) = view(raft, heard, election_timeout, &publish.borrow());
+        tell(member, &publish.borrow(), &next);
         publish.send_if_modified(|now| {
             let changed = *now != next;
             *now = next;
@@ -97,6 +99,26 @@ pub(crate) async fn watch_leader(
     match &raft.metrics().borrow_watched().running_state {
         Ok(()) => "raft ended".to_owned(),
         Err(fatal) => fatal.to_string(),
+    }
+}
+
+/// Logs what changed, in the words of etcd's raft (raft.go and node.go of go.etcd.io/raft): who reads logs looks for them.
+fn tell(member: MemberId, last: &LeaderView, next: &LeaderView) {
+    let term = next.term;
+    if next.leader == Some(member) && (last.leader, last.term) != (next.leader, term) {
+        tracing::info!("{member} became leader at term {term}");
+    }
+    match (last.leader(), next.leader()) {
+        (None, Some(leader)) => {
+            tracing::info!("raft.node: {member} elected leader {leader} at term {term}");
+        }
+        (Some(lost), None) => {
+            tracing::info!("raft.node: {member} lost leader {lost} at term {term}");
+        }
+        (Some(from), Some(to)) if from != to || last.term != term => {
+            tracing::info!("raft.node: {member} changed leader from {from} to {to} at term {term}");
+        }
+        (Some(_), Some(_)) | (None, None) => {}
     }
 }
 

@@ -4,7 +4,7 @@
 //!   openraft core -- append --> GroupLog: readable at once ... journal thread syncs ... IOFlushed
 //!                 -- save_vote, truncate_after --> await the sync
 //!                 -- save_committed --> memory, stamped into a later frame
-//!   replication, apply <-- entries -- GroupLog: memory tail, then disk
+//!   replication, apply <-- entries -- GroupLog: memory tail, or disk off the runtime's thread
 //! ```
 //!
 //! **Invariant:** votes, appends and truncations reach the journal in the order openraft gives them; the journal's
@@ -13,6 +13,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
 
 use futures::Stream;
 use futures::stream;
@@ -23,6 +24,7 @@ use tokio::sync::oneshot;
 use super::convert;
 use super::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig};
 use crate::storage::journal::{Done, GroupLog, JournalError};
+use crate::support::spawn::Blocking;
 
 /// Entries read from the journal in one step, in bytes.
 const READ_BYTES: usize = 1 << 20;
@@ -31,20 +33,30 @@ const READ_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub(crate) struct LogAdapter {
     log: GroupLog,
+    blocking: Arc<Blocking>,
 }
 
 impl LogAdapter {
-    pub(crate) fn new(log: GroupLog) -> Self {
-        LogAdapter { log }
+    pub(crate) fn new(log: GroupLog, blocking: Arc<Blocking>) -> Self {
+        LogAdapter { log, blocking }
     }
 
     /// Entries from `from` on that exist: openraft may ask below what was purged, and gets what there is.
-    fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<RaftEntry>, io::Error> {
+    async fn read(
+        &self,
+        from: u64,
+        to: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<RaftEntry>, io::Error> {
         let Some(from) = self.first_at_or_above(from, to) else {
             return Ok(Vec::new());
         };
-        let records = self.log.entries(from, to, bytes_max).map_err(io_error)?;
-        records.into_iter().map(convert::raft_entry).collect()
+        let log = self.log.clone();
+        let work = move || {
+            let records = log.entries(from, to, bytes_max).map_err(io_error)?;
+            records.into_iter().map(convert::raft_entry).collect()
+        };
+        if self.log.is_in_memory(from) { work() } else { self.blocking.run(work).await }
     }
 
     fn first_at_or_above(&self, from: u64, to: u64) -> Option<u64> {
@@ -101,7 +113,7 @@ impl RaftLogReader<TypeConfig> for LogAdapter {
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
         let (from, to) = bounds(&range);
-        self.read(from, to, usize::MAX)
+        self.read(from, to, usize::MAX).await
     }
 
     async fn entries_stream<RB>(
@@ -114,7 +126,7 @@ impl RaftLogReader<TypeConfig> for LogAdapter {
         let (from, to) = bounds(&range);
         Box::pin(stream::unfold(
             Steps { log: self.clone(), ready: Vec::new().into_iter(), next: from, to },
-            |mut steps| async move { steps.step().map(|entry| (entry, steps)) },
+            |mut steps| async move { steps.step().await.map(|entry| (entry, steps)) },
         ))
     }
 
@@ -123,7 +135,11 @@ impl RaftLogReader<TypeConfig> for LogAdapter {
         from: u64,
         to: u64,
     ) -> Result<Vec<RaftEntry>, io::Error> {
-        self.read(from, to, READ_BYTES)
+        if self.log.state().purged.is_some_and(|purged| from <= purged.index) {
+            // Let go while its reader was on its way: entries further on would not follow what the other has.
+            return Ok(Vec::new());
+        }
+        self.read(from, to, READ_BYTES).await
     }
 
     async fn read_vote(&mut self) -> Result<Option<RaftVote>, io::Error> {
@@ -140,11 +156,11 @@ struct Steps {
 }
 
 impl Steps {
-    fn step(&mut self) -> Option<Result<RaftEntry, io::Error>> {
+    async fn step(&mut self) -> Option<Result<RaftEntry, io::Error>> {
         if let Some(entry) = self.ready.next() {
             return Some(Ok(entry));
         }
-        match self.log.read(self.next, self.to, READ_BYTES) {
+        match self.log.read(self.next, self.to, READ_BYTES).await {
             Ok(entries) => {
                 self.next = entries.last().map_or(self.to, |last| last.log_id.index + 1);
                 self.ready = entries.into_iter();

@@ -4,19 +4,17 @@ use std::io;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
+use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
-use openraft::{OptionalSend, SnapshotMeta};
 use quorate_core::api::ids::LogId;
 use quorate_core::api::pb::internal::LogPayload;
+use quorate_core::api::pb::internal::log_payload::Payload;
 
 use super::convert;
-use super::snapshot_adapter::{Handle, SnapshotBuilder};
-use super::types::{
-    AppliedSink, CommittedLeader, Fatal, PeerNode, RaftLogId, RaftStoredMembership, TypeConfig,
-};
-
-type Meta = SnapshotMeta<CommittedLeader, u64, PeerNode>;
-type Snapshot = openraft::Snapshot<CommittedLeader, u64, PeerNode, Handle>;
+use super::purge::Sizes;
+use super::snapshot_adapter::{Handle, HandleSnapshot, Meta, SnapshotBuilder};
+use super::snapshots::Outgoing;
+use super::types::{AppliedSink, Fatal, RaftLogId, RaftStoredMembership, TypeConfig};
 
 /// Entries handed to the sink at once. Each may itself pack about a mebibyte of requests, so this bounds how long
 /// the first waits for the last to be decoded.
@@ -25,15 +23,21 @@ const BATCH_ENTRIES: usize = 16;
 /// The applied side of one group.
 pub(crate) struct MachineAdapter {
     sink: Arc<dyn AppliedSink>,
+    outgoing: Arc<Outgoing>,
+    sizes: Arc<Sizes>,
 }
 
 impl MachineAdapter {
-    pub(crate) fn new(sink: Arc<dyn AppliedSink>) -> Self {
-        MachineAdapter { sink }
+    pub(crate) fn new(
+        sink: Arc<dyn AppliedSink>,
+        outgoing: Arc<Outgoing>,
+        sizes: Arc<Sizes>,
+    ) -> Self {
+        MachineAdapter { sink, outgoing, sizes }
     }
 
     fn builder(&self) -> SnapshotBuilder {
-        SnapshotBuilder::new(Arc::clone(&self.sink))
+        SnapshotBuilder::new(Arc::clone(&self.sink), Arc::clone(&self.outgoing))
     }
 
     async fn flush(&self, gathered: &mut Gathered) -> Result<(), io::Error> {
@@ -54,6 +58,13 @@ impl MachineAdapter {
 struct Gathered {
     entries: Vec<(LogId, LogPayload)>,
     responders: Vec<ApplyResponder<TypeConfig>>,
+}
+
+fn requests(payload: &LogPayload) -> u64 {
+    match &payload.payload {
+        Some(Payload::Entry(entry)) => (entry.commands.len() as u64).max(1),
+        Some(Payload::Blank(_) | Payload::Membership(_)) | None => 1,
+    }
 }
 
 fn io_error(error: Fatal) -> io::Error {
@@ -78,7 +89,10 @@ impl RaftStateMachine<TypeConfig> for MachineAdapter {
         let mut gathered = Gathered::default();
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            gathered.entries.push(convert::log_payload(entry)?);
+            let bytes = convert::payload_bytes(&entry);
+            let (at, payload) = convert::log_payload(entry)?;
+            self.sizes.applied(at.index, bytes, requests(&payload));
+            gathered.entries.push((at, payload));
             gathered.responders.extend(responder);
             if gathered.entries.len() >= BATCH_ENTRIES {
                 self.flush(&mut gathered).await?;
@@ -87,26 +101,30 @@ impl RaftStateMachine<TypeConfig> for MachineAdapter {
         self.flush(&mut gathered).await
     }
 
-    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<SnapshotBuilder> {
-        Some(self.builder())
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
+        Some(self.builder()).filter(|builder| force || builder.is_able())
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
         self.builder()
     }
 
+    /// Heartbeats and votes wait meanwhile: everything slow was done when it was prepared.
     async fn install_snapshot(&mut self, meta: &Meta, snapshot: Handle) -> Result<(), io::Error> {
+        let Handle::Prepared(prepared) = snapshot else {
+            return Err(io::Error::other("a state to be sent is not one to be installed"));
+        };
         let labelled = meta.last_log_id.map(|id| convert::log_id(&id));
-        let (Some(at), true) = (snapshot.at, labelled == snapshot.at) else {
+        if labelled != Some(prepared.label().at) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "a snapshot of nothing, or of another log position than its label says",
+                "a snapshot of another log position than its label says",
             ));
-        };
-        self.sink.install(at, snapshot.membership).await.map_err(io_error)
+        }
+        prepared.install().await.map_err(io_error)
     }
 
-    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+    async fn get_current_snapshot(&mut self) -> Result<Option<HandleSnapshot>, io::Error> {
         self.builder().current()
     }
 }

@@ -15,17 +15,23 @@
 //! **Invariant:** every proposal's ticket resolves: applied, rejected, in doubt, or stopped.
 
 #[cfg(test)]
+mod cluster_test;
+#[cfg(test)]
 mod consensus_test;
 mod convert;
+#[cfg(test)]
+mod double;
 mod error;
 mod leader;
 mod log_adapter;
 mod machine_adapter;
 mod network;
 mod peers;
+mod purge;
 mod read_index;
 mod runtime;
 mod snapshot_adapter;
+mod snapshots;
 #[cfg(test)]
 mod suite_test;
 mod transfer;
@@ -50,15 +56,19 @@ use quorate_core::api::ids::{GroupId, LogId, MemberId};
 use quorate_core::api::pb::internal::StoredMembership;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::instrument::WithSubscriber as _;
 
 use self::leader::Heard;
 use self::log_adapter::LogAdapter;
 use self::machine_adapter::MachineAdapter;
 use self::network::Network;
 use self::peers::Peers;
+use self::purge::{Floor, Purger, Sizes};
 use self::read_index::ReadRounds;
+use self::snapshots::{Incoming, Outgoing, Receiving};
 use self::types::{PeerNode, Proposal, TypeConfig};
 use crate::storage::journal::GroupLog;
+use crate::support::spawn::Blocking;
 
 pub use self::convert::ENTRY_TAG;
 pub use self::error::{ProposeError, ReadIndexError, StartError};
@@ -67,11 +77,15 @@ pub use self::network::{
     BadFrame, Lane, NoPeers, Purpose, Transport, TransportError, WINDOW_BYTES,
 };
 pub use self::peers::{AskError, PeerError, Served, keyspace_answer};
+pub use self::purge::PurgeLimits;
 pub use self::runtime::Timing;
 #[cfg(feature = "simulation")]
 pub use self::runtime::seeded;
+pub use self::snapshots::{SnapshotFigures, SnapshotLimits};
 pub use self::transfer::TransferError;
-pub use self::types::{AppliedSink, Fatal};
+pub use self::types::{
+    AppliedSink, Fatal, PreparedSnapshot, SnapshotLabel, SnapshotReceiver, SnapshotSource,
+};
 
 /// Members and where they are reached.
 pub type Members = BTreeMap<MemberId, Vec<String>>;
@@ -87,6 +101,10 @@ pub struct Settings {
     pub member: MemberId,
     /// Its timing.
     pub timing: Timing,
+    /// How much log it keeps behind a base.
+    pub purge: PurgeLimits,
+    /// How it sends whole states.
+    pub snapshots: SnapshotLimits,
 }
 
 /// What raft knows of itself, for status and metrics.
@@ -100,6 +118,8 @@ pub struct RaftFacts {
     pub committed: Option<LogId>,
     /// The last applied entry.
     pub applied: Option<LogId>,
+    /// The last entry that this member's log has let go.
+    pub purged: Option<LogId>,
     /// Members with a vote.
     pub voters: Vec<MemberId>,
     /// Members without.
@@ -122,6 +142,9 @@ struct Inner {
     failed: watch::Receiver<Option<String>>,
     /// Leadership is being handed over: nothing is proposed meanwhile.
     handing_over: AtomicBool,
+    /// Where whole states of other members are taken.
+    incoming: Incoming,
+    snapshot_figures: SnapshotFigures,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -133,29 +156,46 @@ impl fmt::Debug for Consensus {
 
 impl Consensus {
     /// Starts a group over a log and a sink that already stand at the commit index. A group of this member alone
-    /// elects it at once.
+    /// elects it at once. What of the log is not in memory is read by `blocking`.
     pub async fn start(
         settings: Settings,
         log: GroupLog,
         sink: Arc<dyn AppliedSink>,
         transport: Arc<dyn Transport>,
+        blocking: Arc<Blocking>,
     ) -> Result<Consensus, StartError> {
-        let config = runtime::config(format!("group {}", settings.group), settings.timing)?;
-        let network = Network::new(settings.group, settings.member, Arc::clone(&transport));
+        let Settings { group, member, timing, .. } = settings;
+        let config = runtime::config(format!("group {group}"), timing)?;
         let entry_bytes_max = log.entry_bytes_max();
-        let alone = is_alone(settings.member, &sink.applied().1);
+        let alone = is_alone(member, &sink.applied().1);
+        let figures = SnapshotFigures::default();
+        let outgoing = Arc::new(Outgoing::new(settings.snapshots, figures.clone()));
+        let (floor, sizes) = (Floor::default(), Arc::new(sizes(&log)));
         let raft = Raft::new(
-            settings.member.0,
+            member.0,
             config,
-            network,
-            LogAdapter::new(log),
-            MachineAdapter::new(sink),
+            Network::new(
+                group,
+                member,
+                Arc::clone(&transport),
+                Arc::clone(&outgoing),
+                floor.clone(),
+            ),
+            LogAdapter::new(log.clone(), blocking),
+            MachineAdapter::new(Arc::clone(&sink), Arc::clone(&outgoing), Arc::clone(&sizes)),
         )
         .await
         .map_err(|error| StartError::Raft(error.to_string()))?;
-        let peers =
-            Peers { group: settings.group, member: settings.member, transport, raft: raft.clone() };
-        let consensus = Consensus::attend(settings, raft, peers, entry_bytes_max);
+        let peers = Peers { group, member, transport, raft: raft.clone() };
+        let (incoming, receiving) =
+            Receiving::new(raft.clone(), Arc::clone(&sink), settings.snapshots, figures.clone());
+        let limits = settings.purge;
+        let purger = Purger { raft: raft.clone(), log, sink, outgoing, sizes, floor, limits };
+        let consensus = Consensus::attend(settings, peers, entry_bytes_max, (incoming, figures));
+        consensus.0.tasks.lock().extend([
+            tokio::spawn(receiving.run().with_current_subscriber()),
+            tokio::spawn(purger.run().with_current_subscriber()),
+        ]);
         if alone {
             // Nobody else could be leading: waiting for an election timeout would only delay the start.
             let elected = consensus.0.raft.trigger().elect(false).await;
@@ -164,8 +204,14 @@ impl Consensus {
         Ok(consensus)
     }
 
-    /// Starts the two tasks that stand beside openraft's own: read rounds and the leader view.
-    fn attend(settings: Settings, raft: Raft, peers: Peers, entry_bytes_max: usize) -> Consensus {
+    /// Starts the two tasks that tell of raft: read rounds and the leader view.
+    fn attend(
+        settings: Settings,
+        peers: Peers,
+        entry_bytes_max: usize,
+        (incoming, snapshot_figures): (Incoming, SnapshotFigures),
+    ) -> Consensus {
+        let raft = peers.raft.clone();
         let rounds = Arc::new(ReadRounds::default());
         let heard = Arc::new(Heard::default());
         let (publish, leader) = watch::channel(LeaderView {
@@ -185,7 +231,8 @@ impl Consensus {
             let (raft, heard) = (raft.clone(), Arc::clone(&heard));
             async move {
                 let limit = settings.timing.election_timeout;
-                let cause = leader::watch_leader(&raft, &heard, limit, &publish).await;
+                let member = settings.member;
+                let cause = leader::watch_leader(member, &raft, &heard, limit, &publish).await;
                 fail.send_replace(Some(cause));
             }
         });
@@ -199,6 +246,8 @@ impl Consensus {
             leader,
             failed,
             handing_over: AtomicBool::new(false),
+            incoming,
+            snapshot_figures,
             tasks: Mutex::new(vec![run_rounds, watch_leader]),
         }))
     }
@@ -311,9 +360,15 @@ impl Consensus {
             last_index: metrics.last_log_index,
             committed: metrics.local_committed.as_ref().map(convert::log_id),
             applied: metrics.last_applied.as_ref().map(convert::log_id),
+            purged: metrics.purged.as_ref().map(convert::log_id),
             voters: membership.voter_ids().map(MemberId).collect(),
             learners: membership.learner_ids().map(MemberId).collect(),
         }
+    }
+
+    /// Counts of whole states sent and taken.
+    pub fn snapshot_figures(&self) -> &SnapshotFigures {
+        &self.0.snapshot_figures
     }
 
     /// Stops raft and joins its tasks. Tickets that are open resolve as stopped, waiting reads too.
@@ -327,6 +382,13 @@ impl Consensus {
         }
         self.0.rounds.close();
     }
+}
+
+/// What the log holds at the start, all of which is applied.
+fn sizes(log: &GroupLog) -> Sizes {
+    let state = log.state();
+    let index = |at: Option<LogId>| at.map_or(0, |at| at.index);
+    Sizes::of_log(index(state.purged), index(state.committed), log.retained_bytes())
 }
 
 /// `member` is the only voter. Asked of the applied state: raft's own metrics are empty until its task first runs.

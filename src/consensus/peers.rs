@@ -14,7 +14,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::RaftError;
 use openraft::raft::AppendEntriesResponse;
 use quorate_core::api::ids::{GroupId, MemberId};
@@ -70,11 +69,7 @@ pub(crate) struct Peers {
 
 impl Peers {
     fn lane(&self, to: MemberId, purpose: Purpose) -> Lane {
-        let server = self.raft.server_metrics();
-        let server = server.borrow_watched();
-        let node = server.membership_config.membership().get_node(&to.0);
-        let peer_urls = node.map(|node| node.peer_urls.clone()).unwrap_or_default();
-        Lane { group: self.group, from: self.member, to, peer_urls, purpose }
+        Lane { group: self.group, from: self.member, to, purpose }
     }
 
     /// Asks when first polled.
@@ -121,16 +116,11 @@ impl Consensus {
 
     /// Asks the keyspace of another member; the bytes are its own words both ways.
     pub async fn ask_keyspace(&self, to: MemberId, request: Bytes) -> Result<Bytes, AskError> {
-        match self.0.peers.ask(to, Purpose::Forward, Ask::Keyspace(request)).await? {
-            Answer::Keyspace(response) => Ok(response),
-            Answer::Append(_)
-            | Answer::Vote(_)
-            | Answer::Propose(_)
-            | Answer::ReadIndex(_)
-            | Answer::Handover { .. } => {
-                Err(BadFrame("another question was answered".to_owned()).into())
-            }
-        }
+        let answer = self.0.peers.ask(to, Purpose::Keyspace, Ask::Keyspace(request)).await?;
+        let Answer::Keyspace(response) = answer else {
+            return Err(BadFrame("another question was answered".to_owned()).into());
+        };
+        Ok(response)
     }
 
     /// Answers one frame of another member, which the transport has identified. Frames of a lane are to be polled
@@ -157,6 +147,7 @@ impl Consensus {
                 Answer::Handover { taken: taken.map_err(fatal)?.is_ok() }
             }
             Ask::Keyspace(request) => return Ok(Served::Keyspace(request)),
+            Ask::Snapshot(shipment) => Answer::Snapshot(self.0.incoming.take(shipment).await),
         };
         Ok(Served::Answer(answer.encode()))
     }

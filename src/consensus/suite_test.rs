@@ -5,9 +5,10 @@ use std::io;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::Stream;
 use futures::future::BoxFuture;
-use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::storage::{EntryResponder, IOFlushed, LogState, RaftLogStorage, RaftStateMachine};
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{OptionalSend, RaftLogReader, StorageError};
 use parking_lot::Mutex;
@@ -18,11 +19,18 @@ use quorate_core::api::pb::internal::{LogPayload, LogPosition, StoredMembership}
 use super::convert;
 use super::log_adapter::LogAdapter;
 use super::machine_adapter::MachineAdapter;
-use super::types::{AppliedSink, Fatal, RaftEntry, RaftLogId, RaftVote, TypeConfig};
+use super::snapshot_adapter::{Handle, HandleSnapshot, Meta, SnapshotBuilder};
+use super::snapshots::Outgoing;
+use super::types::{
+    AppliedSink, Fatal, PreparedSnapshot, RaftEntry, RaftLogId, RaftStoredMembership, RaftVote,
+    SnapshotLabel, SnapshotSource, TypeConfig,
+};
+use super::{SnapshotFigures, SnapshotLimits};
 use crate::storage::device::double::DoubleDevice;
 use crate::storage::journal::{
     BaseMark, Done, GroupLog, InstallMark, Journal, JournalOptions, Runner,
 };
+use crate::support::spawn::Blocking;
 
 /// Keeps what openraft asks back: where it stands, and under which membership.
 #[derive(Default)]
@@ -47,9 +55,24 @@ impl AppliedSink for Standing {
         self.0.lock().clone()
     }
 
-    fn install(&self, at: LogId, membership: StoredMembership) -> BoxFuture<'_, Result<(), Fatal>> {
-        *self.0.lock() = (Some(at), membership);
-        Box::pin(async { Ok(()) })
+    /// The suite wants what it builds to be where it has applied to.
+    fn snapshot(&self) -> Option<Arc<dyn SnapshotSource>> {
+        let (at, membership) = self.0.lock().clone();
+        Some(Arc::new(Label(SnapshotLabel { at: at?, membership, len: 0, hash: 0 })))
+    }
+}
+
+/// A state of no bytes.
+#[derive(Debug)]
+struct Label(SnapshotLabel);
+
+impl SnapshotSource for Label {
+    fn label(&self) -> &SnapshotLabel {
+        &self.0
+    }
+
+    fn read(&self, _offset: u64, _bytes_max: usize) -> BoxFuture<'_, Result<Bytes, String>> {
+        Box::pin(async { Ok(Bytes::new()) })
     }
 }
 
@@ -143,16 +166,86 @@ impl RaftLogStorage<TypeConfig> for BasedLog {
     }
 }
 
+/// The adapter, with the way between two members that the suite leaves out: it installs what another has built.
+struct CarriedMachine {
+    adapter: MachineAdapter,
+    standing: Arc<Standing>,
+}
+
+/// A state of no bytes that has arrived.
+struct Arrived {
+    standing: Arc<Standing>,
+    label: SnapshotLabel,
+}
+
+impl Debug for Arrived {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Arrived({})", self.label.at)
+    }
+}
+
+impl PreparedSnapshot for Arrived {
+    fn label(&self) -> &SnapshotLabel {
+        &self.label
+    }
+
+    fn install(self: Box<Self>) -> BoxFuture<'static, Result<(), Fatal>> {
+        *self.standing.0.lock() = (Some(self.label.at), self.label.membership);
+        Box::pin(async { Ok(()) })
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for CarriedMachine {
+    type SnapshotData = Handle;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<RaftLogId>, RaftStoredMembership), io::Error> {
+        self.adapter.applied_state().await
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        self.adapter.apply(entries).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        self.adapter.get_snapshot_builder().await
+    }
+
+    async fn install_snapshot(&mut self, meta: &Meta, snapshot: Handle) -> Result<(), io::Error> {
+        let Handle::Source(source) = snapshot else { panic!("the suite has built it") };
+        let arrived = Arrived { standing: self.standing.clone(), label: source.label().clone() };
+        self.adapter.install_snapshot(meta, Handle::Prepared(Box::new(arrived))).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<HandleSnapshot>, io::Error> {
+        self.adapter.get_current_snapshot().await
+    }
+}
+
 struct OnDouble;
 
-impl StoreBuilder<TypeConfig, BasedLog, MachineAdapter, Journal> for OnDouble {
-    async fn build(&self) -> Result<(Journal, BasedLog, MachineAdapter), StorageError<TypeConfig>> {
+impl StoreBuilder<TypeConfig, BasedLog, CarriedMachine, Journal> for OnDouble {
+    async fn build(&self) -> Result<(Journal, BasedLog, CarriedMachine), StorageError<TypeConfig>> {
         let options = JournalOptions { segment_bytes: 1 << 16, ..JournalOptions::default() };
         let device = Arc::new(DoubleDevice::default());
         let journal = Journal::open(device, options, Runner::Thread).expect("a new journal opens");
         let log = journal.group(GroupId(0));
-        let based = BasedLog { adapter: LogAdapter::new(log.clone()), log, told_committed: false };
-        let machine = MachineAdapter::new(Arc::new(Standing::default()));
+        let blocking = Arc::new(Blocking::bounded(1));
+        let based = BasedLog {
+            adapter: LogAdapter::new(log.clone(), blocking),
+            log,
+            told_committed: false,
+        };
+        let outgoing = Outgoing::new(SnapshotLimits::default(), SnapshotFigures::default());
+        let standing = Arc::new(Standing::default());
+        let sink = Arc::clone(&standing) as Arc<dyn AppliedSink>;
+        let adapter = MachineAdapter::new(sink, Arc::new(outgoing), Arc::default());
+        let machine = CarriedMachine { adapter, standing };
         Ok((journal, based, machine))
     }
 }

@@ -21,10 +21,11 @@ use std::time::Duration;
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
-use quorate_core::api::ids::MemberId;
+use quorate_core::api::ids::{MemberId, Term};
 use tokio::time::{Instant, timeout_at};
 
 use super::network::{Answer, Ask, Purpose};
+use super::types::RaftLogId;
 use super::{Consensus, Inner};
 
 /// A target further behind than this is waited for while proposals go on.
@@ -84,21 +85,38 @@ impl Consensus {
             return Err(TransferError::BadTarget);
         }
         let deadline = Instant::now() + limit;
+        let term = self.leader_view().term;
+        let mut asked = false;
         loop {
             let close = timeout_at(deadline, self.until_close(target)).await;
             close.map_err(|_elapsed| TransferError::TimedOut)?;
             match self.hand_over(target, deadline).await {
-                Err(TransferError::TimedOut) if Instant::now() < deadline => {}
+                Err(TransferError::TimedOut) if Instant::now() < deadline => asked = true,
+                Err(TransferError::NotLeader) if asked => {}
                 outcome => return outcome,
             }
-            if self.leader_view().leader() == Some(target) {
-                return Ok(());
-            }
             if !self.leads() {
-                return Err(TransferError::NotLeader);
+                // The target campaigns, or has; a slow one takes its time.
+                return self.until_led_by(target, term, deadline).await;
             }
             // Writes that were held go first.
             tokio::time::sleep(self.0.settings.timing.heartbeat).await;
+        }
+    }
+
+    /// After leadership of `term` was handed over: waits until `target` is believed in, or another is.
+    async fn until_led_by(
+        &self,
+        target: MemberId,
+        term: Term,
+        deadline: Instant,
+    ) -> Result<(), TransferError> {
+        let mut leader = self.leader_changes();
+        let led = leader.wait_for(|view| view.term > term && view.leader().is_some());
+        match timeout_at(deadline, led).await {
+            Ok(Ok(view)) if view.leader() == Some(target) => Ok(()),
+            Ok(Ok(_)) | Err(_) => Err(TransferError::TimedOut),
+            Ok(Err(_ended)) => Err(TransferError::NotLeader),
         }
     }
 
@@ -119,11 +137,9 @@ impl Consensus {
         let voters = metrics.membership_config.membership().voter_ids();
         let others = voters.filter(|id| *id != self.0.settings.member.0);
         let best = others.max_by_key(|id| {
-            let matched =
-                metrics.replication.as_ref().and_then(|all| all.get(id).copied().flatten());
             let silent = heard(&metrics.heartbeat, id);
             let answers = silent.is_some_and(|age| age < self.patience());
-            (answers, matched.map(|at| at.index), std::cmp::Reverse(silent))
+            (answers, matched(&metrics.replication, id), std::cmp::Reverse(silent))
         });
         best.map(MemberId)
     }
@@ -139,13 +155,8 @@ impl Consensus {
                 let metrics = self.0.raft.metrics();
                 let metrics = metrics.borrow_watched();
                 let answers = heard(&metrics.heartbeat, &target.0);
-                let behind = metrics.last_log_index.unwrap_or(0).saturating_sub(
-                    metrics
-                        .replication
-                        .as_ref()
-                        .and_then(|all| all.get(&target.0).copied().flatten())
-                        .map_or(0, |at| at.index),
-                );
+                let matched = matched(&metrics.replication, &target.0).unwrap_or(0);
+                let behind = metrics.last_log_index.unwrap_or(0).saturating_sub(matched);
                 answers.is_some_and(|age| age < self.patience()) && behind <= CLOSE_ENTRIES
             };
             if close || !self.leads() {
@@ -182,11 +193,10 @@ impl Consensus {
         loop {
             let level = {
                 let metrics = metrics.borrow_and_update();
-                let Some(all) = &metrics.replication else {
+                if metrics.replication.is_none() {
                     return Err(TransferError::NotLeader);
-                };
-                let matched = all.get(&target.0).copied().flatten().map(|at| at.index);
-                matched >= metrics.last_log_index
+                }
+                matched(&metrics.replication, &target.0) >= metrics.last_log_index
             };
             if level {
                 return Ok(());
@@ -211,8 +221,16 @@ type Heartbeats = std::collections::BTreeMap<
     >,
 >;
 
+/// Up to where a member's log is known to be ours; `None` also where this member does not lead.
+pub(super) fn matched(
+    replication: &Option<std::collections::BTreeMap<u64, Option<RaftLogId>>>,
+    id: &u64,
+) -> Option<u64> {
+    replication.as_ref()?.get(id)?.map(|at| at.index)
+}
+
 /// For how long a member has been silent.
-fn heard(heartbeats: &Option<Heartbeats>, id: &u64) -> Option<Duration> {
+pub(super) fn heard(heartbeats: &Option<Heartbeats>, id: &u64) -> Option<Duration> {
     let at = heartbeats.as_ref()?.get(id)?.as_ref()?;
     Some(at.elapsed())
 }

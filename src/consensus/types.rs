@@ -4,6 +4,7 @@
 //! each of these edges.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -11,6 +12,7 @@ use openraft::OptionalSend;
 use openraft::impls::{BoxedErrorSource, InlineBatch, OneshotResponder};
 use quorate_core::api::ids::LogId;
 use quorate_core::api::pb::internal::{LogPayload, StoredMembership};
+use tokio::sync::watch;
 
 /// Binds openraft's type parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,6 +85,50 @@ pub(crate) struct PeerNode {
 #[error("{0}")]
 pub struct Fatal(pub String);
 
+/// Which whole state a snapshot is, in the same words on both sides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SnapshotLabel {
+    /// The last entry whose effects are in it.
+    pub at: LogId,
+    /// The membership in force there.
+    pub membership: StoredMembership,
+    /// Bytes of it.
+    pub len: u64,
+    /// XXH3 of them, as the file's own trailer has it.
+    pub hash: u64,
+}
+
+/// A whole state that is sent. It can be read as long as this lives, whatever newer one is made meanwhile.
+pub trait SnapshotSource: Send + Sync + fmt::Debug + 'static {
+    /// What it is.
+    fn label(&self) -> &SnapshotLabel;
+
+    /// Up to `bytes_max` bytes from `offset` on; fewer only at its end. The error is a disk's.
+    fn read(&self, offset: u64, bytes_max: usize) -> BoxFuture<'_, Result<Bytes, String>>;
+}
+
+/// A whole state that arrives. Dropped, its file is kept for a while: the same label goes on where it stopped.
+pub trait SnapshotReceiver: Send + fmt::Debug + 'static {
+    /// Bytes that are here: the offset of the next piece.
+    fn received(&self) -> u64;
+
+    /// Takes the next piece. The error is a disk's, or too many bytes.
+    fn write(&mut self, piece: Bytes) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Once all is here: checks it against its label, syncs it, and builds beside the present state what it holds.
+    /// Takes long; nothing of it is in force, and what was received is gone if it fails.
+    fn prepare(self: Box<Self>) -> BoxFuture<'static, Result<Box<dyn PreparedSnapshot>, String>>;
+}
+
+/// A received state, built and waiting. Dropped, it is deleted.
+pub trait PreparedSnapshot: Send + Sync + fmt::Debug + 'static {
+    /// What it is.
+    fn label(&self) -> &SnapshotLabel;
+
+    /// Makes it the group's state: one synced journal record, then one swap. Milliseconds, because heartbeats wait.
+    fn install(self: Box<Self>) -> BoxFuture<'static, Result<(), Fatal>>;
+}
+
 /// Where committed entries go. Implemented by the keyspace.
 ///
 /// Called by one task, in log order, never twice for an entry, and never again after a [`Fatal`]. `apply` may
@@ -94,15 +140,23 @@ pub trait AppliedSink: Send + Sync + 'static {
     /// The last applied entry and the membership in force there.
     fn applied(&self) -> (Option<LogId>, StoredMembership);
 
-    /// Replaces the whole state by that of a prepared snapshot. The default refuses: a group of one voter never
-    /// receives one.
-    fn install(&self, at: LogId, membership: StoredMembership) -> BoxFuture<'_, Result<(), Fatal>> {
-        let _ = (at, membership);
-        Box::pin(async {
-            Err(Fatal(
-                "installing a snapshot is not implemented: this member cannot be brought up by one"
-                    .to_owned(),
-            ))
-        })
+    /// The newest state that can be sent as a whole; `None` before there is one. O(1).
+    fn snapshot(&self) -> Option<Arc<dyn SnapshotSource>> {
+        None
+    }
+
+    /// Tells the log position of [`AppliedSink::snapshot`] whenever it is another.
+    fn snapshots(&self) -> watch::Receiver<Option<LogId>> {
+        watch::channel(None).1
+    }
+
+    /// Begins to take a whole state of another member, or goes on with one of the same label. One at a time: what an
+    /// older call returned is dropped before.
+    fn receive(
+        &self,
+        label: SnapshotLabel,
+    ) -> BoxFuture<'_, Result<Box<dyn SnapshotReceiver>, String>> {
+        let at = label.at;
+        Box::pin(async move { Err(format!("the state at {at} is not taken here")) })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   spawn   bind ports ── claim directory ── who am I ── open ── (leader elected) ── accept
-//!   stop    not serving ── drain connections ── keyspace ── journal ── lock
+//!   stop    not serving ── leadership goes ── drain clients ── keyspace ── journal ── lock ── peers' listeners
 //! ```
 //!
 //! Connections that come before there is a leader wait in the listeners' backlog, as with etcd.
@@ -53,6 +53,9 @@ pub struct Server {
     serving: watch::Sender<bool>,
     drain: Drain,
     front: JoinHandle<()>,
+    /// Members are served until raft has ended.
+    peer_drain: Drain,
+    peer_loops: JoinSet<()>,
 }
 
 struct Bound {
@@ -112,13 +115,17 @@ impl Server {
         };
         tell("closing etcd server");
         self.serving.send_replace(false);
+        self.host.keyspace().leave_leadership().await;
         // Watches would go on for ever: they get what is queued for them, and the reason.
         self.host.keyspace().watch_hub().close();
         self.drain.start();
         if let Err(why) = self.front.await {
             tracing::error!(error = %why, "a listener's task failed");
         }
-        self.host.shutdown().await?;
+        let closed = self.host.shutdown().await;
+        self.peer_drain.start();
+        join_all(&mut self.peer_loops).await;
+        closed?;
         tell("closed etcd server");
         Ok(())
     }
@@ -155,13 +162,16 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     let settings = service_settings(&config);
     let desk = Desk::new(host.keyspace(), host.peers(), settings, served, &journal, gauge);
     let addresses = bound.clients.iter().map(|(listener, _)| listener.to_string()).collect();
-    let drain = Drain::default();
+    let (drain, peer_drain) = (Drain::default(), Drain::default());
     let (now_ready, ready) = watch::channel(false);
+    let tasks = Tasks::new(log.clone());
+    let peer_loops = serve_peers(bound.peers, &desk, limits, &tasks, &peer_drain);
     let front = Front {
-        bound,
+        clients: bound.clients,
+        metrics: bound.metrics,
         desk,
         limits,
-        tasks: Tasks::new(log.clone()),
+        tasks,
         keyspace: host.keyspace().clone(),
         serving: serving.clone(),
         ready: now_ready,
@@ -173,7 +183,37 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
         Some(log) => tokio::spawn(run.with_subscriber(log)),
         None => tokio::spawn(run),
     };
-    Ok(Server { host, log, config, addresses, ready, serving, drain, front })
+    Ok(Server {
+        host,
+        log,
+        config,
+        addresses,
+        ready,
+        serving,
+        drain,
+        front,
+        peer_drain,
+        peer_loops,
+    })
+}
+
+/// Members are served from the start: without them there is no leader.
+fn serve_peers(
+    listeners: Vec<Listener>,
+    desk: &Desk,
+    limits: ConnectionLimits,
+    tasks: &Tasks,
+    drain: &Drain,
+) -> JoinSet<()> {
+    let mut loops = JoinSet::new();
+    for listener in listeners {
+        tracing::info!(address = %listener, "serving peer traffic");
+        let draining = drain.join().expect("the drain has just been made");
+        let (desk, tasks) = (desk.clone(), tasks.clone());
+        let run = serve(listener, Traffic::PeersOnly, desk, limits, tasks, draining);
+        loops.spawn(run.with_current_subscriber());
+    }
+    loops
 }
 
 /// Carries the journal's figures to the metrics.
@@ -206,6 +246,7 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
         quota_bytes: config.cluster.quota_bytes,
         auto_compaction: validate::auto_compaction(config).map_err(StartError::Bootstrap)?,
         watch_progress_interval: config.member.watch_progress_interval.to_std(),
+        catch_up_requests: config.cluster.snapshot_catchup_entries,
         ..defaults
     })
 }
@@ -271,9 +312,10 @@ fn bind_all(config: &Config) -> Result<Bound, ListenError> {
     Ok(Bound { peers, clients, metrics: all(&member.listen_metrics)? })
 }
 
-/// Everything that speaks to the outside.
+/// Everything that speaks to clients.
 struct Front {
-    bound: Bound,
+    clients: Vec<(Listener, Traffic)>,
+    metrics: Vec<Listener>,
     desk: Desk,
     limits: ConnectionLimits,
     tasks: Tasks,
@@ -290,13 +332,9 @@ impl Front {
             let run = serve(listener, traffic, desk, self.limits, tasks, draining);
             loops.spawn(run.with_current_subscriber());
         };
-        for listener in self.bound.metrics {
+        for listener in self.metrics {
             tracing::info!(address = %listener, "serving metrics");
             listen(&mut loops, listener, Traffic::MetricsOnly, draining.clone());
-        }
-        for listener in self.bound.peers {
-            tracing::info!(address = %listener, "serving peer traffic");
-            listen(&mut loops, listener, Traffic::PeersOnly, draining.clone());
         }
         let elected = tokio::select! {
             () = elected(&self.keyspace) => true,
@@ -305,7 +343,7 @@ impl Front {
         if elected {
             tracing::info!("ready to serve client requests");
             self.serving.send_replace(true);
-            for (listener, traffic) in self.bound.clients {
+            for (listener, traffic) in self.clients {
                 tracing::info!(
                     traffic = traffic.word(),
                     address = %listener,
@@ -315,10 +353,14 @@ impl Front {
             }
             self.ready.send_replace(true);
         }
-        while let Some(ended) = loops.join_next().await {
-            if let Err(why) = ended {
-                tracing::error!(error = %why, "a listener's task failed");
-            }
+        join_all(&mut loops).await;
+    }
+}
+
+async fn join_all(loops: &mut JoinSet<()>) {
+    while let Some(ended) = loops.join_next().await {
+        if let Err(why) = ended {
+            tracing::error!(error = %why, "a listener's task failed");
         }
     }
 }

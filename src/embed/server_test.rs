@@ -144,6 +144,44 @@ async fn one_port_speaks_grpc_and_http_and_survives_garbage() {
     server.stop().await.unwrap();
 }
 
+/// etcdctl 3.4 calls the members that `--cluster` finds by their URLs.
+#[tokio::test]
+async fn an_authority_that_is_a_url_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(config(&dir)).await;
+    // POST http /grpc.health.v1.Health/Check, application/grpc, and an empty message.
+    let mut block = vec![0x83, 0x86];
+    for (name, value) in [
+        (&[0x04][..], &b"/grpc.health.v1.Health/Check"[..]),
+        (&[0x01], b"http://127.0.0.1:2379"),
+        (&[0x0f, 0x10], b"application/grpc"),
+    ] {
+        block.extend_from_slice(name);
+        block.push(value.len() as u8);
+        block.extend_from_slice(value);
+    }
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    sent.extend_from_slice(&[0, 0, block.len() as u8, 1, 4, 0, 0, 0, 1]);
+    sent.extend_from_slice(&block);
+    sent.extend_from_slice(&[0, 0, 5, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
+    let mut stream = TcpStream::connect(&server.client_addresses()[0]).await.unwrap();
+    stream.write_all(&sent).await.unwrap();
+    let mut frame = [0; 9];
+    loop {
+        stream.read_exact(&mut frame).await.unwrap();
+        let (kind, stream_id) = (frame[3], frame[8]);
+        let mut body = vec![0; usize::from(u16::from_be_bytes([frame[1], frame[2]]))];
+        stream.read_exact(&mut body).await.unwrap();
+        if stream_id == 1 {
+            // HEADERS, not RST_STREAM.
+            assert_eq!(kind, 1, "{body:?}");
+            break;
+        }
+    }
+    drop(stream);
+    server.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn requests_are_refused_with_etcds_codes_and_texts() {
     let dir = tempfile::tempdir().unwrap();

@@ -220,7 +220,7 @@ impl Keyspace {
 
     /// Refuses growth beyond the quota, or beyond the disk, and raises the alarm that makes every member refuse it.
     async fn check_quota(&self, cost: u64) -> Result<(), KeyspaceError> {
-        let store = &self.0.state.store;
+        let store = self.0.state.store();
         let within = match self.0.config.quota() {
             Some(quota) => quota::fits(store.db_size(), cost, quota),
             None => true,

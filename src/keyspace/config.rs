@@ -38,6 +38,8 @@ pub struct KeyspaceConfig {
     pub auto_compaction: Option<AutoCompaction>,
     /// `--watch-progress-notify-interval`; 10 min in etcd.
     pub watch_progress_interval: Duration,
+    /// `--snapshot-catchup-entries`: requests that the log keeps behind a base; 5,000 in etcd.
+    pub catch_up_requests: u64,
 }
 
 impl KeyspaceConfig {
@@ -57,6 +59,7 @@ impl KeyspaceConfig {
             quota_bytes: 0,
             auto_compaction: None,
             watch_progress_interval: Duration::from_secs(600),
+            catch_up_requests: 5000,
         }
     }
 

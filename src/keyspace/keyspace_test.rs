@@ -504,7 +504,8 @@ async fn a_log_that_was_purged_behind_a_base_opens_again() {
     let disk = Disk::default();
     let value = "x".repeat(10_000);
     for round in 0..3 {
-        let member = start_with(&disk, config(), round + 1).await;
+        let few = KeyspaceConfig { catch_up_requests: 5, ..config() };
+        let member = start_with(&disk, few, round + 1).await;
         for n in 0..60 {
             member.put_key(&format!("r{round}k{n}"), &value).await;
         }

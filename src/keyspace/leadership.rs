@@ -29,8 +29,9 @@ impl Keyspace {
         }
     }
 
-    /// Has another member lead, if this one does and is not alone.
-    pub(super) async fn leave_leadership(&self) {
+    /// Has another member lead, if this one does and is not alone: before [`Keyspace::shutdown`], while clients and
+    /// members are still served. Gives up after half a second.
+    pub async fn leave_leadership(&self) {
         let consensus = &self.0.consensus;
         if !consensus.leads() || consensus.facts().voters.len() < 2 {
             return;

@@ -7,6 +7,7 @@
 //!   range, ..     --> read: read index, wait until applied, select, fetch
 //!   watch, lease      fed by the sink
 //!   upkeep            compaction, hashes, alarms            members   who they are
+//!   install           the state of another member in the place of this one's
 //!   open              starts all of this in order, and stops it in order
 //! ```
 //!
@@ -18,6 +19,7 @@ mod apply_figures;
 mod calls;
 pub mod config;
 mod error;
+mod install;
 mod leadership;
 pub mod lease;
 pub mod members;
@@ -35,6 +37,8 @@ mod write;
 #[cfg(test)]
 mod cluster_test;
 #[cfg(test)]
+mod install_test;
+#[cfg(test)]
 mod keyspace_test;
 
 use std::fmt;
@@ -47,6 +51,7 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use rand::rngs::StdRng;
 use tokio::sync::watch as channel;
 
+use self::install::Builder;
 use self::lease::Lessor;
 use self::open::Tasks;
 use self::read::Reader;
@@ -81,6 +86,7 @@ struct Inner {
     lessor: Lessor,
     sweeper: Arc<Sweeper>,
     apply_figures: Arc<ApplyFigures>,
+    builder: Arc<Builder>,
     /// For lease ids that the client leaves to the server.
     random: Mutex<StdRng>,
     /// Why the keyspace works no more, once it does not.

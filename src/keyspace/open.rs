@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   open   store + machine (at the commit index) -> hub, lessor -> sink -> raft -> proposer, sweeper, ...
-//!   stop   leadership goes -> no more requests -> batches end -> tasks end -> raft ends -> store closes
+//!   stop   no more requests -> batches end -> tasks end -> raft ends -> store closes
 //!          (the journal is the host's)
 //! ```
 
@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 use super::apply_figures::ApplyFigures;
 use super::config::{KeyspaceConfig, Seams};
+use super::install::Builder;
 use super::lease::{Lessor, LessorOptions};
 use super::read::Reader;
 use super::seat::{Leases, Past, Seat};
@@ -32,7 +33,7 @@ use super::upkeep::{Compactable, Sweeper, compact_by_itself};
 use super::watch::{WatchHub, WatchOptions};
 use super::write::{InFlight, ProposalCounts, Proposer, Queue, Stamp, Writer};
 use super::{Inner, Keyspace, KeyspaceError, members};
-use crate::consensus::{Consensus, Settings, StartError, Timing};
+use crate::consensus::{Consensus, PurgeLimits, Settings, SnapshotLimits, StartError, Timing};
 use crate::storage::journal::GroupLog;
 use crate::storage::{self, Store, StoreOptions};
 
@@ -96,19 +97,20 @@ fn report_panic(ended: Result<(), tokio::task::JoinError>) {
 }
 
 /// The parts that exist before raft runs, because raft feeds them.
-struct Fed {
-    state: Arc<State>,
-    hub: WatchHub,
-    lessor: Lessor,
-    seat: Seat,
-    sweeper: Arc<Sweeper>,
-    queue: Arc<Queue>,
-    in_flight: Arc<InFlight>,
-    apply_figures: Arc<ApplyFigures>,
+pub(super) struct Fed {
+    pub(super) state: Arc<State>,
+    pub(super) hub: WatchHub,
+    pub(super) lessor: Lessor,
+    pub(super) seat: Seat,
+    pub(super) sweeper: Arc<Sweeper>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) in_flight: Arc<InFlight>,
+    pub(super) apply_figures: Arc<ApplyFigures>,
+    pub(super) builder: Arc<Builder>,
 }
 
 impl Fed {
-    fn new(
+    pub(super) fn new(
         config: &KeyspaceConfig,
         seams: &Seams,
         opened: storage::Opened,
@@ -140,10 +142,11 @@ impl Fed {
             queue: Arc::new(Queue::new(entry_bytes_max)),
             in_flight: Arc::default(),
             apply_figures: Arc::default(),
+            builder: Arc::default(),
         }
     }
 
-    fn sink(&self, config: &KeyspaceConfig, seams: &Seams) -> Sink {
+    pub(super) fn sink(&self, config: &KeyspaceConfig, seams: &Seams) -> Sink {
         Sink {
             state: Arc::clone(&self.state),
             in_flight: Arc::clone(&self.in_flight),
@@ -151,6 +154,7 @@ impl Fed {
             lessor: self.lessor.clone(),
             sweeper: Arc::clone(&self.sweeper),
             figures: Arc::clone(&self.apply_figures),
+            builder: Arc::clone(&self.builder),
             member: config.member_id,
             incarnation: seams.incarnation,
         }
@@ -164,10 +168,12 @@ impl Keyspace {
     /// Returns before there is a leader; calls wait for one.
     pub async fn open(
         config: KeyspaceConfig,
-        store: StoreOptions,
+        mut store: StoreOptions,
         log: GroupLog,
         seams: Seams,
     ) -> Result<Keyspace, OpenError> {
+        // Raft does, so that it knows who needs a whole state.
+        store.purge_behind_base = false;
         let opened = {
             let log = log.clone();
             let open = move || Store::open(store, log);
@@ -214,6 +220,7 @@ impl Keyspace {
             lessor: fed.lessor.clone(),
             sweeper: Arc::clone(&fed.sweeper),
             apply_figures: Arc::clone(&fed.apply_figures),
+            builder: Arc::clone(&fed.builder),
             random: Mutex::new(StdRng::seed_from_u64(seams.incarnation)),
             failed: watch::Sender::new(None),
             tasks: Tasks::new(),
@@ -227,7 +234,7 @@ impl Keyspace {
             let state = Arc::clone(&inner.state);
             move || {
                 let state = Arc::clone(&state);
-                async move { state.store.tail_room().await }
+                async move { state.store().tail_room().await }
             }
         };
         let proposer = Proposer {
@@ -273,9 +280,13 @@ impl Keyspace {
         }
     }
 
-    /// Resolves once there is a leader and this member's name and URLs are known to all: etcd serves clients from
-    /// then on (etcdserver/server.go, `publishV3`). It has no deadline of its own; the caller may drop it.
+    /// Resolves once this member has heard of a leader, is as new as it, and its name and URLs are known to all: etcd
+    /// serves clients from then on (etcdserver/server.go, `publishV3`, which goes through raft at each start).
     pub async fn ready(&self) -> Result<(), KeyspaceError> {
+        let mut leader = self.0.consensus.leader_changes();
+        let led = leader.wait_for(|view| view.leader().is_some()).await;
+        led.map_err(|_ended| KeyspaceError::Stopped)?;
+        self.0.reader.linearize().await?;
         let told = self.attributes();
         let id = self.0.config.member_id;
         let published = |machine: &StateMachine| machine.member_attributes(id) == Some(&told);
@@ -290,11 +301,10 @@ impl Keyspace {
         }
     }
 
-    /// Stops in order: leadership goes to another member first, where there is one. Requests that wait are answered;
-    /// calls made from now on answer `Stopped`.
+    /// Stops in order. Requests that wait are answered; calls made from now on answer `Stopped`. Leadership is left
+    /// with [`Keyspace::leave_leadership`] before.
     pub async fn shutdown(&self) {
         let inner = &self.0;
-        self.leave_leadership().await;
         inner.hub.close();
         inner.writer.queue.close();
         let proposer = inner.tasks.proposer.lock().take();
@@ -315,7 +325,12 @@ impl Keyspace {
         }
         let state = Arc::clone(&inner.state);
         let blocking = Arc::clone(&inner.state.blocking);
-        blocking.run(move || state.store.close()).await;
+        let builder = Arc::clone(&inner.builder);
+        let close = move || {
+            state.store().close();
+            builder.end();
+        };
+        blocking.run(close).await;
     }
 }
 
@@ -331,10 +346,16 @@ async fn start_raft(
         group: config.group,
         member: config.member_id,
         timing: Timing { heartbeat: config.heartbeat, election_timeout: config.election_timeout },
+        purge: PurgeLimits {
+            catch_up_requests: config.catch_up_requests,
+            ..PurgeLimits::default()
+        },
+        snapshots: SnapshotLimits::default(),
     };
     let sink = Arc::new(fed.sink(config, seams));
     let transport = Arc::clone(&seams.transport);
-    let consensus = Consensus::start(settings, log, sink, transport).await?;
+    let blocking = Arc::clone(&seams.blocking);
+    let consensus = Consensus::start(settings, log, sink, transport, blocking).await?;
     if first_start {
         let members: Vec<_> = config
             .initial_members
@@ -356,7 +377,7 @@ async fn note_end(consensus: Consensus, failed: watch::Sender<Option<String>>) {
 async fn watch_store(state: Arc<State>, failed: watch::Sender<Option<String>>) {
     loop {
         tokio::time::sleep(STORE_LOOK).await;
-        if let Some(cause) = state.store.stopped() {
+        if let Some(cause) = state.store().stopped() {
             return fail(&failed, Some(cause));
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   keep-alive, time to live --> this member leads: the lessor
-//!                            --> another leads:     KeyspaceRequest -- Purpose::Forward --> its lessor
+//!                            --> another leads:     KeyspaceRequest -- Purpose::Keyspace -> its lessor
 //!                            --> nobody, or in vain: again, until the request has run out of time
 //! ```
 //!

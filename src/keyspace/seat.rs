@@ -24,25 +24,31 @@ pub(crate) struct Past(pub(crate) Arc<State>);
 
 impl History for Past {
     fn scan(&self, from: Revision, max_bytes: usize) -> Result<Vec<RevisionRecord>, Corrupt> {
-        self.0.store.view().scan(from, max_bytes)
+        let view = self.0.machine.read().view();
+        view.scan(from, max_bytes)
     }
 
     fn key_value(&self, revision: Revision) -> Result<KeyValue, Corrupt> {
-        self.0.store.view().key_value(revision)
+        let view = self.0.machine.read().view();
+        view.key_value(revision)
     }
 
     fn value_at(&self, key: &[u8], revision: i64) -> Result<Option<KeyValue>, Corrupt> {
         let request =
             RangeRequest { key: Bytes::copy_from_slice(key), revision, ..RangeRequest::default() };
         // Compacted in between, or before the first revision: there is nothing to show.
-        let Ok(slice) = self.0.machine.read().select(&request, None, 1) else {
+        let (selected, view) = {
+            let now = self.0.machine.read();
+            (now.select(&request, None, 1), now.view())
+        };
+        let Ok(slice) = selected else {
             return Ok(None);
         };
         match slice.rows.first() {
             None => Ok(None),
             Some(row) => match &row.hot {
                 Some(kv) => Ok(Some(KeyValue::clone(kv))),
-                None => self.0.store.view().key_value(row.revision).map(Some),
+                None => view.key_value(row.revision).map(Some),
             },
         }
     }

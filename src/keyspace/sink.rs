@@ -23,17 +23,20 @@ use quorate_core::api::pb::internal::{LogPayload, StoredMembership};
 use quorate_core::api::refusal::Refusal;
 use quorate_core::api::reply::Reply;
 use quorate_core::api::view::View;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::apply_figures::ApplyFigures;
+use super::install::{Builder, Receiver, Source};
 use super::lease::Lessor;
 use super::state::State;
 use super::upkeep::Sweeper;
 use super::watch::WatchHub;
 use super::write::InFlight;
-use crate::consensus::{AppliedSink, Fatal};
+use crate::consensus::{AppliedSink, Fatal, SnapshotLabel, SnapshotReceiver, SnapshotSource};
 
 /// The keyspace's end of the log.
+#[derive(Clone)]
 pub(crate) struct Sink {
     pub(crate) state: Arc<State>,
     pub(crate) in_flight: Arc<InFlight>,
@@ -41,6 +44,7 @@ pub(crate) struct Sink {
     pub(crate) lessor: Lessor,
     pub(crate) sweeper: Arc<Sweeper>,
     pub(crate) figures: Arc<ApplyFigures>,
+    pub(crate) builder: Arc<Builder>,
     pub(crate) member: MemberId,
     pub(crate) incarnation: u64,
 }
@@ -58,13 +62,16 @@ struct Decided {
 impl Sink {
     async fn apply_one(&self, at: LogId, payload: LogPayload) -> Result<(), Fatal> {
         let began = Instant::now();
-        let view = self.state.store.view();
-        let cold = self.state.machine.read().cold_reads(&payload);
+        // Entries and installs come one after the other: the view stays the present generation's.
+        let (view, cold) = {
+            let now = self.state.machine.read();
+            (now.view(), now.cold_reads(&payload))
+        };
         let mut decided = if cold.is_empty() {
             self.decide(&view, at, &payload)?
         } else {
-            let warm = self.state.prefetch(view, cold).await.map_err(fatal)?;
-            self.decide(&warm, at, &payload)?
+            let fetched = self.state.prefetch(view.clone(), cold).await.map_err(fatal)?;
+            self.decide(&fetched.over(view), at, &payload)?
         };
         let replies = std::mem::take(&mut decided.replies);
         self.figures.applied(&payload, &replies, began.elapsed());
@@ -91,7 +98,7 @@ impl Sink {
             compacted_to: applied.batch.compacted_to,
             leases: applied.leases,
         };
-        self.state.store.commit(applied.batch).map_err(fatal)?;
+        machine.store().commit(applied.batch).map_err(fatal)?;
         if let Some(to) = decided.compacted_to {
             // Watchers below it are cancelled before a sweep can drop what they would read.
             self.hub.compacted(to);
@@ -137,8 +144,29 @@ impl AppliedSink for Sink {
         let machine = self.state.machine.read();
         (machine.applied(), machine.membership().clone())
     }
+
+    /// The log is purged behind a base only: whoever needs more than the log has finds one.
+    fn snapshot(&self) -> Option<Arc<dyn SnapshotSource>> {
+        let base = self.state.store().newest_base()?;
+        Some(Arc::new(Source::new(base, Arc::clone(&self.state.blocking))))
+    }
+
+    fn snapshots(&self) -> watch::Receiver<Option<LogId>> {
+        self.state.store().bases()
+    }
+
+    fn receive(
+        &self,
+        label: SnapshotLabel,
+    ) -> BoxFuture<'_, Result<Box<dyn SnapshotReceiver>, String>> {
+        Box::pin(async move {
+            let receiver: Box<dyn SnapshotReceiver> =
+                Box::new(Receiver::begin(self.clone(), label).await?);
+            Ok(receiver)
+        })
+    }
 }
 
-fn fatal(error: impl std::fmt::Display) -> Fatal {
+pub(crate) fn fatal(error: impl std::fmt::Display) -> Fatal {
     Fatal(error.to_string())
 }

@@ -1,6 +1,14 @@
 //! What has been applied here: the state machine, the store below it, and how far both are.
+//!
+//! ```text
+//!   pick rows from the index --+
+//!                              +-- under one hold of the lock: both of one generation
+//!   take a view of the store --+
+//!   read values through the view                 without the lock, even after an install has replaced both
+//! ```
 
 use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -20,17 +28,79 @@ use crate::support::spawn::Blocking;
 ///
 /// **Invariant:** whoever holds the machine's lock does no io that can be awaited elsewhere, and holds it for a
 /// bounded number of keys.
+/// **Invariant:** a view that revisions found in the index are read through is taken from the same [`Generation`],
+/// under the same hold of the lock: another store may have dropped them, or not have them yet.
 pub(crate) struct State {
-    pub(crate) machine: RwLock<StateMachine>,
-    pub(crate) store: Store,
+    pub(crate) machine: RwLock<Generation>,
+    /// The store of `machine`, for those who read nothing from it. Set under the lock of `machine`.
+    store: RwLock<Arc<Store>>,
     pub(crate) blocking: Arc<Blocking>,
     applied: watch::Sender<Option<LogId>>,
+}
+
+/// A state machine and the store that has what its index names. An installed snapshot brings another.
+pub(crate) struct Generation {
+    machine: StateMachine,
+    store: Arc<Store>,
+}
+
+impl Generation {
+    pub(crate) fn new(machine: StateMachine, store: Arc<Store>) -> Self {
+        Generation { machine, store }
+    }
+
+    /// Reads what the index names; also when this is no longer the present generation.
+    pub(crate) fn view(&self) -> StoreView {
+        self.store.view()
+    }
+
+    pub(crate) fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    pub(crate) fn into_parts(self) -> (StateMachine, Arc<Store>) {
+        (self.machine, self.store)
+    }
+
+    /// Which generation of the group's this is: who lets go of the lock looks whether it is still the same one.
+    pub(crate) fn number(&self) -> u64 {
+        self.store.generation()
+    }
+}
+
+impl Deref for Generation {
+    type Target = StateMachine;
+
+    fn deref(&self) -> &StateMachine {
+        &self.machine
+    }
+}
+
+impl DerefMut for Generation {
+    fn deref_mut(&mut self) -> &mut StateMachine {
+        &mut self.machine
+    }
 }
 
 impl State {
     pub(crate) fn new(machine: StateMachine, store: Store, blocking: Arc<Blocking>) -> Self {
         let (applied, _) = watch::channel(machine.applied());
-        State { machine: RwLock::new(machine), store, blocking, applied }
+        let store = Arc::new(store);
+        let machine = RwLock::new(Generation::new(machine, Arc::clone(&store)));
+        State { machine, store: RwLock::new(store), blocking, applied }
+    }
+
+    /// The present store, for its figures and for orders to it. What the index names is read through
+    /// [`Generation::view`].
+    pub(crate) fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store.read())
+    }
+
+    /// Puts another generation in the place of the present one, which is returned. `now` is the lock of
+    /// [`State::machine`], held alone.
+    pub(crate) fn replace(&self, now: &mut Generation, next: Generation) -> Generation {
+        *self.store.write() = Arc::clone(&next.store);
+        std::mem::replace(now, next)
     }
 
     /// The last applied entry.
@@ -78,15 +148,25 @@ impl State {
         &self,
         view: StoreView,
         cold: Vec<Revision>,
-    ) -> Result<Prefetched, Corrupt> {
+    ) -> Result<Fetched, Corrupt> {
         let read = move || {
             let mut values = HashMap::with_capacity(cold.len());
             for revision in cold {
                 values.insert(revision, view.key_value(revision)?);
             }
-            Ok(Prefetched { view, values })
+            Ok(Fetched(values))
         };
         self.blocking.run(read).await
+    }
+}
+
+/// Values by their revision. A revision never changes, in whichever generation it is read.
+pub(crate) struct Fetched(HashMap<Revision, KeyValue>);
+
+impl Fetched {
+    /// A view that has these in memory, over the store of the generation that is about to be asked.
+    pub(crate) fn over(self, view: StoreView) -> Prefetched {
+        Prefetched { view, values: self.0 }
     }
 }
 

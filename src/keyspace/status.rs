@@ -6,7 +6,7 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use super::apply_figures::ApplyFigures;
 use super::write::ProposalCounts;
 use super::{Keyspace, KeyspaceConfig, members};
-use crate::consensus::{LeaderView, Members, RaftFacts};
+use crate::consensus::{LeaderView, Members, RaftFacts, SnapshotFigures};
 use crate::storage::StoreFigures;
 
 /// What Maintenance.Status, health and metrics tell of this member.
@@ -73,6 +73,11 @@ impl Keyspace {
         self.0.consensus.facts()
     }
 
+    /// Counts of whole states sent to other members and taken from them.
+    pub fn snapshot_figures(&self) -> &SnapshotFigures {
+        self.0.consensus.snapshot_figures()
+    }
+
     /// Every member as applied here, by id.
     pub fn members(&self) -> Vec<pb::Member> {
         members::list(&self.0.state.machine.read())
@@ -100,7 +105,7 @@ impl Keyspace {
 
     /// What the store has moved and what it takes, for metrics. Looks at the state store's folder.
     pub fn store_figures(&self) -> StoreFigures {
-        self.0.state.store.figures()
+        self.0.state.store().figures()
     }
 
     /// Requests on their way into the log, and those that failed on it, for metrics.
@@ -122,7 +127,7 @@ impl Keyspace {
     pub fn status(&self) -> StatusFacts {
         let facts = self.0.consensus.facts();
         let applied = self.0.state.applied();
-        let store = &self.0.state.store;
+        let store = self.0.state.store();
         StatusFacts {
             db_size: store.db_size(),
             db_size_in_use: store.db_size_in_use(),

@@ -8,6 +8,8 @@ use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
+use super::status::no_leader;
+
 /// What streams ask of the member they run on.
 pub trait Seat: Send + Sync + 'static {
     /// Who answers, at which revision, in which term.
@@ -60,8 +62,4 @@ impl LeaderGuard {
         }
         no_leader()
     }
-}
-
-fn no_leader() -> Status {
-    Status::unavailable("etcdserver: no leader")
 }

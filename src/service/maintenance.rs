@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::header::fill;
 use super::pb::etcdserverpb::maintenance_server;
-use super::status::status;
+use super::status::{no_leader, status};
 use super::version::{ETCD_VERSION, cluster_version};
 use crate::keyspace::{Keyspace, KeyspaceError, StatusFacts};
 
@@ -28,7 +28,7 @@ impl Maintenance {
 fn told(facts: StatusFacts) -> pb::StatusResponse {
     let mut errors = Vec::new();
     if facts.leader.is_none() {
-        errors.push("etcdserver: no leader".to_owned());
+        errors.push(no_leader().message().to_owned());
     }
     errors.extend(facts.alarms.iter().map(prototext));
     pb::StatusResponse {

@@ -86,6 +86,8 @@ impl Desk {
     ) -> Desk {
         let id = keyspace.config().member_id;
         let metrics = ServerMetrics::new(id, &settings.gates, journal);
+        peers.figures().register(metrics.registry());
+        keyspace.snapshot_figures().register(metrics.registry());
         let metrics = Arc::new(metrics.with_storage(keyspace, usage));
         let counts = Arc::new(GrpcCounts::new(metrics.registry(), settings.extensive_metrics));
         let member = Arc::new(Member::new(keyspace.clone(), Arc::clone(&metrics)));

@@ -28,6 +28,7 @@ use tracing::instrument::WithSubscriber as _;
 
 use super::Desk;
 use super::http::Door;
+use crate::support::authority::Mended;
 use crate::support::listen::{Connection, Listener};
 use crate::support::shutdown::Draining;
 
@@ -205,8 +206,8 @@ async fn converse(
         let desk = desk.clone();
         async move { Ok::<_, Infallible>(desk.answer(traffic, request).await) }
     });
-    let wire = TokioIo::new(connection);
     let ended = if traffic == Traffic::PeersOnly {
+        let wire = TokioIo::new(connection);
         let mut connection = pin!(builder.serve_connection_with_upgrades(wire, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -216,6 +217,7 @@ async fn converse(
             }
         }
     } else {
+        let wire = TokioIo::new(Mended::new(connection));
         let mut connection = pin!(builder.serve_connection(wire, service));
         tokio::select! {
             ended = connection.as_mut() => ended,

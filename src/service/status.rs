@@ -104,6 +104,11 @@ pub(crate) fn stopped() -> Status {
     status(&KeyspaceError::Stopped)
 }
 
+/// A client ended its side of a watch stream.
+pub(crate) fn watch_cancelled() -> Status {
+    Status::cancelled("etcdserver: watch canceled")
+}
+
 /// The metadata `client-api-version` is not text.
 pub(crate) fn invalid_client_version() -> Status {
     Status::invalid_argument("etcdserver: invalid client api version")

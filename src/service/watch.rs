@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use quorate_core::api::pb::etcdserverpb::{ResponseHeader, WatchRequest, WatchResponse};
+use quorate_core::api::refusal::Refusal;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::leader_guard::{LeaderGuard, Seat};
 use super::pb::etcdserverpb::watch_server::Watch;
+use super::status::{owned, stopped, watch_cancelled};
 use crate::keyspace::watch::{WatchError, WatchHub, WatchStream};
 
 /// Responses of one stream.
@@ -109,17 +111,13 @@ impl<R: Stream<Item = Result<WatchRequest, Status>> + Unpin> Session<R> {
 }
 
 fn cancelled(status: Status) -> Status {
-    if status.code() == Code::Cancelled {
-        Status::cancelled("etcdserver: watch canceled")
-    } else {
-        status
-    }
+    if status.code() == Code::Cancelled { watch_cancelled() } else { status }
 }
 
 fn ended(error: WatchError) -> Status {
     match error {
-        WatchError::Closed => Status::unavailable("etcdserver: server stopped"),
-        WatchError::Corrupt(_) => Status::data_loss("etcdserver: corrupt cluster"),
+        WatchError::Closed => stopped(),
+        WatchError::Corrupt(_) => owned(Refusal::CorruptCluster.into()),
     }
 }
 

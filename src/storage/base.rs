@@ -9,7 +9,7 @@
 //!     block    first revision 16 bytes, headers with a varint length, values (the rest)
 //!     end      count u64, content sum u64
 //!
-//!   writing:  tmp-base ──128 KiB writes, each pushed out──▶ one fsync ──▶ read back past the page cache, verified
+//!   writing:  tmp-base-<generation> ──128 KiB writes, each pushed out──▶ one fsync ──▶ read back past the page cache, verified
 //!             ──▶ rename, directory fsync ──▶ named by a journal record ──▶ the journal behind it may go
 //! ```
 //!
@@ -140,8 +140,15 @@ pub(crate) fn base_name(generation: u64, at: LogId) -> String {
     format!("base-{generation}-{}-{}.qb", at.term, at.index)
 }
 
-/// Where a base is written until it is whole.
-pub(crate) const TEMPORARY: &str = "tmp-base";
+/// Whether a file is a base of `generation`, by its name.
+pub(crate) fn is_base_of(generation: u64, name: &str) -> bool {
+    name.starts_with(&format!("base-{generation}-"))
+}
+
+/// Where a base of `generation` is written until it is whole.
+pub(crate) fn temporary(generation: u64) -> String {
+    format!("tmp-base-{generation}")
+}
 
 #[cfg(test)]
 #[path = "base/base_test.rs"]

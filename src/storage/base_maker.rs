@@ -21,8 +21,8 @@ use quorate_core::api::batch::Space;
 use quorate_core::api::ids::{LogId, Revision};
 
 use super::base::{
-    BaseError, BaseReader, BaseWriter, Pace, Part, Preamble, TEMPORARY, Written, base_name,
-    check_block,
+    BaseError, BaseReader, BaseWriter, Pace, Part, Preamble, Written, base_name, check_block,
+    temporary,
 };
 use super::engine_sled::is_full;
 use super::error::StoreError;
@@ -32,6 +32,7 @@ use super::journal::{BaseMark, JournalError};
 use super::key_space::{headers_key, headers_key_revision, values_key};
 use super::options::Meter;
 use super::shared::Shared;
+use super::source::{BaseSource, membership_in};
 use super::upkeep::{Step, Upkeep};
 use crate::support::spawn::background_thread;
 
@@ -90,12 +91,22 @@ impl Upkeep {
         let at = self.shared.base.lock().as_ref().map(|base| (base.at, base.len));
         let (base_at, base_len) = at.map_or((None, 0), |(at, len)| (Some(at), len));
         if base_at.is_some() && base_at >= self.applied {
-            self.shared.orders.lock().base_wanted = false;
+            // One that cannot be sent is made anew as soon as there is a newer state.
+            if self.shared.source.lock().is_some() {
+                self.shared.orders.lock().base_wanted = false;
+            }
             return false;
         }
         let grown = self.shared.meter.since_base.load(Ordering::Relaxed);
         let limit = base_len.max(self.shared.options.base_after_bytes);
-        grown > limit || self.shared.orders.lock().base_wanted || self.shared.log.pins_oldest()
+        let wanted = self.shared.orders.lock().base_wanted;
+        grown > limit || wanted || (self.is_purged_to(base_at) && self.shared.log.pins_oldest())
+    }
+
+    /// Another base would let more of the log go than the last one does.
+    fn is_purged_to(&self, base_at: Option<LogId>) -> bool {
+        let purged = self.shared.log.state().purged;
+        base_at.is_none_or(|at| purged.is_some_and(|purged| purged.index >= at.index))
     }
 
     /// Takes the outcome of a base that has been written.
@@ -136,16 +147,17 @@ impl Upkeep {
 fn make_base(shared: &Shared, frozen: &Frozen) -> BaseOutcome {
     let device = &shared.options.device;
     let _under_way = shared.meter.begin_base();
-    let written = write_base(shared, frozen);
+    let temporary = temporary(frozen.generation);
+    let written = write_base(shared, frozen, &temporary);
     let written = match written {
         Ok(written) => written,
         Err(error) => {
-            let _ = device.remove(TEMPORARY);
+            let _ = device.remove(&temporary);
             return Err(error);
         }
     };
     let name = base_name(frozen.generation, frozen.at);
-    device.rename(TEMPORARY, &name).map_err(BaseError::Io)?;
+    device.rename(&temporary, &name).map_err(BaseError::Io)?;
     device.sync_dir().map_err(BaseError::Io)?;
     let mark = BaseMark {
         at: frozen.at,
@@ -158,11 +170,16 @@ fn make_base(shared: &Shared, frozen: &Frozen) -> BaseOutcome {
     let done = Box::new(move |result| {
         let _gone = sender.send(result);
     });
-    shared.log.mark_base(mark.clone(), done)?;
+    tell_journal(shared, || shared.log.mark_base(mark.clone(), done))?;
     await_mark(shared, &receiver)?;
+    let membership = membership_in(&frozen.records)?.unwrap_or_default();
+    let source = BaseSource::of(&shared.options, &mark, membership)?;
     let old = shared.base.lock().replace(mark.clone());
+    *shared.source.lock() = Some(Arc::new(source));
+    shared.tell_marked(mark.at);
+    shared.forget_overtaken(mark.at).map_err(BaseError::Io)?;
     if shared.options.purge_behind_base {
-        shared.log.purge_to(mark.at)?;
+        tell_journal(shared, || shared.log.purge_to(mark.at))?;
     }
     if let Some(old) = old.filter(|old| old.file_name != mark.file_name) {
         let removed = device.remove(&old.file_name);
@@ -170,6 +187,18 @@ fn make_base(shared: &Shared, frozen: &Frozen) -> BaseOutcome {
     }
     shared.meter.bases.fetch_add(1, Ordering::Relaxed);
     Ok(mark)
+}
+
+/// Hands the journal a record, unless this generation is being replaced: then its bases count no more.
+fn tell_journal(
+    shared: &Shared,
+    tell: impl FnOnce() -> Result<(), JournalError>,
+) -> Result<(), StoreError> {
+    let may_mark = shared.may_mark.lock();
+    if !*may_mark {
+        return Err(BaseError::Cancelled.into());
+    }
+    Ok(tell()?)
 }
 
 /// Waits for the journal's word. While it waits for space it has none, and the store may be closed before it does.
@@ -191,9 +220,9 @@ fn await_mark(
     }
 }
 
-fn write_base(shared: &Shared, frozen: &Frozen) -> Result<Written, StoreError> {
+fn write_base(shared: &Shared, frozen: &Frozen, temporary: &str) -> Result<Written, StoreError> {
     let device = &shared.options.device;
-    let file = device.create(TEMPORARY).map_err(BaseError::Io)?;
+    let file = device.create(temporary).map_err(BaseError::Io)?;
     let preamble = Preamble {
         group: shared.options.group,
         generation: frozen.generation,
@@ -215,7 +244,7 @@ fn write_base(shared: &Shared, frozen: &Frozen) -> Result<Written, StoreError> {
     }
     let written = writer.finish()?;
     file.forget_cached().map_err(BaseError::Io)?;
-    let file = device.open(TEMPORARY).map_err(BaseError::Io)?;
+    let file = device.open(temporary).map_err(BaseError::Io)?;
     let mut reading = Pacer::new(shared, READ_BACK_SPEED);
     verify(file, &preamble, &written, &mut |bytes| reading.pace(bytes))?;
     Ok(written)
@@ -314,7 +343,7 @@ fn verify(
 
 /// Keeps a base to twice the journal's own pace, or `speed` times that, so that the journal's syncs do not wait
 /// behind it.
-struct Pacer<'a> {
+pub(crate) struct Pacer<'a> {
     shared: &'a Shared,
     speed: f64,
     started: Duration,
@@ -323,7 +352,7 @@ struct Pacer<'a> {
 }
 
 impl<'a> Pacer<'a> {
-    fn new(shared: &'a Shared, speed: f64) -> Self {
+    pub(crate) fn new(shared: &'a Shared, speed: f64) -> Self {
         Pacer {
             shared,
             speed,
@@ -333,7 +362,7 @@ impl<'a> Pacer<'a> {
         }
     }
 
-    fn pace(&mut self, bytes: u64) -> ControlFlow<()> {
+    pub(crate) fn pace(&mut self, bytes: u64) -> ControlFlow<()> {
         self.moved += bytes;
         let in_place = self.shared.options.runner == super::options::UpkeepRunner::InPlace;
         let mut orders = self.shared.orders.lock();
@@ -386,7 +415,7 @@ mod tests {
         let preamble =
             Preamble { group: GroupId(0), generation: 0, at: LogId::new(1, 100), revision: 100 };
         let mut free = |_| ControlFlow::Continue(());
-        let file = device.create(TEMPORARY).unwrap();
+        let file = device.create(&temporary(0)).unwrap();
         let mut writer = BaseWriter::begin(Arc::clone(&file), &preamble, &mut free).unwrap();
         for main in 1..=100 {
             let block = revision_block(main);

@@ -12,7 +12,7 @@ use quorate_core::state_machine::{Restorer, RevisionHeader};
 use super::base::{BaseError, BaseReader, Part, check_block};
 use super::device::LogFile;
 use super::engine::{Engine, EngineBatch, EngineError};
-use super::error::{OpenError, StoreError};
+use super::error::StoreError;
 use super::format::{ContentSum, Malformed};
 use super::history::{Block, Header, record_hash};
 use super::journal::BaseMark;
@@ -102,12 +102,12 @@ pub(crate) fn from_engine(
         return Err(Distrust::OtherGeneration(mark.generation));
     }
     let mut intake = Intake::new(value_budget_bytes, DbSize::with_high_water(mark.high_water));
-    scan_all(&*engine, &[Space::ALL[0] as u8], &[0xff], &mut |key, stored| {
+    scan_all::<Distrust>(&*engine, &[Space::ALL[0] as u8], &[0xff], &mut |key, stored| {
         let space = key.first().and_then(|prefix| Space::from_prefix(*prefix));
         let space = space.ok_or(Malformed { what: "record prefix" })?;
         Ok(intake.record(space, &key[1..], record_payload(&stored)?)?)
     })?;
-    scan_all(&*engine, &[HEADERS], &[HEADERS + 1], &mut |key, headers| {
+    scan_all::<Distrust>(&*engine, &[HEADERS], &[HEADERS + 1], &mut |key, headers| {
         let first = headers_key_revision(&key)?;
         for header in Block::decode_headers(first, &headers)? {
             intake.header(header)?;
@@ -126,76 +126,67 @@ pub(crate) fn from_engine(
     })
 }
 
-type Take<'a> = dyn FnMut(Bytes, Bytes) -> Result<(), Distrust> + 'a;
-
-fn scan_all(
+/// Hands every key from `low` up to `high` to `take`, until it refuses one.
+pub(crate) fn scan_all<E: From<EngineError>>(
     engine: &dyn Engine,
     low: &[u8],
     high: &[u8],
-    take: &mut Take<'_>,
-) -> Result<(), Distrust> {
+    take: &mut dyn FnMut(Bytes, Bytes) -> Result<(), E>,
+) -> Result<(), E> {
     let mut result = Ok(());
     engine.scan(low, high, &mut |key, value| match take(key, value) {
         Ok(()) => ControlFlow::Continue(()),
-        Err(distrust) => {
-            result = Err(distrust);
+        Err(error) => {
+            result = Err(error);
             ControlFlow::Break(())
         }
     })?;
     result
 }
 
-/// Reads the base that the journal names into a fresh state store. The mark comes with the last batch, after the
-/// whole base has proved right.
+/// Asked after each batch of so many bytes: may wait, may call the whole thing off.
+pub(crate) type Keep<'a> = dyn FnMut(u64) -> Result<(), BaseError> + 'a;
+
+/// Reads the base that `mark` names into a fresh state store of the mark's generation, and checks all of it. The state
+/// mark comes with the last batch, after the whole base has proved right.
 pub(crate) fn from_base(
     options: &StoreOptions,
     mark: &BaseMark,
-    generation: u64,
     engine: Arc<dyn Engine>,
-) -> Result<Loaded, OpenError> {
-    let named = |source: BaseError| match source {
-        BaseError::Newer(found) => OpenError::NewerBase { file: mark.file_name.clone(), found },
-        source @ (BaseError::Io(_)
-        | BaseError::Damaged(_)
-        | BaseError::Source(_)
-        | BaseError::Cancelled) => {
-            OpenError::Base { file: mark.file_name.clone(), group: options.group.0, source }
-        }
-    };
-    let file = options.device.open(&mark.file_name).map_err(|error| named(error.into()))?;
-    let mut reader = BaseReader::begin(file, mark.len).map_err(named)?;
+    keep_on: &mut Keep<'_>,
+) -> Result<Loaded, StoreError> {
+    let file = options.device.open(&mark.file_name).map_err(BaseError::Io)?;
+    let mut reader = BaseReader::begin(file, mark.len)?;
     let preamble = reader.preamble();
     if preamble.at != mark.at || preamble.group != options.group {
-        return Err(named(BaseError::Damaged(
-            "it is another base than the journal names".to_owned(),
-        )));
+        return Err(BaseError::Damaged("it is another base than was named".to_owned()).into());
     }
     let mut intake = Intake::new(options.value_budget_bytes, DbSize::default());
     let mut batch = EngineBatch::default();
     let mut batch_bytes = 0;
-    while let Some(part) = reader.next().map_err(named)? {
-        batch_bytes += take_part(part, &mut reader, &mut intake, &mut batch).map_err(named)?;
+    while let Some(part) = reader.next()? {
+        batch_bytes += take_part(part, &mut reader, &mut intake, &mut batch)?;
         if batch_bytes >= LOAD_BYTES {
-            engine.commit(std::mem::take(&mut batch)).map_err(StoreError::Engine)?;
+            keep_on(batch_bytes)?;
+            engine.commit(std::mem::take(&mut batch))?;
             batch_bytes = 0;
         }
     }
-    let written = reader.finish().map_err(named)?;
+    let written = reader.finish()?;
     if written.hash != mark.content_hash {
-        return Err(named(BaseError::Damaged(
-            "its hash is not the one the journal names".to_owned(),
-        )));
+        return Err(BaseError::Damaged("its hash is not the one that was named".to_owned()).into());
     }
+    let machine = intake.restorer.finish(Some(mark.at));
+    let machine = machine.map_err(|corrupt| BaseError::Damaged(corrupt.to_string()))?;
     let state = StateMark {
-        generation,
+        generation: mark.generation,
         applied: Some(mark.at),
         content: written.content,
         high_water: intake.size.size(),
     };
     batch.put(STATE_MARK.to_vec(), state.encode());
-    engine.commit(batch).map_err(StoreError::Engine)?;
-    let machine = intake.restorer.finish(Some(mark.at));
-    let machine = machine.map_err(|corrupt| named(BaseError::Damaged(corrupt.to_string())))?;
+    keep_on(batch_bytes)?;
+    engine.commit(batch)?;
     Ok(Loaded {
         engine,
         machine,

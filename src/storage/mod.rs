@@ -5,6 +5,7 @@
 //!   keyspace ──batches──▶ Store ──▶ tail ──upkeep──▶ engine (sled): history in blocks, records; read, never needed
 //!                           │                  └───▶ base: the whole state at one log id, one immutable file
 //!                           └──▶ StoreView: tail, then engine
+//!   another member's base ──▶ Receiving ──▶ Prepared: the next generation, beside this one ──▶ Store
 //! ```
 //!
 //! **Invariant:** truth = base + journal. The state store may be lost at any time, wholly or in part, and is believed
@@ -20,9 +21,12 @@ pub mod directory;
 pub mod engine;
 mod engine_sled;
 mod error;
+mod folders;
 mod format;
 mod history;
 pub mod identity;
+mod incoming;
+mod install;
 pub mod journal;
 mod key_space;
 mod load;
@@ -31,8 +35,10 @@ mod mark;
 mod open;
 mod options;
 mod renew;
+mod retire;
 mod shared;
 mod size;
+mod source;
 mod store;
 mod tail;
 mod upkeep;
@@ -40,8 +46,11 @@ mod view;
 
 pub use error::{OpenError, StoreError};
 pub use format::ContentSum;
+pub use incoming::{InstallError, Receiving};
+pub use install::Prepared;
 pub use open::{Opened, RebuildReport};
 pub use options::{EngineKind, StoreFigures, StoreOptions, UpkeepRunner};
+pub use source::{BaseLabel, BaseSource};
 pub use store::Store;
 pub use view::StoreView;
 

@@ -11,11 +11,10 @@
 //! All of it runs before consensus is created, which then finds `applied` = `committed`.
 //! **Invariant:** purged ≤ base ≤ applied = commit ≤ last.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -25,18 +24,22 @@ use quorate_core::api::pb::internal::{LogPayload, Membership, log_payload};
 use quorate_core::api::refusal::Corrupt;
 use quorate_core::state_machine::StateMachine;
 use quorate_core::state_machine::quota::DbSize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use super::base::{TEMPORARY, base_name};
+use super::base::{BaseError, base_name};
 use super::cache::BlockCache;
-use super::engine::{Engine, EngineError, MemoryEngine};
-use super::engine_sled::SledEngine;
+use super::engine::Engine;
 use super::error::{OpenError, StoreError};
+use super::folders::{
+    engine_folder, folder_bytes, open_engine, parse_engine_folder, remove_engine, remove_folder,
+    serials,
+};
 use super::format::ContentSum;
-use super::journal::{GroupLog, GroupState};
+use super::journal::{BaseMark, GroupLog, GroupState};
 use super::load::{self, Distrust};
 use super::options::{EngineKind, Meter, StoreOptions, UpkeepRunner};
 use super::shared::{DISTRUST, Orders, Shared};
+use super::source::BaseSource;
 use super::store::{Hands, Store};
 use super::tail::Tail;
 use super::upkeep::Upkeep;
@@ -72,6 +75,7 @@ pub struct RebuildReport {
 }
 
 /// A state store's content, loaded.
+#[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) machine: StateMachine,
@@ -94,6 +98,7 @@ impl Store {
             Ok((loaded, serial)) => (loaded, serial, None),
             Err(distrust) => (rebuild(&options, &state)?, 0, Some(distrust)),
         };
+        let carried = Carried::at_start(&options, &state);
         let target = replay_target(&options, &state, loaded.applied);
         let mut machine = loaded.machine;
         let store = start(
@@ -103,6 +108,7 @@ impl Store {
             loaded.engine,
             machine.revision(),
             Begun { serial, applied: loaded.applied, content: loaded.content, size: loaded.size },
+            carried,
         )?;
         let replayed = replay(&store, &log, &mut machine, loaded.applied, target)?;
         if let Some(applied) = machine.applied() {
@@ -126,39 +132,80 @@ impl Store {
     }
 }
 
-struct Begun {
-    serial: u32,
-    applied: Option<LogId>,
-    content: ContentSum,
-    size: DbSize,
+/// Where a store begins.
+pub(crate) struct Begun {
+    pub(crate) serial: u32,
+    pub(crate) applied: Option<LogId>,
+    pub(crate) content: ContentSum,
+    pub(crate) size: DbSize,
 }
 
-fn start(
+/// What one generation leaves to the next.
+pub(crate) struct Carried {
+    pub(crate) source: Option<Arc<BaseSource>>,
+    pub(crate) marked: Arc<watch::Sender<Option<LogId>>>,
+    pub(crate) growth_refused: Mutex<Option<String>>,
+    pub(crate) meter: Arc<Meter>,
+}
+
+impl Carried {
+    /// Of a group that is opened. A base that does not read is not needed as long as the state store is believed; it
+    /// cannot be sent, and another is made in its place.
+    fn at_start(options: &StoreOptions, state: &GroupState) -> Self {
+        let opened = state.base.as_ref().map(|mark| BaseSource::open(options, mark));
+        let source = opened.and_then(|opened| match opened {
+            Ok(source) => Some(Arc::new(source)),
+            Err(error) => {
+                let group = options.group.0;
+                tracing::warn!(group, %error, "the base does not read: another is made");
+                None
+            }
+        });
+        Carried {
+            marked: Arc::new(watch::Sender::new(source.as_ref().map(|source| source.label().at))),
+            source,
+            growth_refused: Mutex::default(),
+            meter: Arc::default(),
+        }
+    }
+}
+
+pub(crate) fn start(
     options: StoreOptions,
     log: GroupLog,
     state: &GroupState,
     engine: Arc<dyn Engine>,
     revision: i64,
     begun: Begun,
+    carried: Carried,
 ) -> Result<Store, OpenError> {
     let runner = options.runner;
-    let meter = Meter::default();
-    Meter::add(&meter.since_base, unbased_bytes(&log, state, begun.applied));
+    Meter::add(&carried.meter.since_base, unbased_bytes(&log, state, begun.applied));
+    let unsendable = state.base.is_some() && carried.source.is_none();
     let shared = Arc::new(Shared {
         log,
+        generation: state.generation,
         engine: RwLock::new(engine),
         layout: RwLock::new(()),
         tail: RwLock::new(Tail::new(revision, begun.applied)),
         cache: Mutex::new(BlockCache::new(options.block_cache_bytes)),
         size: Mutex::new(begun.size),
-        orders: Mutex::new(Orders::default()),
+        orders: Mutex::new(Orders { base_wanted: unsendable, ..Orders::default() }),
         wake: Condvar::new(),
         stopped: AtomicBool::new(false),
         stop_reason: Mutex::new(None),
-        growth_refused: Mutex::new(None),
+        growth_refused: carried.growth_refused,
         room: Notify::new(),
         base: Mutex::new(state.base.clone()),
-        meter,
+        source: Mutex::new(carried.source),
+        marked: carried.marked,
+        may_mark: Mutex::new(true),
+        retired: AtomicBool::new(false),
+        incoming: Mutex::default(),
+        begun: AtomicU32::new(0),
+        remains: Mutex::default(),
+        predecessors: Mutex::default(),
+        meter: carried.meter,
         options,
     });
     let upkeep = Upkeep {
@@ -370,17 +417,6 @@ fn check_size(
     Ok(())
 }
 
-/// Bytes of the files in a folder and below it, as far as they can be looked at.
-fn folder_bytes(folder: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(folder) else { return 0 };
-    let bytes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(found) if found.is_dir() => folder_bytes(&entry.path()),
-        Ok(found) => found.len(),
-        Err(_gone) => 0,
-    });
-    bytes.sum()
-}
-
 /// Whether the log still has everything that the state store lacks.
 fn check_place(log: &GroupLog, state: &GroupState, applied: Option<LogId>) -> Result<(), Distrust> {
     let base = state.base.as_ref().map(|base| base.at);
@@ -413,10 +449,24 @@ fn rebuild(options: &StoreOptions, state: &GroupState) -> Result<Loaded, OpenErr
             content: ContentSum::default(),
             size: DbSize::default(),
         },
-        Some(mark) => load::from_base(options, mark, state.generation, engine)?,
+        Some(mark) => {
+            let mut unpaced = |_| Ok(());
+            let loaded = load::from_base(options, mark, engine, &mut unpaced);
+            loaded.map_err(|error| damaged_base(options, mark, error))?
+        }
     };
     remove_note(options)?;
     Ok(loaded)
+}
+
+/// The base that the journal names is needed, and is not what it must be.
+fn damaged_base(options: &StoreOptions, mark: &BaseMark, error: StoreError) -> OpenError {
+    let (file, group) = (mark.file_name.clone(), options.group.0);
+    match error {
+        StoreError::Base(BaseError::Newer(found)) => OpenError::NewerBase { file, found },
+        StoreError::Base(source) => OpenError::Base { file, group, source },
+        other => OpenError::Store(other),
+    }
 }
 
 fn remove_note(options: &StoreOptions) -> Result<(), OpenError> {
@@ -428,58 +478,7 @@ fn remove_note(options: &StoreOptions) -> Result<(), OpenError> {
     Ok(())
 }
 
-pub(crate) fn open_engine(
-    options: &StoreOptions,
-    generation: u64,
-    serial: u32,
-) -> Result<Arc<dyn Engine>, EngineError> {
-    match options.engine {
-        EngineKind::Memory => Ok(Arc::new(MemoryEngine::default())),
-        EngineKind::Sled => {
-            let tick = options.sled_tick.map(|tick| tick.as_millis() as u64);
-            let folder = engine_folder(options, generation, serial);
-            Ok(Arc::new(SledEngine::open(&folder, options.sled_cache_bytes, tick)?))
-        }
-    }
-}
-
-/// `state-<generation>`, or `state-<generation>.<serial>` for those that came in place of it.
-pub(crate) fn engine_folder(options: &StoreOptions, generation: u64, serial: u32) -> PathBuf {
-    options.folder.join(match serial {
-        0 => format!("state-{generation}"),
-        serial => format!("state-{generation}.{serial}"),
-    })
-}
-
-/// The generation and serial that a state store's folder is named by.
-fn parse_engine_folder(name: &str) -> Option<(u64, u32)> {
-    let numbers = name.strip_prefix("state-")?;
-    let (generation, serial) = numbers.split_once('.').unwrap_or((numbers, "0"));
-    Some((generation.parse().ok()?, serial.parse().ok()?))
-}
-
-/// The serials of the generation's state stores, ascending.
-fn serials(options: &StoreOptions, generation: u64) -> Result<Vec<u32>, OpenError> {
-    if options.engine == EngineKind::Memory {
-        return Ok(Vec::new());
-    }
-    let names =
-        options.device.list().map_err(|source| io_error("list the group's folder", source))?;
-    let mut serials: Vec<u32> = names
-        .iter()
-        .filter_map(|name| parse_engine_folder(name))
-        .filter_map(|(of, serial)| (of == generation).then_some(serial))
-        .collect();
-    serials.sort_unstable();
-    Ok(serials)
-}
-
-fn remove_engine(options: &StoreOptions, generation: u64, serial: u32) -> Result<(), OpenError> {
-    let folder = engine_folder(options, generation, serial);
-    fs::remove_dir_all(&folder).map_err(|source| io_error("remove a state store", source))
-}
-
-/// Removes what no record of the journal names: half-written bases, older bases, other generations.
+/// Removes what no record of the journal names: half-written and half-received bases, older bases, other generations.
 fn tidy_up(options: &StoreOptions, state: &GroupState) -> Result<(), OpenError> {
     let named = state.base.as_ref().map(|base| base.file_name.as_str());
     let names =
@@ -487,7 +486,7 @@ fn tidy_up(options: &StoreOptions, state: &GroupState) -> Result<(), OpenError> 
     let mut removed = false;
     for name in names {
         let stale_base =
-            name == TEMPORARY || (name.starts_with("base-") && Some(name.as_str()) != named);
+            name.starts_with("tmp-") || (name.starts_with("base-") && Some(name.as_str()) != named);
         if stale_base {
             options
                 .device
@@ -498,7 +497,7 @@ fn tidy_up(options: &StoreOptions, state: &GroupState) -> Result<(), OpenError> 
         let other = name.starts_with("state-")
             && parse_engine_folder(&name).is_none_or(|(of, _)| of != state.generation);
         if other && options.engine == EngineKind::Sled {
-            fs::remove_dir_all(options.folder.join(&name))
+            remove_folder(&options.folder.join(&name))
                 .map_err(|source| io_error("remove an old state store", source))?;
         }
     }

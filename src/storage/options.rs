@@ -70,8 +70,8 @@ pub struct StoreOptions {
     pub clock: Arc<dyn Clock>,
 }
 
-/// Three of sled's segments.
-const STATE_STORE_ROOM: u64 = 12 << 20;
+/// Three of sled's segments: without them it is not written, and less is never gained by making it anew.
+pub(crate) const STATE_STORE_ROOM: u64 = 12 << 20;
 
 impl StoreOptions {
     /// Whether the state store may be written: sled never works again once the disk refuses it a segment.
@@ -116,7 +116,7 @@ impl StoreOptions {
     }
 }
 
-/// Bytes moved since the store was opened, for metrics.
+/// Bytes moved since the store was opened, for metrics. Goes on over installs.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     pub(crate) state_store: AtomicU64,
@@ -126,6 +126,10 @@ pub(crate) struct Meter {
     /// Bytes that entered the state store since the last base was begun.
     pub(crate) since_base: AtomicU64,
     pub(crate) committed: AtomicU64,
+    /// Bytes of other members' bases that came in.
+    pub(crate) received: AtomicU64,
+    /// Generations that came into force.
+    pub(crate) installs: AtomicU64,
 }
 
 /// A reading of the store's figures, since it was opened.
@@ -146,6 +150,10 @@ pub struct StoreFigures {
     pub since_base_bytes: u64,
     /// Bytes of keys, values and records committed.
     pub committed_bytes: u64,
+    /// Bytes of other members' bases received.
+    pub received_bytes: u64,
+    /// States of other members that took the place of this one's.
+    pub installs: u64,
     /// Bytes in the memory tail now.
     pub tail_bytes: u64,
     /// Size of the state store's files now.

@@ -16,30 +16,26 @@
 //! **Invariant:** a failure of the fresh one is no failure of the store: its folder goes, and the old one stays.
 
 use std::fs;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use quorate_core::api::batch::Space;
 use quorate_core::api::ids::{LogId, Revision};
 
 use super::compaction::{DropPass, Rewrite};
-use super::engine::{Engine, EngineBatch};
+use super::engine::{Engine, EngineBatch, EngineError};
 use super::error::StoreError;
+use super::folders::{engine_folder, open_engine};
 use super::history::{Block, Header};
 use super::key_space::{HEADERS, STATE_MARK, headers_key_revision};
-use super::mark::StateMark;
-use super::open::{engine_folder, open_engine};
-use super::options::{EngineKind, Meter};
+use super::load::scan_all;
+use super::options::{EngineKind, Meter, STATE_STORE_ROOM};
 use super::size;
 use super::upkeep::Upkeep;
 
 /// Bytes that go into the fresh store in one batch.
 const COPY_BYTES: u64 = 2 << 20;
 /// What sled takes for a byte of content at most, seen with values of 8 KiB.
-const SLED_FACTOR: u64 = 3;
-/// Three of sled's segments: less is never gained.
-const SLACK: u64 = 12 << 20;
+pub(crate) const SLED_FACTOR: u64 = 3;
 
 /// Why the fresh store is not taken.
 enum Stopped {
@@ -57,6 +53,12 @@ impl From<StoreError> for Stopped {
     }
 }
 
+impl From<EngineError> for Stopped {
+    fn from(error: EngineError) -> Self {
+        Stopped::Old(error.into())
+    }
+}
+
 impl Upkeep {
     /// Moves the content, less the revisions in `dead`, to a fresh state store. Whether it did; not, where that would
     /// gain little or the disk has no room.
@@ -68,8 +70,8 @@ impl Upkeep {
         let old = shared.engine();
         let (live, files) = (live_bytes(&*old, dead)?, old.size_on_disk());
         let asked = std::mem::take(&mut shared.orders.lock().renewal_wanted);
-        let gains = asked || files > 2 * SLED_FACTOR * live + SLACK;
-        if !gains || !shared.options.has_room(SLED_FACTOR * live + SLACK) {
+        let gains = asked || files > 2 * SLED_FACTOR * live + STATE_STORE_ROOM;
+        if !gains || !shared.options.has_room(SLED_FACTOR * live + STATE_STORE_ROOM) {
             return Ok(false);
         }
         let serial = self.serial + 1;
@@ -120,14 +122,14 @@ impl Upkeep {
         };
         let records = ([Space::ALL[0] as u8], [0xff]);
         let mut batch = EngineBatch::default();
-        scan(old, &records.0, &records.1, &mut |key, value| {
+        scan_all::<Stopped>(old, &records.0, &records.1, &mut |key, value| {
             batch.put(key.to_vec(), value.to_vec());
             if batch.size() >= COPY_BYTES { write(std::mem::take(&mut batch)) } else { Ok(()) }
         })?;
         write(batch)?;
         let mut rewrite = Rewrite::new(self.content);
         let mut pass = DropPass::new(dead.to_vec());
-        scan(old, &[HEADERS], &[HEADERS + 1], &mut |key, headers| {
+        scan_all::<Stopped>(old, &[HEADERS], &[HEADERS + 1], &mut |key, headers| {
             let first = headers_key_revision(&key).map_err(StoreError::from)?;
             let decoded = Block::decode_headers(first, &headers).map_err(StoreError::from)?;
             rewrite.take_block(old, first, decoded, headers.len(), &mut pass)?;
@@ -136,12 +138,7 @@ impl Upkeep {
         })?;
         rewrite.close();
         write(rewrite.take_puts())?;
-        let mark = StateMark {
-            generation: self.generation,
-            applied: Some(applied),
-            content: rewrite.content,
-            high_water: shared.size.lock().size(),
-        };
+        let mark = self.mark(applied, rewrite.content);
         let mut batch = EngineBatch::default();
         batch.put(STATE_MARK.to_vec(), mark.encode());
         write(batch)?;
@@ -178,33 +175,10 @@ fn live_bytes(engine: &dyn Engine, dead: &[Revision]) -> Result<u64, StoreError>
             bytes += (header.key.len() + header.value_len + 32) as u64;
         }
     };
-    let scanned = scan(engine, &[HEADERS], &[HEADERS + 1], &mut |key, headers| {
-        let first = headers_key_revision(&key).map_err(StoreError::from)?;
-        let headers = Block::decode_headers(first, &headers).map_err(StoreError::from)?;
+    scan_all::<StoreError>(engine, &[HEADERS], &[HEADERS + 1], &mut |key, headers| {
+        let headers = Block::decode_headers(headers_key_revision(&key)?, &headers)?;
         headers.iter().for_each(&mut add);
         Ok(())
-    });
-    match scanned {
-        Ok(()) => Ok(bytes),
-        Err(Stopped::Old(error) | Stopped::New(error)) => Err(error),
-        Err(Stopped::NoRoom) => Ok(bytes),
-    }
-}
-
-fn scan(
-    engine: &dyn Engine,
-    low: &[u8],
-    high: &[u8],
-    take: &mut dyn FnMut(Bytes, Bytes) -> Result<(), Stopped>,
-) -> Result<(), Stopped> {
-    let mut result = Ok(());
-    let scanned = engine.scan(low, high, &mut |key, value| match take(key, value) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(stopped) => {
-            result = Err(stopped);
-            ControlFlow::Break(())
-        }
-    });
-    scanned.map_err(|error| Stopped::Old(error.into()))?;
-    result
+    })?;
+    Ok(bytes)
 }

@@ -4,21 +4,25 @@
 //! held over a read or write of the state store.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
-use quorate_core::api::ids::Revision;
+use quorate_core::api::ids::{LogId, Revision};
 use quorate_core::state_machine::quota::DbSize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::base_maker::BaseOutcome;
 use super::cache::BlockCache;
 use super::engine::Engine;
 use super::error::StoreError;
 use super::history::{Block, Header};
+use super::incoming::Incoming;
+use super::install::Remains;
 use super::journal::{BaseMark, GroupLog};
 use super::key_space::{headers_key, headers_key_revision, values_key};
 use super::options::{Meter, StoreOptions};
+use super::retire::Predecessor;
+use super::source::BaseSource;
 use super::tail::Tail;
 
 /// File whose presence makes the next start rebuild the state store; it says why.
@@ -27,6 +31,8 @@ pub(crate) const DISTRUST: &str = "distrust";
 pub(crate) struct Shared {
     pub(crate) options: StoreOptions,
     pub(crate) log: GroupLog,
+    /// The group's generation in the journal that this store belongs to.
+    pub(crate) generation: u64,
     pub(crate) engine: RwLock<Arc<dyn Engine>>,
     /// Shared while a block is read from the engine and cached; alone while blocks are rewritten.
     pub(crate) layout: RwLock<()>,
@@ -42,7 +48,25 @@ pub(crate) struct Shared {
     /// Told when the tail has room again.
     pub(crate) room: Notify,
     pub(crate) base: Mutex<Option<BaseMark>>,
-    pub(crate) meter: Meter,
+    /// That base, open.
+    pub(crate) source: Mutex<Option<Arc<BaseSource>>>,
+    /// Where that base is, told to whoever listens; one channel for all generations.
+    pub(crate) marked: Arc<watch::Sender<Option<LogId>>>,
+    /// Whether bases may be marked and the log purged: not from the moment on at which another generation is to be
+    /// recorded. Held while the journal is told.
+    pub(crate) may_mark: Mutex<bool>,
+    /// Another generation has taken this one's place; it is only read any more.
+    pub(crate) retired: AtomicBool,
+    /// A base of another member, as far as it was received.
+    pub(crate) incoming: Mutex<Option<Arc<Incoming>>>,
+    /// State stores begun for the next generation: each has a folder of its own, because sled may write to one for a
+    /// moment after it was closed.
+    pub(crate) begun: AtomicU32,
+    /// What is to be removed from the disk.
+    pub(crate) remains: Mutex<Vec<Remains>>,
+    /// Generations before this one that somebody may still read.
+    pub(crate) predecessors: Mutex<Vec<Predecessor>>,
+    pub(crate) meter: Arc<Meter>,
 }
 
 /// What the upkeep is asked to do.
@@ -93,11 +117,13 @@ impl Shared {
             *reason = Some(error.to_string());
         }
         self.stopped.store(true, Ordering::Release);
-        match error {
-            StoreError::Damaged(_) | StoreError::Engine(_) | StoreError::Base(_) => {
-                self.distrust(&error.to_string());
-            }
-            StoreError::Stopped(_) | StoreError::Journal(_) => {}
+        let damage = match error {
+            StoreError::Damaged(_) | StoreError::Engine(_) | StoreError::Base(_) => true,
+            StoreError::Stopped(_) | StoreError::Journal(_) => false,
+        };
+        // Of a retired one the next start knows nothing any more.
+        if damage && !self.retired.load(Ordering::Acquire) {
+            self.distrust(&error.to_string());
         }
         self.wake.notify_all();
         self.room.notify_waiters();

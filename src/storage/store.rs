@@ -7,11 +7,13 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use quorate_core::api::batch::WriteBatch;
 use quorate_core::api::ids::{LogId, Revision};
+use tokio::sync::watch;
 
 use super::error::StoreError;
 use super::journal::BaseMark;
 use super::options::{Meter, StoreFigures, UpkeepRunner};
 use super::shared::Shared;
+use super::source::BaseSource;
 use super::tail::TailBatch;
 use super::upkeep::{Upkeep, count_size};
 use super::view::StoreView;
@@ -71,6 +73,11 @@ impl Store {
         StoreView { shared: Arc::clone(&self.shared) }
     }
 
+    /// The group's generation that this store is: one more with every installed snapshot.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation
+    }
+
     /// Whether the tail is full: propose nothing until [`Store::tail_room`].
     pub fn tail_pressure(&self) -> bool {
         self.shared.tail.read().weight() >= self.shared.options.tail_bytes
@@ -81,7 +88,9 @@ impl Store {
         loop {
             let mut room = std::pin::pin!(self.shared.room.notified());
             room.as_mut().enable();
-            if !self.tail_pressure() || self.shared.stopped.load(Ordering::Acquire) {
+            let ended = self.shared.stopped.load(Ordering::Acquire)
+                || self.shared.retired.load(Ordering::Acquire);
+            if !self.tail_pressure() || ended {
                 return;
             }
             room.await;
@@ -127,6 +136,16 @@ impl Store {
         self.shared.base.lock().clone()
     }
 
+    /// The same base, open to be sent; it can be read as long as this lives, whatever newer one is made meanwhile.
+    pub fn newest_base(&self) -> Option<Arc<BaseSource>> {
+        self.shared.source.lock().clone()
+    }
+
+    /// Where [`Store::newest_base`] is, whenever it is another; goes on over installs.
+    pub fn bases(&self) -> watch::Receiver<Option<LogId>> {
+        self.shared.marked.subscribe()
+    }
+
     /// The last log entry whose batch is in the state store.
     pub fn stored_revision(&self) -> i64 {
         self.shared.tail.read().stored()
@@ -162,6 +181,8 @@ impl Store {
             base_in_progress: meter.base_in_progress.load(Ordering::Acquire),
             base_size_bytes: self.shared.base.lock().as_ref().map_or(0, |base| base.len),
             since_base_bytes: meter.since_base.load(Ordering::Relaxed),
+            received_bytes: meter.received.load(Ordering::Relaxed),
+            installs: meter.installs.load(Ordering::Relaxed),
             committed_bytes: meter.committed.load(Ordering::Relaxed),
             tail_bytes: self.shared.tail.read().weight() as u64,
             state_store_files_bytes: self.shared.engine().size_on_disk(),

@@ -83,6 +83,8 @@ impl Upkeep {
 
     /// Does all there is to do now.
     pub(crate) fn work(&mut self, closing: bool) -> Result<(), StoreError> {
+        self.shared.clear_remains();
+        self.shared.bury_predecessors();
         self.watch_disk();
         while self.step(closing)? == Step::Worked {}
         Ok(())
@@ -90,6 +92,9 @@ impl Upkeep {
 
     fn step(&mut self, closing: bool) -> Result<Step, StoreError> {
         self.shared.refuse_if_stopped()?;
+        if self.shared.retired.load(Ordering::Acquire) {
+            return Ok(Step::Idle);
+        }
         if !self.shared.options.state_store_has_room() {
             // Batches wait in the tail; their truth is in the journal.
             self.collect_base()?;
@@ -125,6 +130,11 @@ impl Upkeep {
     pub(crate) fn end(&mut self) {
         if let Some(task) = self.base_task.take() {
             let _cancelled = task.join();
+        }
+        self.shared.clear_remains();
+        self.shared.bury_predecessors();
+        if self.shared.retired.load(Ordering::Acquire) {
+            return;
         }
         if let Err(error) = self.shared.engine().flush() {
             tracing::warn!(group = self.shared.options.group.0, %error, "the state store was not written out");
@@ -200,18 +210,23 @@ impl Upkeep {
         applied: LogId,
         content: ContentSum,
     ) -> Result<(), StoreError> {
-        let mark = StateMark {
-            generation: self.generation,
-            applied: Some(applied),
-            content,
-            high_water: self.shared.size.lock().size(),
-        };
+        let mark = self.mark(applied, content);
         batch.put(STATE_MARK.to_vec(), mark.encode());
         Meter::add(&self.shared.meter.state_store, batch.size());
         self.shared.engine().commit(batch)?;
         self.applied = Some(applied);
         self.content = content;
         Ok(())
+    }
+
+    /// What tells that a state store of this generation holds `content`, up to `applied`.
+    pub(crate) fn mark(&self, applied: LogId, content: ContentSum) -> StateMark {
+        StateMark {
+            generation: self.generation,
+            applied: Some(applied),
+            content,
+            high_water: self.shared.size.lock().size(),
+        }
     }
 
     fn let_go(&self, count: usize) {
@@ -268,6 +283,8 @@ impl Upkeep {
                 }
             }
         })?;
+        // Whoever sends the base needs it for the label.
+        records.sort_by_key(|(space, _, _)| *space != Space::Membership);
         match damage {
             Some(damage) => Err(damage),
             None => Ok(Frozen {

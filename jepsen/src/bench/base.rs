@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::load::{self, Shape, Until, Work};
+use super::load::{self, Shape};
 use super::scrape::Scrape;
 use super::steady::{Call, Steady, Timetable};
 use super::{median, usage};
@@ -284,16 +284,7 @@ fn fill(options: &Options, member: &Member) -> Result<Filled> {
         }
         // In two or three steps, because what a put takes depends on how many share an entry.
         let upto = keys + if keys == 0 { more / 2 } else { more * 9 / 10 }.max(1000);
-        let shape = Shape {
-            work: Work::Put,
-            clients: 256,
-            connections: 8,
-            threads: 1,
-            value_bytes: options.value_bytes,
-            keys: upto,
-            until: Until::EachKey(keys),
-            seed: upto,
-        };
+        let shape = Shape::fill(keys..upto, options.value_bytes);
         let measured = load::run(std::slice::from_ref(&endpoint), &shape)?;
         put_bytes = (stored(&endpoint)? - grown) / (upto - keys) as f64;
         keys = upto;

@@ -1,5 +1,6 @@
 //! A load client that costs little: raw stubs, few connections, one thread per core, no work per call but the call.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -44,6 +45,22 @@ pub(super) struct Shape {
     pub(super) keys: u64,
     pub(super) until: Until,
     pub(super) seed: u64,
+}
+
+impl Shape {
+    /// Puts every key of `keys` once, as fast as may be.
+    pub(super) fn fill(keys: Range<u64>, value_bytes: usize) -> Self {
+        Self {
+            work: Work::Put,
+            clients: 256,
+            connections: 8,
+            threads: 1,
+            value_bytes,
+            seed: keys.end,
+            keys: keys.end,
+            until: Until::EachKey(keys.start),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

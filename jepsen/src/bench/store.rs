@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use super::load::{self, Shape, Until, Work};
+use super::load::{self, Shape};
 use super::scrape::Scrape;
 use super::usage;
 use crate::member::{Member, MemberSpec, Workspace};
@@ -55,16 +55,7 @@ fn one(options: &Options, binary: &Path, name: &str) -> Result<()> {
     spec.extra.clone_from(&options.flags);
     let member = spec.start(Duration::from_secs(30))?;
     let peak = Peak::watch(&spec.data_dir);
-    let shape = Shape {
-        work: Work::Put,
-        clients: 256,
-        connections: 8,
-        threads: 1,
-        value_bytes: options.value_bytes,
-        keys: options.keys,
-        until: Until::EachKey(0),
-        seed: 1,
-    };
+    let shape = Shape::fill(0..options.keys, options.value_bytes);
     let measured = load::run(&[spec.endpoint()], &shape)?;
     println!("{name}: {} puts, {:.0} /s", options.keys, measured.per_second());
     thread::sleep(Duration::from_secs_f64(options.rest));

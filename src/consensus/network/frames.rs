@@ -13,6 +13,7 @@ use quorate_core::api::pb::internal::{
     peer_response,
 };
 
+use super::shipment::{Shipment, Taken};
 use crate::consensus::convert;
 use crate::consensus::error::{ProposeError, ReadIndexError};
 use crate::consensus::types::{RaftLogId, RaftVote, TypeConfig};
@@ -30,6 +31,8 @@ pub(crate) enum Ask {
     Handover(TransferLeaderRequest<TypeConfig>),
     /// For the keyspace above; opaque here.
     Keyspace(Bytes),
+    /// A step of sending a whole state.
+    Snapshot(Shipment),
 }
 
 /// Its answer.
@@ -40,6 +43,7 @@ pub(crate) enum Answer {
     ReadIndex(Result<u64, ReadIndexError>),
     Handover { taken: bool },
     Keyspace(Bytes),
+    Snapshot(Taken),
 }
 
 /// A frame that no member of this software would send.
@@ -60,6 +64,7 @@ impl Ask {
                 last: position(request.last_log_id().copied()),
             }),
             Ask::Keyspace(request) => peer_request::Ask::Keyspace(request),
+            Ask::Snapshot(shipment) => peer_request::Ask::Snapshot(shipment.to_wire()),
         };
         Bytes::from(PeerRequest { ask: Some(ask) }.encode_to_vec())
     }
@@ -72,12 +77,9 @@ impl Ask {
             Some(peer_request::Ask::Vote(from)) => Ok(Ask::Vote(raft_vote(from)?)),
             Some(peer_request::Ask::PreVote(from)) => Ok(Ask::PreVote(raft_vote(from)?)),
             Some(peer_request::Ask::Propose(payload)) => {
-                // Anything else in the log would stop every member when it is applied.
-                if payload.first() == Some(&convert::ENTRY_TAG) {
-                    Ok(Ask::Propose(payload))
-                } else {
-                    Err(BadFrame("a proposal is no packed entry".to_owned()))
-                }
+                let checked = convert::check_proposal(&payload);
+                checked.map_err(|why| BadFrame(format!("a proposal: {why}")))?;
+                Ok(Ask::Propose(payload))
             }
             Some(peer_request::Ask::ReadIndex(Blank {})) => Ok(Ask::ReadIndex),
             Some(peer_request::Ask::Handover(from)) => {
@@ -86,6 +88,9 @@ impl Ask {
                 Ok(Ask::Handover(TransferLeaderRequest::new(vote, to.0, last)))
             }
             Some(peer_request::Ask::Keyspace(request)) => Ok(Ask::Keyspace(request)),
+            Some(peer_request::Ask::Snapshot(from)) => {
+                Ok(Ask::Snapshot(Shipment::from_wire(from)?))
+            }
             None => Err(BadFrame("it asks nothing".to_owned())),
         }
     }
@@ -110,6 +115,7 @@ impl Answer {
             }
             Answer::Handover { taken } => peer_response::Answer::Handover(PeerHandedOver { taken }),
             Answer::Keyspace(response) => peer_response::Answer::Keyspace(response),
+            Answer::Snapshot(taken) => peer_response::Answer::Snapshot(taken.to_wire()),
         };
         let response = PeerResponse { answer: Some(answer) };
         Bytes::from(response.encode_to_vec())
@@ -134,6 +140,9 @@ impl Answer {
                 Ok(Answer::Handover { taken: from.taken })
             }
             Some(peer_response::Answer::Keyspace(response)) => Ok(Answer::Keyspace(response)),
+            Some(peer_response::Answer::Snapshot(from)) => {
+                Ok(Answer::Snapshot(Taken::from_wire(from)?))
+            }
             None => Err(BadFrame("it answers nothing".to_owned())),
         }
     }
@@ -151,7 +160,7 @@ fn raft_position(at: Option<LogPosition>) -> Option<RaftLogId> {
     at.map(|at| convert::raft_log_id(LogId::new(at.term, at.index)))
 }
 
-fn ballot(vote: &RaftVote) -> PeerBallot {
+pub(super) fn ballot(vote: &RaftVote) -> PeerBallot {
     PeerBallot {
         term: vote.leader_id.term,
         member_id: vote.leader_id.voted_for,
@@ -159,7 +168,7 @@ fn ballot(vote: &RaftVote) -> PeerBallot {
     }
 }
 
-fn raft_ballot(from: Option<PeerBallot>) -> Result<RaftVote, BadFrame> {
+pub(super) fn raft_ballot(from: Option<PeerBallot>) -> Result<RaftVote, BadFrame> {
     let from = from.ok_or_else(|| BadFrame("it carries no vote".to_owned()))?;
     convert::raft_vote(&Vote {
         term: from.term,

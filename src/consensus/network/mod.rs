@@ -9,10 +9,11 @@
 //! Each purpose has a lane of its own, and the transport keeps a lane's connection: openraft calls the heartbeat
 //! client with a one-element stream each time, which must not dial each time.
 //!
-//! Appends are pipelined: up to [`WINDOW`] of them, and [`WINDOW_BYTES`], are under way on a lane, which keeps their order, and the first
-//! that is not taken whole ends the stream.
+//! Appends are pipelined: up to [`WINDOW`] of them, and [`WINDOW_BYTES`], are under way on a lane, which keeps their
+//! order, and the first that is not taken whole ends the stream.
 
 mod frames;
+mod shipment;
 mod transport;
 
 use std::future::Future;
@@ -28,13 +29,16 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, VoteRequest,
     VoteResponse,
 };
-use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2, Snapshot};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use quorate_core::api::ids::{GroupId, MemberId};
 
-use super::snapshot_adapter::Handle;
-use super::types::{CommittedLeader, PeerNode, RaftVote, TypeConfig};
+use super::purge::Floor;
+use super::snapshot_adapter::{Handle, HandleSnapshot};
+use super::snapshots::{Broke, Outgoing};
+use super::types::{PeerNode, RaftVote, TypeConfig};
 pub use frames::BadFrame;
 pub(crate) use frames::{Answer, Ask};
+pub(crate) use shipment::{Shipment, Step, Taken};
 pub use transport::{Lane, NoPeers, Purpose, Transport, TransportError};
 
 /// Appends under way to one member: a few hide the round trip and the other's fsync.
@@ -48,23 +52,28 @@ pub(crate) struct Network {
     group: GroupId,
     from: MemberId,
     transport: Arc<dyn Transport>,
+    outgoing: Arc<Outgoing>,
+    floor: Floor,
 }
 
 impl Network {
-    pub(crate) fn new(group: GroupId, from: MemberId, transport: Arc<dyn Transport>) -> Self {
-        Network { group, from, transport }
+    pub(crate) fn new(
+        group: GroupId,
+        from: MemberId,
+        transport: Arc<dyn Transport>,
+        outgoing: Arc<Outgoing>,
+        floor: Floor,
+    ) -> Self {
+        Network { group, from, transport, outgoing, floor }
     }
 
-    fn client(&self, to: u64, node: &PeerNode, purpose: Purpose) -> Client {
+    fn client(&self, to: u64, purpose: Purpose) -> Client {
+        let lane = Lane { group: self.group, from: self.from, to: MemberId(to), purpose };
         Client {
-            lane: Lane {
-                group: self.group,
-                from: self.from,
-                to: MemberId(to),
-                peer_urls: node.peer_urls.clone(),
-                purpose,
-            },
+            lane,
             transport: Arc::clone(&self.transport),
+            outgoing: Arc::clone(&self.outgoing),
+            floor: self.floor.clone(),
         }
     }
 }
@@ -72,16 +81,16 @@ impl Network {
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
-    async fn new_client(&mut self, target: u64, node: &PeerNode) -> Client {
-        self.client(target, node, Purpose::Log)
+    async fn new_client(&mut self, target: u64, _node: &PeerNode) -> Client {
+        self.client(target, Purpose::Log)
     }
 
-    async fn new_heartbeat_client(&mut self, target: u64, node: &PeerNode) -> Client {
-        self.client(target, node, Purpose::Heartbeat)
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &PeerNode) -> Client {
+        self.client(target, Purpose::Heartbeat)
     }
 
-    async fn new_snapshot_client(&mut self, target: u64, node: &PeerNode) -> Client {
-        self.client(target, node, Purpose::Snapshot)
+    async fn new_snapshot_client(&mut self, target: u64, _node: &PeerNode) -> Client {
+        self.client(target, Purpose::Snapshot)
     }
 }
 
@@ -89,6 +98,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(crate) struct Client {
     lane: Lane,
     transport: Arc<dyn Transport>,
+    outgoing: Arc<Outgoing>,
+    floor: Floor,
 }
 
 impl Client {
@@ -105,6 +116,14 @@ impl Client {
             let answer = answered.map_err(rpc_error)?;
             Answer::decode(answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
         })
+    }
+
+    /// The member needs entries that go: openraft then turns to a whole state.
+    fn too_far_behind(&self) -> RPCError<TypeConfig> {
+        let to = self.lane.to;
+        RPCError::Network(NetworkError::from_string(format!(
+            "the log that member {to} needs is not kept any more"
+        )))
     }
 
     fn out_of_step(&self) -> RPCError<TypeConfig> {
@@ -155,24 +174,22 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, 
         let client = self.client;
         let prev = rpc.prev_log_id;
         let last = rpc.entries.last().map_or(prev, |entry| Some(entry.log_id));
+        if client.lane.purpose == Purpose::Log && client.floor.is_above(prev.map(|at| at.index)) {
+            let result = Err(client.too_far_behind());
+            self.under_way.push_back(Box::pin(async { Appended { result, ends: true, bytes: 0 } }));
+            return;
+        }
         let frame = Ask::Append(rpc).encode();
         let bytes = frame.len();
         let answered = client.send(frame);
         self.bytes += bytes;
         self.under_way.push_back(Box::pin(async move {
-            let response = match answered.await {
+            let response = match answered.await.map(appended) {
                 // Nothing can conflict with the empty log.
-                Ok(Answer::Append(AppendEntriesResponse::Conflict)) if prev.is_none() => {
+                Ok(Some(AppendEntriesResponse::Conflict)) if prev.is_none() => {
                     Err(client.out_of_step())
                 }
-                Ok(Answer::Append(response)) => Ok(response),
-                Ok(
-                    Answer::Vote(_)
-                    | Answer::Propose(_)
-                    | Answer::ReadIndex(_)
-                    | Answer::Handover { .. }
-                    | Answer::Keyspace(_),
-                ) => Err(client.out_of_step()),
+                Ok(response) => response.ok_or_else(|| client.out_of_step()),
                 Err(error) => Err(error),
             };
             let short = match &response {
@@ -191,6 +208,17 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, 
     }
 }
 
+/// `None`: another question was answered.
+fn appended(answer: Answer) -> Option<AppendEntriesResponse<TypeConfig>> {
+    let Answer::Append(response) = answer else { return None };
+    Some(response)
+}
+
+fn voted(answer: Answer) -> Option<VoteResponse<TypeConfig>> {
+    let Answer::Vote(response) = answer else { return None };
+    Some(response)
+}
+
 fn rpc_error(error: TransportError) -> RPCError<TypeConfig> {
     match error {
         TransportError::Unreachable(..) => RPCError::Unreachable(Unreachable::new(&error)),
@@ -206,14 +234,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.ask(Ask::Append(rpc)).await? {
-            Answer::Append(response) => Ok(response),
-            Answer::Vote(_)
-            | Answer::Propose(_)
-            | Answer::ReadIndex(_)
-            | Answer::Handover { .. }
-            | Answer::Keyspace(_) => Err(self.out_of_step()),
-        }
+        appended(self.ask(Ask::Append(rpc)).await?).ok_or_else(|| self.out_of_step())
     }
 
     fn stream_append<'s, S>(
@@ -247,14 +268,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.ask(Ask::Vote(rpc)).await? {
-            Answer::Vote(response) => Ok(response),
-            Answer::Append(_)
-            | Answer::Propose(_)
-            | Answer::ReadIndex(_)
-            | Answer::Handover { .. }
-            | Answer::Keyspace(_) => Err(self.out_of_step()),
-        }
+        voted(self.ask(Ask::Vote(rpc)).await?).ok_or_else(|| self.out_of_step())
     }
 
     async fn pre_vote(
@@ -262,26 +276,41 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        match self.ask(Ask::PreVote(rpc)).await? {
-            Answer::Vote(response) => Ok(response),
-            Answer::Append(_)
-            | Answer::Propose(_)
-            | Answer::ReadIndex(_)
-            | Answer::Handover { .. }
-            | Answer::Keyspace(_) => Err(self.out_of_step()),
-        }
+        voted(self.ask(Ask::PreVote(rpc)).await?).ok_or_else(|| self.out_of_step())
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: RaftVote,
-        _snapshot: Snapshot<CommittedLeader, u64, PeerNode, Handle>,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
+        vote: RaftVote,
+        snapshot: HandleSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(StreamingError::Unreachable(Unreachable::from_string(
-            "sending a whole state to a member is not implemented",
-        )))
+        let Handle::Source(source) = snapshot.snapshot else {
+            return Err(ReplicationClosed::new("a received state is none to be sent").into());
+        };
+        let client = &*self;
+        let ship = |shipment| {
+            let asked = client.ask(Ask::Snapshot(shipment));
+            async move {
+                let Answer::Snapshot(taken) = asked.await? else {
+                    return Err(client.out_of_step());
+                };
+                Ok(taken)
+            }
+        };
+        let sent = client.outgoing.send(client.lane.to, vote, source, ship);
+        tokio::select! {
+            biased;
+            closed = cancel => Err(closed.into()),
+            sent = tokio::time::timeout(option.hard_ttl(), sent) => match sent {
+                Ok(answered) => answered.map(SnapshotResponse::new).map_err(Broke::into_error),
+                Err(_elapsed) => {
+                    let words = "a whole state took too long; it goes on where it stopped";
+                    Err(NetworkError::from_string(words).into())
+                }
+            },
+        }
     }
 }
 

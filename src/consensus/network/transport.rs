@@ -11,16 +11,18 @@ pub enum Purpose {
     Log,
     /// Liveness and read index.
     Heartbeat,
-    /// What a member passes on to the leader: proposals and lease calls.
+    /// What a member passes on to the leader's log: proposals.
     Forward,
+    /// What it asks of the leader's memory: lease calls, which must not wait until a proposal is applied.
+    Keyspace,
     /// Whole states.
     Snapshot,
 }
 
 impl Purpose {
     /// Every purpose.
-    pub const ALL: [Purpose; 4] =
-        [Purpose::Log, Purpose::Heartbeat, Purpose::Forward, Purpose::Snapshot];
+    pub const ALL: [Purpose; 5] =
+        [Purpose::Log, Purpose::Heartbeat, Purpose::Forward, Purpose::Keyspace, Purpose::Snapshot];
 
     /// Its word between members and in log lines.
     pub fn word(self) -> &'static str {
@@ -28,6 +30,7 @@ impl Purpose {
             Purpose::Log => "log",
             Purpose::Heartbeat => "heartbeat",
             Purpose::Forward => "forward",
+            Purpose::Keyspace => "keyspace",
             Purpose::Snapshot => "snapshot",
         }
     }
@@ -39,7 +42,7 @@ impl Purpose {
 }
 
 /// One direction between two members of a group. A transport keeps a connection for each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
     /// Which raft group.
     pub group: GroupId,
@@ -47,8 +50,6 @@ pub struct Lane {
     pub from: MemberId,
     /// To whom.
     pub to: MemberId,
-    /// Where the receiver is reached.
-    pub peer_urls: Vec<String>,
     /// What for.
     pub purpose: Purpose,
 }

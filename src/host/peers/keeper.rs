@@ -118,7 +118,8 @@ impl Keeper {
                 let (heard, keeping) = (Arc::new(Heard::default()), self.shared.keeping());
                 let life = {
                     let heard = Arc::clone(&heard);
-                    Box::pin(async move { converse(wire, side, keeping, &heard).await })
+                    let traffic = self.shared.figures.traffic(self.peer);
+                    Box::pin(async move { converse(wire, side, keeping, &heard, &traffic).await })
                 };
                 Some(Running { since: Instant::now(), heard, life })
             }

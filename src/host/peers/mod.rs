@@ -15,6 +15,7 @@
 //! **Invariant:** traffic of one purpose never waits behind another's: each has a connection of its own.
 
 mod dial;
+mod figures;
 mod frame;
 mod hello;
 mod keeper;
@@ -41,6 +42,7 @@ use parking_lot::Mutex;
 use quorate_core::api::ids::{ClusterId, GroupId, MemberId};
 use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tracing::instrument::WithSubscriber as _;
 
 use self::dial::Patience;
@@ -51,6 +53,7 @@ use self::quiet::Quiet;
 use self::stream::{Asking, Ended, Heard, Keeping, converse};
 use crate::consensus::{Lane, Members, Purpose, Transport, TransportError, WINDOW_BYTES};
 
+pub use self::figures::PeerFigures;
 pub use self::hello::{CLUSTER, Refusal};
 pub use self::remote::{RemoteCluster, RemoteMember, remote_clusters};
 pub use self::stream::{Served, Service, Wire};
@@ -63,7 +66,7 @@ fn frames_max(purpose: Purpose) -> usize {
     match purpose {
         Purpose::Heartbeat => 8,
         Purpose::Log | Purpose::Snapshot => 64,
-        Purpose::Forward => 1024,
+        Purpose::Forward | Purpose::Keyspace => 1024,
     }
 }
 
@@ -135,6 +138,7 @@ struct Shared {
     known: Mutex<Known>,
     pipes: Mutex<BTreeMap<(MemberId, Purpose), Arc<Pipe>>>,
     quiet: Quiet,
+    figures: PeerFigures,
     /// A member was heard of: who rests between two tries may try now.
     news: Notify,
     /// Of streams that were accepted, and of keepers. `None` once stopping.
@@ -182,6 +186,7 @@ impl Peers {
             known: Mutex::default(),
             pipes: Mutex::default(),
             quiet: Quiet::default(),
+            figures: PeerFigures::default(),
             news: Notify::new(),
             tasks: Mutex::new(Some(JoinSet::new())),
         }))
@@ -354,6 +359,11 @@ impl Peers {
         }
     }
 
+    /// Counts of what goes to and comes from each member.
+    pub fn figures(&self) -> &PeerFigures {
+        &self.0.figures
+    }
+
     /// Members that have opened every stream to this one.
     pub fn connected(&self) -> BTreeSet<MemberId> {
         let pipes = self.0.pipes.lock();
@@ -390,6 +400,7 @@ impl Shared {
         let pipe = Arc::new(Pipe::new(room));
         let attach = || {
             let before = self.pipes.lock().insert((peer, purpose), Arc::clone(&pipe));
+            self.figures.connected(self.member, peer, true);
             if let Some(before) = before {
                 before.close("a newer connection took its place");
             }
@@ -398,18 +409,27 @@ impl Shared {
         };
         let side = Asking::new(Arc::clone(&pipe), attach);
         let heard = Heard::default();
-        let ended = converse(wire, side, self.keeping(), &heard).await;
+        let ended = converse(wire, side, self.keeping(), &heard, &self.figures.traffic(peer)).await;
         let mut pipes = self.pipes.lock();
         if pipes.get(&(peer, purpose)).is_some_and(|now| Arc::ptr_eq(now, &pipe)) {
             pipes.remove(&(peer, purpose));
+            self.tell_connected(&pipes, peer);
         }
         ended
+    }
+
+    fn tell_connected(&self, pipes: &BTreeMap<(MemberId, Purpose), Arc<Pipe>>, peer: MemberId) {
+        let connected = pipes.keys().any(|(id, _)| *id == peer);
+        self.figures.connected(self.member, peer, connected);
     }
 
     fn close_pipes(&self, peer: MemberId) {
         let gone: Vec<Arc<Pipe>> = {
             let mut pipes = self.pipes.lock();
-            Purpose::ALL.iter().filter_map(|purpose| pipes.remove(&(peer, *purpose))).collect()
+            let mut take = |purpose: &Purpose| pipes.remove(&(peer, *purpose));
+            let gone = Purpose::ALL.iter().filter_map(&mut take).collect();
+            self.tell_connected(&pipes, peer);
+            gone
         };
         for pipe in gone {
             pipe.close("it is no member any more");
@@ -459,13 +479,23 @@ impl Transport for Peers {
         frame: Bytes,
     ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
         let pushed = self.0.push(lane, frame);
-        let to = lane.to;
+        let Lane { to, purpose, .. } = *lane;
+        let began = Instant::now();
         async move {
-            let told = pushed.map_err(|failed| broken(to, failed))?;
-            match told.await {
-                Ok(outcome) => outcome.map_err(|failed| broken(to, failed)),
-                Err(_dropped) => Err(TransportError::Broken(to, "the stream ended".to_owned())),
+            let outcome = match pushed {
+                Ok(told) => told
+                    .await
+                    .unwrap_or_else(|_dropped| Err(Failed::Perhaps("the stream ended".to_owned()))),
+                Err(failed) => Err(failed),
+            };
+            match &outcome {
+                Ok(_) if purpose == Purpose::Heartbeat => {
+                    self.0.figures.round_trip(to, began.elapsed());
+                }
+                Ok(_) => {}
+                Err(_) => self.0.figures.failed(to),
             }
+            outcome.map_err(|failed| broken(to, failed))
         }
         .boxed()
     }

@@ -99,7 +99,7 @@ impl Node {
 }
 
 fn lane(to: MemberId, purpose: Purpose) -> Lane {
-    Lane { group: GROUP, from: A, to, peer_urls: Vec::new(), purpose }
+    Lane { group: GROUP, from: A, to, purpose }
 }
 
 async fn serve_port(listener: TcpListener, peers: Peers) {

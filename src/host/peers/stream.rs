@@ -21,6 +21,7 @@ use quorate_core::api::ids::GroupId;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::figures::Traffic;
 use super::frame::{BadFrame, Frame, Inbox, Kind, Outbox};
 use super::pipe::{Failed, OutOfStep, Pipe};
 
@@ -112,8 +113,9 @@ pub(super) async fn converse<S: Side>(
     mut side: S,
     keeping: Keeping,
     heard: &Heard,
+    traffic: &Traffic,
 ) -> Ended {
-    match try_converse(wire, &mut side, keeping, heard).await {
+    match try_converse(wire, &mut side, keeping, heard, traffic).await {
         Ok(ended) | Err(ended) => ended,
     }
 }
@@ -123,6 +125,7 @@ async fn try_converse<S: Side>(
     side: &mut S,
     keeping: Keeping,
     heard: &Heard,
+    traffic: &Traffic,
 ) -> Result<Ended, Ended> {
     let (mut reader, mut writer) = tokio::io::split(wire);
     let (mut inbox, mut outbox) = (Inbox::new(keeping.frame_bytes_max), Outbox::default());
@@ -140,13 +143,16 @@ async fn try_converse<S: Side>(
         tokio::select! {
             read = inbox.fill(&mut reader), if side.is_hungry() => {
                 heard.now();
-                if read? == 0 {
-                    return Ok(Ended::Closed);
+                match read? {
+                    0 => return Ok(Ended::Closed),
+                    bytes => traffic.received.inc_by(bytes as u64),
                 }
             }
             ready = side.ready(), if outbox.len() < OUT_BYTES => side.give(ready, &mut outbox)?,
             wrote = step(&mut outbox, &mut writer), if unflushed || !outbox.is_empty() => {
-                unflushed = wrote?;
+                let bytes = wrote?;
+                traffic.sent.inc_by(bytes as u64);
+                unflushed = bytes > 0;
                 written |= unflushed;
             }
             _ = tick.tick() => {
@@ -166,14 +172,13 @@ async fn try_converse<S: Side>(
     }
 }
 
-/// Writes once, or flushes if there is nothing to write; tells whether it was a write.
-async fn step(outbox: &mut Outbox, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<bool> {
+/// Writes once, or flushes if there is nothing to write; tells how much was written.
+async fn step(outbox: &mut Outbox, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<usize> {
     if outbox.is_empty() {
         writer.flush().await?;
-        return Ok(false);
+        return Ok(0);
     }
-    outbox.write(writer).await?;
-    Ok(true)
+    outbox.write(writer).await
 }
 
 /// The end that asks. The pipe is closed when it is dropped.

@@ -3,3 +3,4 @@
 mod forwarding;
 mod leadership;
 mod rig;
+mod snapshot;

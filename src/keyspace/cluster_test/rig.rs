@@ -29,8 +29,10 @@ type Cuts = BTreeSet<(MemberId, MemberId)>;
 pub(super) struct Net {
     members: Mutex<BTreeMap<MemberId, Keyspace>>,
     cuts: watch::Sender<Cuts>,
-    /// Of the answers on the forward lanes, every so many is lost on its way back.
+    /// Of the answers on the forward and keyspace lanes, every so many is lost on its way back.
     lose_every: Mutex<Option<usize>>,
+    /// What goes to or from this member takes so long.
+    slow: Mutex<Option<(MemberId, Duration)>>,
     forwarded: Mutex<usize>,
 }
 
@@ -54,12 +56,20 @@ impl Transport for End {
             let mut cuts = self.0.cuts.subscribe();
             let cut =
                 cuts.wait_for(|cuts| cuts.contains(&(from, to)) || cuts.contains(&(to, from)));
+            let delay = self.0.delay(from, to);
+            let served = async {
+                tokio::time::sleep(delay).await;
+                let answer = target.serve_peer(frame).await;
+                tokio::time::sleep(delay).await;
+                answer
+            };
             let answer = tokio::select! {
                 biased;
-                answer = target.serve_peer(frame) => answer,
+                answer = served => answer,
                 _ = cut => return Err(broken()),
             };
-            if lane.purpose == Purpose::Forward && self.0.loses_this() {
+            let may_lose = matches!(lane.purpose, Purpose::Forward | Purpose::Keyspace);
+            if may_lose && self.0.loses_this() {
                 return Err(broken());
             }
             answer.map_err(|error| TransportError::Broken(to, error.to_string()))
@@ -70,6 +80,11 @@ impl Transport for End {
 impl Net {
     fn is_cut(&self, from: MemberId, to: MemberId) -> bool {
         self.cuts.borrow().contains(&(from, to))
+    }
+
+    fn delay(&self, from: MemberId, to: MemberId) -> Duration {
+        let slow = self.slow.lock().filter(|(id, _)| *id == from || *id == to);
+        slow.map_or(Duration::ZERO, |(_, delay)| delay)
     }
 
     fn loses_this(&self) -> bool {
@@ -83,7 +98,7 @@ impl Net {
 pub(super) struct Member {
     pub(super) id: MemberId,
     pub(super) keyspace: Keyspace,
-    journal: Journal,
+    pub(super) journal: Journal,
 }
 
 impl std::ops::Deref for Member {
@@ -109,6 +124,7 @@ impl Cluster {
             members: Mutex::default(),
             cuts: watch::Sender::default(),
             lose_every: Mutex::default(),
+            slow: Mutex::default(),
             forwarded: Mutex::default(),
         });
         let mut members = Vec::new();
@@ -165,6 +181,11 @@ impl Cluster {
         *self.net.lose_every.lock() = every;
     }
 
+    /// What goes to or from `id` takes `delay` each way.
+    pub(super) fn slow(&self, id: MemberId, delay: Duration) {
+        *self.net.slow.lock() = Some((id, delay));
+    }
+
     /// All members have applied the same, and what they have become is the same.
     pub(super) async fn settle(&self) {
         let level = || {
@@ -184,6 +205,7 @@ impl Cluster {
     pub(super) async fn stop(&mut self, id: MemberId) {
         let at = self.members.iter().position(|member| member.id == id).unwrap();
         let member = self.members.remove(at);
+        member.keyspace.leave_leadership().await;
         member.keyspace.shutdown().await;
         self.net.members.lock().remove(&id);
         member.journal.close().unwrap();
@@ -206,9 +228,12 @@ async fn open(id: MemberId, net: &Arc<Net>) -> Member {
     config.initial_members = members;
     config.name = format!("m{}", id.0);
     config.election_timeout = ELECTION;
+    config.catch_up_requests = 50;
     let bases = Arc::new(DoubleDevice::default());
     let mut store = StoreOptions::new(GroupId(0), "/unused".into(), bases);
     store.engine = EngineKind::Memory;
+    store.base_after_bytes = 64 << 10;
+    store.flush_bytes = 16 << 10;
     store.runner = UpkeepRunner::InPlace;
     let seams = Seams {
         clock: Arc::new(SystemClock::default()),

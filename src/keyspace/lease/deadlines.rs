@@ -32,6 +32,8 @@ struct Held {
     deadline: Instant,
     due_at: Instant,
     checkpoint_at: Option<Instant>,
+    /// Its end was proposed in this term, and may be committed at any time.
+    ending: bool,
     /// Dropped with the lease: whoever waits for its end hears of it.
     end: Option<watch::Sender<()>>,
 }
@@ -50,12 +52,14 @@ pub(super) enum Renewal {
 }
 
 impl Deadlines {
-    /// Every lease begins with what was left of it, or its full TTL, and `extension` on top.
+    /// Every lease begins with what was left of it, or its full TTL, and `extension` on top; those that are `ending`
+    /// have none.
     pub(super) fn of_term(
         term: Term,
         facts: Vec<LeaseFact>,
         now: Instant,
         extension: Duration,
+        ending: &BTreeSet<LeaseId>,
     ) -> Deadlines {
         let mut deadlines = Deadlines {
             term,
@@ -65,8 +69,12 @@ impl Deadlines {
         };
         for fact in facts {
             let rest = rest_of(fact.granted_ttl, fact.remaining_ttl);
-            let deadline = now + seconds(rest) + extension;
-            deadlines.hold(fact, deadline, now);
+            let ending = ending.contains(&fact.id);
+            let left = if ending { Duration::ZERO } else { seconds(rest) + extension };
+            deadlines.hold(fact, now + left, now);
+            if let Some(held) = deadlines.leases.get_mut(&fact.id) {
+                held.ending = ending;
+            }
         }
         deadlines
     }
@@ -96,6 +104,7 @@ impl Deadlines {
             deadline,
             due_at: deadline,
             checkpoint_at: None,
+            ending: false,
             end: None,
         };
         self.leases.insert(fact.id, held);
@@ -117,7 +126,7 @@ impl Deadlines {
         let Some(held) = self.leases.get_mut(&id) else {
             return Renewal::Unknown;
         };
-        if held.deadline <= now {
+        if held.ending || held.deadline <= now {
             let end = held.end.get_or_insert_with(|| watch::Sender::new(()));
             return Renewal::Expired(end.subscribe());
         }
@@ -157,11 +166,18 @@ impl Deadlines {
             if let Some(held) = self.leases.get_mut(&id) {
                 debug_assert!(held.deadline <= now, "never early");
                 held.due_at = now + retry;
+                held.ending = true;
                 self.due.insert((held.due_at, id));
                 expired.push(id);
             }
         }
         expired
+    }
+
+    /// Leases whose end was proposed in this term and not applied yet.
+    pub(super) fn ending(&self) -> BTreeSet<LeaseId> {
+        let ending = self.leases.iter().filter(|(_, held)| held.ending);
+        ending.map(|(id, _)| *id).collect()
     }
 
     fn schedule_checkpoint(&mut self, id: LeaseId, now: Instant) {

@@ -1,5 +1,6 @@
 //! The lessor: holds the deadlines while this member leads, and answers for them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +80,17 @@ struct State {
     applied: Term,
     /// Held while both are the same.
     deadlines: Option<Deadlines>,
+    /// Leases whose end was proposed in this term: should this member lead it again, after it was out of touch, the
+    /// entries may still be committed, and nobody may have been promised anything meanwhile.
+    ending: (Term, BTreeSet<LeaseId>),
+}
+
+impl State {
+    fn forget_deadlines(&mut self) {
+        if let Some(deadlines) = self.deadlines.take() {
+            self.ending = (deadlines.term, deadlines.ending());
+        }
+    }
 }
 
 impl fmt::Debug for Lessor {
@@ -95,7 +107,12 @@ impl Lessor {
         options: LessorOptions,
     ) -> Lessor {
         Lessor(Arc::new(Shared {
-            state: Mutex::new(State { leads: None, applied: Term(0), deadlines: None }),
+            state: Mutex::new(State {
+                leads: None,
+                applied: Term(0),
+                deadlines: None,
+                ending: (Term(0), BTreeSet::new()),
+            }),
             facts,
             leadership,
             options,
@@ -129,7 +146,7 @@ impl Lessor {
     pub fn leads(&self, term: Option<Term>) {
         let mut state = self.0.state.lock();
         if state.leads != term {
-            state.deadlines = None;
+            state.forget_deadlines();
             state.leads = term;
         }
         self.promote_if_due(&mut state);
@@ -139,7 +156,7 @@ impl Lessor {
     pub fn restored(&self, at: LogId) {
         let mut state = self.0.state.lock();
         state.applied = at.term;
-        state.deadlines = None;
+        state.forget_deadlines();
         self.promote_if_due(&mut state);
     }
 
@@ -150,7 +167,9 @@ impl Lessor {
         {
             let facts = self.0.facts.leases();
             let extension = self.0.options.election_timeout;
-            let deadlines = Deadlines::of_term(term, facts, Instant::now(), extension);
+            let (of, ending) = std::mem::take(&mut state.ending);
+            let ending = if of == term { ending } else { BTreeSet::new() };
+            let deadlines = Deadlines::of_term(term, facts, Instant::now(), extension, &ending);
             state.deadlines = Some(deadlines);
         }
     }

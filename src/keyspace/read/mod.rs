@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::etcdserverpb::request_op::Request as Op;
+use quorate_core::api::refusal::Refusal;
 use quorate_core::state_machine::check::{check_range, check_range_stream, check_txn};
 use quorate_core::state_machine::{Limits, RangeWork, txn};
 use tokio::time::{Instant, timeout_at};
@@ -95,13 +96,30 @@ impl Reader {
         &self,
         request: pb::RangeRequest,
     ) -> Result<pb::RangeResponse, KeyspaceError> {
-        let mut work = RangeWork::new(request);
+        let newest = request.revision <= 0;
+        let mut work = RangeWork::new(request.clone());
         let mut long = false;
-        while !work.step(&self.state.machine.read(), SLICE_ROWS)? {
+        let mut began = None;
+        // Rows of earlier slices may have been picked in an older generation. The last slice saw that the revision
+        // they are read at is not compacted in this one, so it has their values too.
+        let view = loop {
+            {
+                let now = self.state.machine.read();
+                let same = *began.get_or_insert(now.number()) == now.number();
+                match work.step(&now, SLICE_ROWS) {
+                    Ok(true) => break now.view(),
+                    Ok(false) => {}
+                    // It asked for no revision, so it is not told that one is compacted.
+                    Err(Refusal::Compacted) if newest && !same => {
+                        work = RangeWork::new(request.clone());
+                        began = None;
+                    }
+                    Err(refusal) => return Err(refusal.into()),
+                }
+            }
             long = true;
             tokio::task::yield_now().await;
-        }
-        let view = self.state.store.view();
+        };
         if long || work.is_cold() {
             let finish = move || work.finish(&view);
             return Ok(self.state.blocking.run(finish).await?);
@@ -118,18 +136,20 @@ impl Reader {
         if !txn::is_serializable(&request) {
             self.linearize().await?;
         }
-        let view = self.state.store.view();
-        let cold = {
-            let machine = self.state.machine.read();
-            machine.read_only_cold(&request, PREFETCH_MAX)
+        let (view, cold) = {
+            let now = self.state.machine.read();
+            let cold = now.read_only_cold(&request, PREFETCH_MAX);
+            if !is_long(&request) && cold.is_empty() {
+                return Ok(now.read_only(&now.view(), &request)??);
+            }
+            (now.view(), cold)
         };
-        if !is_long(&request) && cold.is_empty() {
-            let machine = self.state.machine.read();
-            return Ok(machine.read_only(&view, &request)??);
-        }
-        let warm = self.state.prefetch(view, cold).await?;
+        let fetched = self.state.prefetch(view, cold).await?;
         let state = Arc::clone(&self.state);
-        let answer = move || state.machine.read().read_only(&warm, &request);
+        let answer = move || {
+            let now = state.machine.read();
+            now.read_only(&fetched.over(now.view()), &request)
+        };
         Ok(self.state.blocking.run(answer).await??)
     }
 

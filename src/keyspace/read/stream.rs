@@ -14,6 +14,7 @@ use quorate_core::state_machine::{Cursor, Row, show_rows};
 use crate::keyspace::RangeChunks;
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::state::State;
+use crate::storage::StoreView;
 
 /// Keys in the first chunk.
 const FIRST_CHUNK_KEYS: usize = 10;
@@ -93,10 +94,10 @@ impl Chunks {
     }
 
     async fn next(&mut self) -> Result<pb::RangeStreamResponse, KeyspaceError> {
-        let rows = self.pick().await?;
+        let (rows, view) = self.pick().await?;
         let given = rows.len();
         let mut response =
-            pb::RangeResponse { kvs: self.show(rows).await?, ..pb::RangeResponse::default() };
+            pb::RangeResponse { kvs: self.show(rows, view).await?, ..pb::RangeResponse::default() };
         self.left -= given;
         self.done = self.cursor.is_none() || self.left == 0;
         if self.done {
@@ -112,22 +113,23 @@ impl Chunks {
         Ok(wrap(response))
     }
 
-    /// The rows of one chunk: as many as wanted, unless the range ends.
-    async fn pick(&mut self) -> Result<Vec<Row>, KeyspaceError> {
+    /// The rows of one chunk, as many as wanted unless the range ends, and the view that has their values: that of
+    /// the last slice, which saw that the stream's revision is not compacted there.
+    async fn pick(&mut self) -> Result<(Vec<Row>, StoreView), KeyspaceError> {
         let wanted = self.keys.min(self.left);
         let mut rows = Vec::new();
         loop {
-            let slice = {
-                let machine = self.state.machine.read();
+            let (slice, view) = {
+                let now = self.state.machine.read();
                 let some = (wanted - rows.len()).min(SLICE_ROWS);
-                machine.select(&self.request, self.cursor.as_ref(), some)?
+                (now.select(&self.request, self.cursor.as_ref(), some)?, now.view())
             };
             self.revision = slice.revision;
             self.count += slice.count;
             self.cursor = slice.next;
             rows.extend(slice.rows);
             if rows.len() >= wanted || self.cursor.is_none() {
-                return Ok(rows);
+                return Ok((rows, view));
             }
             tokio::task::yield_now().await;
         }
@@ -136,8 +138,8 @@ impl Chunks {
     async fn show(
         &self,
         rows: Vec<Row>,
+        view: StoreView,
     ) -> Result<Vec<quorate_core::api::pb::mvccpb::KeyValue>, KeyspaceError> {
-        let view = self.state.store.view();
         if rows.iter().all(|row| row.hot.is_some()) || self.request.keys_only {
             return Ok(show_rows(&self.request, &rows, &view)?);
         }

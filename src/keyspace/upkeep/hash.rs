@@ -17,17 +17,37 @@ const SLICE_BYTES: usize = 1 << 20;
 
 /// The hash at `revision`, 0 or less for the newest.
 pub(crate) async fn hash_kv(state: &Arc<State>, revision: i64) -> Result<KvHash, KeyspaceError> {
-    let scope = state.machine.read().hash_begin(revision)?;
-    Ok(hash(state, scope).await?)
+    loop {
+        let (scope, generation) = {
+            let now = state.machine.read();
+            (now.hash_begin(revision)?, now.number())
+        };
+        if let Some(hash) = hash(state, scope, generation).await? {
+            return Ok(hash);
+        }
+    }
 }
 
-/// Hashes what `scope` says. It pins what it reads.
-pub(super) async fn hash(state: &Arc<State>, mut scope: HashScope) -> Result<KvHash, Corrupt> {
-    while !state.machine.read().hash_step(&mut scope, SLICE_KEYS) {
+/// Hashes what `scope` says, which was begun in `generation`. It pins what it reads. `None`: an install has replaced
+/// the index before all of it was seen.
+pub(crate) async fn hash(
+    state: &Arc<State>,
+    mut scope: HashScope,
+    generation: u64,
+) -> Result<Option<KvHash>, Corrupt> {
+    let view = loop {
+        {
+            let now = state.machine.read();
+            if now.number() != generation {
+                return Ok(None);
+            }
+            if now.hash_step(&mut scope, SLICE_KEYS) {
+                break now.view();
+            }
+        }
         tokio::task::yield_now().await;
-    }
+    };
     let mut hash = scope.into_hash();
-    let view = state.store.view();
     let mut from = Revision::default();
     loop {
         let view = view.clone();
@@ -36,7 +56,7 @@ pub(super) async fn hash(state: &Arc<State>, mut scope: HashScope) -> Result<KvH
         hash = fed;
         match next {
             Some(next) => from = next,
-            None => return Ok(hash.finish()),
+            None => return Ok(Some(hash.finish())),
         }
     }
 }

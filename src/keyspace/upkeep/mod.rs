@@ -11,5 +11,7 @@ mod hash;
 mod sweep;
 
 pub(crate) use auto::{Compactable, compact_by_itself};
+#[cfg(test)]
+pub(crate) use hash::hash;
 pub(crate) use hash::hash_kv;
 pub(crate) use sweep::Sweeper;

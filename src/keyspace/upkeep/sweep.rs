@@ -48,8 +48,8 @@ struct Waiting {
 enum Begun {
     /// A compaction was applied meanwhile: its hash comes first.
     HashFirst,
-    /// Sweep from here.
-    At(CompactionCursor),
+    /// Sweep from here, in this generation.
+    At(CompactionCursor, u64),
     /// A pin is in the way.
     Pinned,
     /// Nothing is left.
@@ -71,6 +71,15 @@ impl Sweeper {
     /// A compaction was decided. Called under the machine's write lock, so that no sweep can begin in between.
     pub(crate) fn compacted(&self, from: i64, to: i64) {
         self.waiting.lock().compactions.push_back((from, to));
+    }
+
+    /// The state was replaced by a snapshot's, swept to `swept` and compacted to `compacted`. Called under the
+    /// machine's write lock. Hashes of compactions that are known stay true; of those that were not computed yet the
+    /// revisions may be gone.
+    pub(crate) fn restored(&self, swept: i64, compacted: i64) {
+        *self.waiting.lock() =
+            Waiting { compactions: VecDeque::new(), interrupted: swept < compacted };
+        self.swept.send_replace(swept);
     }
 
     /// There is something to sweep.
@@ -109,7 +118,7 @@ impl Sweeper {
             self.hash_waiting(state).await?;
             match self.begin(state) {
                 Begun::HashFirst => {}
-                Begun::At(cursor) => self.sweep(state, cursor).await,
+                Begun::At(cursor, generation) => self.sweep(state, cursor, generation).await,
                 Begun::Pinned => return Ok(false),
                 Begun::Done => {
                     // Whatever a stop cut off has been swept by now.
@@ -126,33 +135,45 @@ impl Sweeper {
             return Begun::HashFirst;
         }
         match machine.compaction_begin() {
-            Some(cursor) => Begun::At(cursor),
+            Some(cursor) => Begun::At(cursor, machine.number()),
             None if machine.swept_revision() < machine.compact_revision() => Begun::Pinned,
             None => Begun::Done,
         }
     }
 
-    async fn sweep(&self, state: &State, begin: CompactionCursor) {
+    async fn sweep(&self, state: &State, begin: CompactionCursor, generation: u64) {
         let mut cursor = Some(begin);
         while let Some(at) = cursor {
-            let step = state.machine.write().compaction_step(at, STEP_KEYS);
-            if !step.dead.is_empty() {
-                state.store.drop_revisions(step.dead);
+            {
+                let mut now = state.machine.write();
+                if now.number() != generation {
+                    return;
+                }
+                let step = now.compaction_step(at, STEP_KEYS);
+                now.store().drop_revisions(step.dead);
+                cursor = step.next;
+                if cursor.is_none() {
+                    self.swept.send_replace(now.swept_revision());
+                }
             }
-            cursor = step.next;
             tokio::task::yield_now().await;
         }
-        let swept = state.machine.read().swept_revision();
-        self.swept.send_replace(swept);
     }
 
     async fn hash_waiting(&self, state: &Arc<State>) -> Result<(), Corrupt> {
         loop {
-            let Some((from, to)) = self.waiting.lock().compactions.front().copied() else {
-                return Ok(());
+            let (scope, generation) = {
+                let now = state.machine.read();
+                let Some((from, to)) = self.waiting.lock().compactions.front().copied() else {
+                    return Ok(());
+                };
+                (now.hash_begin_compaction(from, to), now.number())
             };
-            let scope = state.machine.read().hash_begin_compaction(from, to);
-            let hash = hash::hash(state, scope).await?;
+            let hash = hash::hash(state, scope, generation).await?;
+            let now = state.machine.read();
+            let (Some(hash), true) = (hash, now.number() == generation) else {
+                continue;
+            };
             let mut waiting = self.waiting.lock();
             if !std::mem::take(&mut waiting.interrupted) {
                 self.hashes.lock().store(hash);

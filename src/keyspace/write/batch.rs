@@ -121,7 +121,7 @@ impl Batch {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use quorate_core::api::pb::etcdserverpb::PutRequest;
     use quorate_core::api::pb::internal::LogPayload;
     use quorate_core::api::pb::internal::command::Request;
@@ -140,7 +140,8 @@ mod tests {
         }
     }
 
-    fn envelope() -> Entry {
+    /// The envelope that takes the most bytes.
+    pub(in super::super) fn widest_envelope() -> Entry {
         Entry {
             level: u32::MAX,
             member_id: u64::MAX,
@@ -161,10 +162,11 @@ mod tests {
             batch.push(command, tell);
             receivers.push(told);
         }
-        let (payload, waiters) = batch.seal(&envelope());
+        let (payload, waiters) = batch.seal(&widest_envelope());
         assert_eq!(waiters.len(), commands.len());
 
-        let whole = LogPayload { payload: Some(Payload::Entry(Entry { commands, ..envelope() })) };
+        let whole =
+            LogPayload { payload: Some(Payload::Entry(Entry { commands, ..widest_envelope() })) };
         assert_eq!(payload, whole.encode_to_vec());
     }
 
@@ -180,7 +182,7 @@ mod tests {
             }
         }
         batch.drop_abandoned();
-        let (payload, waiters) = batch.seal(&envelope());
+        let (payload, waiters) = batch.seal(&widest_envelope());
         assert_eq!(waiters.len(), 3);
         let Some(Payload::Entry(entry)) = LogPayload::decode(payload).unwrap().payload else {
             panic!("it stays an entry");

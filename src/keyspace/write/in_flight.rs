@@ -19,12 +19,12 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    pub(super) fn insert(&self, seq: u64, waiters: Vec<Waiter>) {
+    pub(crate) fn insert(&self, seq: u64, waiters: Vec<Waiter>) {
         self.batches.lock().insert(seq, waiters);
     }
 
     /// The highest sequence number applied here, and to be told of it. Lower ones have been applied or never will be.
-    pub(super) fn progress(&self) -> watch::Receiver<u64> {
+    pub(crate) fn progress(&self) -> watch::Receiver<u64> {
         self.applied.subscribe()
     }
 
@@ -58,6 +58,23 @@ impl InFlight {
             // Nobody is owed an answer any more when the receiver is gone.
             drop(waiter.send(reply.map_err(KeyspaceError::Refused)));
         }
+    }
+
+    /// An installed state holds all batches of this process up to `seq` that were ever applied: whether theirs was,
+    /// and what it was answered with, the waiters will not hear.
+    pub(crate) fn covered(&self, seq: u64) {
+        let unknown = {
+            let mut batches = self.batches.lock();
+            let later = batches.split_off(&(seq + 1));
+            std::mem::replace(&mut *batches, later)
+        };
+        self.applied.send_if_modified(|applied| {
+            let more = *applied < seq;
+            *applied = seq.max(*applied);
+            more
+        });
+        let error = KeyspaceError::Timeout(TimeoutKind::LeaderFailure);
+        answer_all(unknown.into_values().flatten(), &error);
     }
 
     /// Batch `seq` was lost.

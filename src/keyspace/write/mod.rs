@@ -105,7 +105,7 @@ impl Writer {
     /// Which of etcd's texts an expired request gets (etcdserver/server.go, `parseProposeCtxErr`).
     fn timed_out(&self, began: Instant, submitted: &Submitted) -> KeyspaceError {
         let view = self.consensus.leader_view();
-        if view.leader().is_none() && !self.queue.has_left(submitted.place()) {
+        if view.leader().is_none() && !self.queue.has_left(submitted.place) {
             return KeyspaceError::DeadlineExceeded;
         }
         let found = view.since.filter(|found| began < *found);

@@ -17,12 +17,6 @@ const BATCH_BYTES: usize = 1 << 20;
 /// entries instead (5000), of which there are never more here than batches in flight.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
-impl Submitted {
-    pub(super) fn place(&self) -> u64 {
-        self.place
-    }
-}
-
 /// Filled by any task, emptied by the proposer.
 ///
 /// **Invariant:** a batch, sealed, is no longer than the log's longest entry.
@@ -51,7 +45,7 @@ pub(super) struct Submitted {
     /// Hears its outcome.
     pub(super) told: oneshot::Receiver<Outcome>,
     /// Its place among all that ever came.
-    place: u64,
+    pub(super) place: u64,
 }
 
 impl Queue {
@@ -177,9 +171,9 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use quorate_core::api::pb::etcdserverpb::PutRequest;
-    use quorate_core::api::pb::internal::Entry;
     use quorate_core::api::pb::internal::command::Request;
 
+    use super::super::batch::tests::widest_envelope;
     use super::*;
 
     fn put(bytes: usize) -> Command {
@@ -206,14 +200,7 @@ mod tests {
     fn a_sealed_batch_is_never_longer_than_the_longest_entry() {
         const ENTRY_MAX: usize = 15_360;
         let queue = Queue::new(ENTRY_MAX);
-        let widest = Entry {
-            level: u32::MAX,
-            member_id: u64::MAX,
-            incarnation: u64::MAX,
-            seq: u64::MAX,
-            time_ms: -1,
-            commands: Vec::new(),
-        };
+        let widest = widest_envelope();
         let mut told = Vec::new();
         let mut refused = 0;
         for bytes in (1..ENTRY_MAX + 100).step_by(37).chain(ENTRY_MAX - 100..ENTRY_MAX) {

@@ -159,7 +159,7 @@ impl GroupLog {
     }
 
     /// Waits until the log's entries up to index `index` are synced; `false` when `timeout` passed first.
-    /// For threads that may block; with [`Runner::InPlace`] it only looks.
+    /// For threads that may block; without a writer's thread it only looks.
     pub fn wait_durable(&self, index: u64, timeout: Duration) -> Result<bool, JournalError> {
         let mut front = self.group.front.lock();
         loop {
@@ -170,7 +170,7 @@ impl GroupLog {
             if self.inner.shared.queue.lock().closed {
                 return Err(JournalError::Closed);
             }
-            if self.inner.shared.runner == Runner::InPlace {
+            if !self.inner.shared.runner.has_threads() {
                 return Ok(false);
             }
             let wait = self.group.durable_moved.wait_for(&mut front, timeout);
@@ -183,6 +183,13 @@ impl GroupLog {
     /// Registers `listener`, told the durable end after each frame that moved it, on the writer's thread.
     pub fn on_durable(&self, listener: DurableListener) {
         self.group.front.lock().listeners.push(listener);
+    }
+
+    /// Whether [`GroupLog::entries`] from `from` on takes no disk.
+    pub fn is_in_memory(&self, from: u64) -> bool {
+        let front = self.group.front.lock();
+        let first = front.tail.front().map(|entry| entry.record.id.index);
+        first.is_none_or(|first| first <= from) || front.ledger.state.last.is_none()
     }
 
     /// Entries `from .. to_exclusive` that exist, in order, until about `max_bytes` of payload: at least one if there
@@ -268,23 +275,30 @@ impl GroupLog {
         let shared = &self.inner.shared;
         shared.refuse_if_poisoned()?;
         self.inner.wait_for_room()?;
-        let wake = {
+        let (wake, waits) = {
             let mut front = self.group.front.lock();
             let change = make(&mut front, &shared.figures.tail_bytes)?;
+            let waits = change.is_waited_for();
             let mut queue = shared.queue.lock();
+            if queue.closed {
+                // Closed since there was room: the writer may have taken its last look.
+                return Err(JournalError::Closed);
+            }
             queue.bytes += change.bytes();
             queue.items.push_back(Submission {
                 group: Arc::clone(&self.group),
                 change,
                 done: Some(done),
             });
-            std::mem::take(&mut queue.writer_sleeps)
+            (std::mem::take(&mut queue.writer_sleeps), waits)
         };
         if wake {
             shared.work.notify_one();
         }
-        if shared.runner == Runner::InPlace {
-            self.inner.drive();
+        match shared.runner {
+            Runner::InPlace => self.inner.drive(),
+            Runner::Stepped if waits => self.inner.drive(),
+            Runner::Thread | Runner::Stepped => {}
         }
         Ok(())
     }

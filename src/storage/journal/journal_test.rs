@@ -129,3 +129,47 @@ fn a_thread_writes_to_real_files() {
     let log = journal.group(GroupId(0));
     assert_eq!(log.entries(0, 2000, usize::MAX).unwrap(), entries(1, 0..2000));
 }
+
+#[test]
+fn a_stepped_journal_acknowledges_what_was_stepped_and_keeps_no_more() {
+    let device = DoubleDevice::default();
+    let open = |device: &DoubleDevice| {
+        Journal::open(Arc::new(device.clone()), options(), Runner::Stepped).expect("it opens")
+    };
+    let journal = open(&device);
+    let log = journal.group(GroupId(3));
+    let (tell, told) = mpsc::channel();
+    let done = |name: &'static str| -> Done {
+        let tell = tell.clone();
+        Box::new(move |result| {
+            result.expect("it is durable");
+            tell.send(name).expect("the test listens");
+        })
+    };
+    log.append(entries(1, 0..3), done("first")).unwrap();
+    log.append(entries(1, 3..5), done("second")).unwrap();
+    assert_eq!((journal.waiting(), log.durable(), told.try_iter().count()), (2, None, 0));
+
+    journal.step(1);
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), ["first"]);
+    assert_eq!((journal.waiting(), log.durable()), (1, Some(LogId::new(1, 2))));
+
+    drop((journal, log));
+    let journal = open(&device.after_power_cut(1));
+    let log = journal.group(GroupId(3));
+    assert_eq!(log.entries(0, u64::MAX, usize::MAX).unwrap(), entries(1, 0..3));
+
+    log.append(entries(1, 3..4), done("third")).unwrap();
+    let base = BaseMark {
+        at: LogId::new(1, 2),
+        generation: 0,
+        file_name: "base".to_owned(),
+        len: 1,
+        content_hash: 2,
+    };
+    log.mark_base(base, done("mark")).unwrap();
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), ["third", "mark"]);
+    log.append(entries(1, 4..6), done("last")).unwrap();
+    journal.close().unwrap();
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), ["last"]);
+}

@@ -120,7 +120,7 @@ pub(crate) struct Inner {
     pool: Arc<Pool>,
     id: JournalId,
     report: OpenReport,
-    /// With [`Runner::InPlace`]: the writer.
+    /// Without a thread of its own: the writer.
     writer: Mutex<Option<Writer>>,
     /// With [`Runner::Thread`]: the writer's and the pool's.
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -263,11 +263,24 @@ impl Journal {
         }
     }
 
+    /// With [`Runner::Stepped`]: how many changes wait for a step.
+    pub fn waiting(&self) -> usize {
+        self.inner.shared.queue.lock().items.len()
+    }
+
+    /// With [`Runner::Stepped`]: writes the first `changes` that wait, syncs them and answers their callers.
+    pub fn step(&self, changes: usize) {
+        self.inner.step(changes);
+    }
+
     /// Finishes what is queued, seals and syncs. Later calls through other handles answer [`JournalError::Closed`].
     pub fn close(self) -> Result<(), JournalError> {
         self.inner.stop(false);
         match self.inner.writer.lock().take() {
-            Some(mut writer) => writer.seal_or_poison(true),
+            Some(mut writer) => {
+                writer.process(Inner::take_queue(&self.inner.shared));
+                writer.seal_or_poison(true)
+            }
             None => self.inner.shared.refuse_if_poisoned(),
         }
     }
@@ -285,8 +298,7 @@ impl Inner {
             shared.refuse_if_poisoned()?;
             let full = queue.bytes > shared.options.queue_bytes_max;
             let me = std::thread::current().id();
-            if !full || shared.runner == Runner::InPlace || shared.writer_thread.get() == Some(&me)
-            {
+            if !full || !shared.runner.has_threads() || shared.writer_thread.get() == Some(&me) {
                 return Ok(());
             }
             shared.room.wait(&mut queue);
@@ -311,6 +323,24 @@ impl Inner {
             };
             writer.process(Inner::take_queue(&self.shared));
         }
+    }
+
+    /// One frame or more of the first `changes` in the queue.
+    fn step(&self, changes: usize) {
+        let Some(mut writer) = self.writer.try_lock() else {
+            return; // a callback further up the stack
+        };
+        let Some(writer) = writer.as_mut() else {
+            return;
+        };
+        let batch = {
+            let mut queue = self.shared.queue.lock();
+            let changes = changes.min(queue.items.len());
+            let batch: VecDeque<_> = queue.items.drain(..changes).collect();
+            queue.bytes -= batch.iter().map(|submission| submission.change.bytes()).sum::<usize>();
+            batch
+        };
+        writer.process(batch);
     }
 
     fn start_threads(&self) -> Result<(), JournalError> {

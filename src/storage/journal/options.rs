@@ -121,6 +121,18 @@ pub enum Runner {
     /// The caller's thread, within the call: for simulation and tests. No seal is written when idle;
     /// [`super::Journal::idle`] does it.
     InPlace,
+    /// Whoever calls [`super::Journal::step`], when it likes: for a simulated disk that takes its time. Marks, which
+    /// a caller may wait for on its own thread, are written within the call, and with them all that waits.
+    Stepped,
+}
+
+impl Runner {
+    pub(crate) fn has_threads(self) -> bool {
+        match self {
+            Runner::Thread => true,
+            Runner::InPlace | Runner::Stepped => false,
+        }
+    }
 }
 
 /// One synced frame.

@@ -111,7 +111,7 @@ impl Pool {
                 Some(_full) if state.closing => return Err(JournalError::NoSpace),
                 Some(_) | None => {}
             }
-            if self.runner == Runner::InPlace {
+            if !self.runner.has_threads() {
                 drop(state);
                 return self.prepare().map(Some).map_err(|error| preparing(Arc::new(error)));
             }
@@ -147,7 +147,7 @@ impl Pool {
 
     /// Takes segments that a synced floor record has freed: with a thread soon, in place now.
     pub(crate) fn free(&self, freed: Vec<Freed>) -> io::Result<()> {
-        if self.runner == Runner::InPlace {
+        if !self.runner.has_threads() {
             return self.recycle(freed);
         }
         self.state.lock().freed.extend(freed);

@@ -46,6 +46,14 @@ impl Change {
             Change::Record(record) => record.size_bound(),
         }
     }
+
+    /// Its caller may wait for it with a thread: the base maker, an installation.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        match self {
+            Change::Record(Record::Base(_) | Record::Install { .. } | Record::GroupDropped) => true,
+            Change::Append { .. } | Change::Record(_) => false,
+        }
+    }
 }
 
 /// The queue before the writer.

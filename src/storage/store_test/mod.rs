@@ -3,6 +3,8 @@
 mod base_crashes;
 mod compaction;
 mod fixtures;
+mod install_crashes;
+mod installs;
 mod reads;
 mod restarts;
 mod rig;

@@ -22,7 +22,8 @@ use crate::storage::device::double::DoubleDevice;
 use crate::storage::device::{FileDevice, LogDevice, LogFile};
 use crate::storage::journal::{Journal, JournalOptions, LogRecord, Runner};
 use crate::storage::{
-    EngineKind, OpenError, Opened, RebuildReport, Store, StoreOptions, UpkeepRunner,
+    EngineKind, InstallError, OpenError, Opened, Prepared, RebuildReport, Store, StoreOptions,
+    StoreView, UpkeepRunner,
 };
 use crate::support::clock::{Clock, SystemClock};
 
@@ -211,18 +212,45 @@ impl Member {
         });
     }
 
+    /// Receives the newest base of `from` in pieces of `piece` bytes, and builds it.
+    pub(super) fn receive_from(
+        &self,
+        from: &Member,
+        piece: usize,
+    ) -> Result<Prepared, InstallError> {
+        let source = from.store.newest_base().unwrap();
+        let receiving = self.store.receive(source.label().clone())?;
+        while receiving.received() < source.label().len {
+            receiving.write(&source.read(receiving.received(), piece).unwrap())?;
+        }
+        receiving.prepare(&|| false)
+    }
+
+    /// Puts it in force, as the keyspace does. `false`: the journal has failed.
+    pub(super) fn install(&mut self, mut prepared: Prepared) -> bool {
+        let at = prepared.label().at;
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let queued = prepared.record(Box::new(move |result| sender.send(result).unwrap()));
+        if queued.is_err() || receiver.recv().unwrap().is_err() {
+            return false;
+        }
+        let Ok((store, machine)) = prepared.start() else { return false };
+        let old = std::mem::replace(&mut self.store, store);
+        let old_machine = std::mem::replace(&mut self.machine, machine);
+        self.store.succeed(Arc::new(old), old_machine);
+        self.next = LogId::new(1, at.index + 1);
+        true
+    }
+
+    /// The files of the group's folder.
+    pub(super) fn files(&self) -> Vec<String> {
+        self.store.shared.options.device.list().unwrap()
+    }
+
     /// Everything that can be read, and the hash over everything applied.
     pub(super) fn snapshot(&self) -> Snapshot {
-        let mut history = Vec::new();
-        let mut from = Revision::default();
-        loop {
-            let part = self.store.view().scan(from, 10_000).unwrap();
-            let Some(last) = part.last() else { break };
-            from = Revision::new(last.revision.main + 1, 0);
-            history.extend(part);
-        }
         Snapshot {
-            history,
+            history: history(&self.store.view()),
             rolling_hash: self.machine.rolling_hash(),
             revision: self.machine.revision(),
             leases: self.machine.leases().map(|id| id.0).collect(),
@@ -258,6 +286,18 @@ impl std::fmt::Debug for Snapshot {
             .field("leases", &self.leases.len())
             .field("in_use", &self.in_use)
             .finish()
+    }
+}
+
+/// All that a view shows.
+pub(super) fn history(view: &StoreView) -> Vec<RevisionRecord> {
+    let mut history = Vec::new();
+    let mut from = Revision::default();
+    loop {
+        let part = view.scan(from, 10_000).unwrap();
+        let Some(last) = part.last() else { return history };
+        from = Revision::new(last.revision.main + 1, 0);
+        history.extend(part);
     }
 }
 

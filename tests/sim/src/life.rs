@@ -97,11 +97,15 @@ pub async fn open(disks: &Disks, seed: u64) -> Result<Member, String> {
 
 /// Runs one life to its end on a paused, seeded, single-threaded runtime; its tasks die with it.
 pub fn live<T>(seed: u64, life: impl Future<Output = T> + Send) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime(seed).block_on(quorate::consensus::seeded(seed, life))
+}
+
+/// A runtime of one thread whose scheduling is seeded and whose clock moves only when all its tasks wait.
+pub fn runtime(seed: u64) -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_be_bytes()))
         .build()
-        .expect("a runtime without io always builds");
-    runtime.block_on(quorate::consensus::seeded(seed, life))
+        .expect("a runtime without io always builds")
 }

@@ -42,14 +42,14 @@ impl Client {
             };
             match answer {
                 Ok(Some(revision)) => {
-                    trace.line(start.elapsed(), &format!("{key} written at {revision}"));
+                    trace.line(start.elapsed(), || format!("{key} written at {revision}"));
                     acknowledged.insert(key, (revision, value));
                 }
                 Ok(None) => {
-                    trace.line(start.elapsed(), &format!("{} read or compacted", self.name))
+                    trace.line(start.elapsed(), || format!("{} read or compacted", self.name))
                 }
                 Err(error) => {
-                    trace.line(start.elapsed(), &format!("{} ends: {error:?}", self.name));
+                    trace.line(start.elapsed(), || format!("{} ends: {error:?}", self.name));
                     break;
                 }
             }

@@ -28,7 +28,7 @@ pub struct Outcome {
 /// Runs `seed` to its end; panics with the seed when something acknowledged is gone.
 pub fn run(seed: u64) -> Outcome {
     let mut rng = StdRng::seed_from_u64(seed);
-    let trace = Trace::default();
+    let trace = Trace::kept();
     let mut disks = Disks::default();
     let mut acknowledged = Acknowledged::new();
     let mut cuts = 0;
@@ -89,7 +89,7 @@ async fn check(member: &Member, before: &Acknowledged, trace: &Trace) -> Result<
         }
     }
     let at = member.keyspace.revision();
-    trace.line(Duration::ZERO, &format!("{} keys are there, revision {at}", before.len()));
+    trace.line(Duration::ZERO, || format!("{} keys are there, revision {at}", before.len()));
     Ok(())
 }
 

@@ -171,7 +171,7 @@ pub struct MachineRecord {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerRequest {
-    #[prost(oneof = "peer_request::Ask", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "peer_request::Ask", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub ask: ::core::option::Option<peer_request::Ask>,
 }
 /// Nested message and enum types in `PeerRequest`.
@@ -192,11 +192,13 @@ pub mod peer_request {
         Handover(super::PeerHandover),
         #[prost(bytes, tag = "7")]
         Keyspace(::prost::bytes::Bytes),
+        #[prost(message, tag = "8")]
+        Snapshot(super::PeerSnapshot),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerResponse {
-    #[prost(oneof = "peer_response::Answer", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "peer_response::Answer", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub answer: ::core::option::Option<peer_response::Answer>,
 }
 /// Nested message and enum types in `PeerResponse`.
@@ -215,7 +217,78 @@ pub mod peer_response {
         Handover(super::PeerHandedOver),
         #[prost(bytes, tag = "6")]
         Keyspace(::prost::bytes::Bytes),
+        #[prost(message, tag = "7")]
+        Snapshot(super::PeerSnapshotTaken),
     }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PeerSnapshot {
+    #[prost(message, optional, tag = "1")]
+    pub vote: ::core::option::Option<PeerBallot>,
+    #[prost(oneof = "peer_snapshot::Step", tags = "2, 3, 4")]
+    pub step: ::core::option::Option<peer_snapshot::Step>,
+}
+/// Nested message and enum types in `PeerSnapshot`.
+pub mod peer_snapshot {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Step {
+        #[prost(message, tag = "2")]
+        Offer(super::SnapshotTag),
+        #[prost(message, tag = "3")]
+        Piece(super::SnapshotPiece),
+        #[prost(fixed64, tag = "4")]
+        Finish(u64),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SnapshotTag {
+    #[prost(message, optional, tag = "1")]
+    pub at: ::core::option::Option<LogPosition>,
+    #[prost(message, optional, tag = "2")]
+    pub membership: ::core::option::Option<StoredMembership>,
+    #[prost(uint64, tag = "3")]
+    pub length: u64,
+    #[prost(fixed64, tag = "4")]
+    pub hash: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotPiece {
+    #[prost(fixed64, tag = "1")]
+    pub session: u64,
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub content: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerSnapshotTaken {
+    #[prost(oneof = "peer_snapshot_taken::Outcome", tags = "1, 2, 3, 4, 5, 6")]
+    pub outcome: ::core::option::Option<peer_snapshot_taken::Outcome>,
+}
+/// Nested message and enum types in `PeerSnapshotTaken`.
+pub mod peer_snapshot_taken {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Outcome {
+        #[prost(message, tag = "1")]
+        Place(super::SnapshotPlace),
+        #[prost(message, tag = "2")]
+        Preparing(super::Blank),
+        #[prost(message, tag = "3")]
+        Installed(super::PeerBallot),
+        #[prost(message, tag = "4")]
+        HigherVote(super::PeerBallot),
+        #[prost(string, tag = "5")]
+        Refused(::prost::alloc::string::String),
+        #[prost(string, tag = "6")]
+        Failed(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SnapshotPlace {
+    #[prost(fixed64, tag = "1")]
+    pub session: u64,
+    #[prost(uint64, tag = "2")]
+    pub received: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerProposed {

@@ -4,7 +4,7 @@ use quorate_core::api::ids::{LeaseId, LogId, Term};
 use tokio::time::Instant;
 
 use super::double::{Fate, Member, pass};
-use crate::keyspace::lease::NotLeader;
+use crate::keyspace::lease::{NotLeader, RenewError};
 
 #[tokio::test(start_paused = true)]
 async fn deadlines_begin_when_the_terms_first_entry_is_applied() {
@@ -73,6 +73,31 @@ async fn a_deposed_leaders_late_expiry_names_its_own_term() {
     pass(1.0).await;
     assert_eq!(member.alive(), [0; 0], "its own expiry, of term 3, does");
     assert_eq!(member.expiries().last().unwrap().term, 3);
+}
+
+/// The simulation's find: a leader that was cut off leads the same term again, with the expiry still in its log.
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_end_was_proposed_is_not_renewed_in_that_term() {
+    let (member, _running) = Member::leading();
+    member.set_fate(Fate::Waits);
+    member.grant(1, 2);
+    pass(3.0).await;
+    assert_eq!(member.expiries().len(), 1);
+
+    for _ in 0..2 {
+        member.follow();
+        pass(1.0).await;
+        member.lead(1);
+    }
+    let renewing = tokio::spawn({
+        let lessor = member.lessor();
+        async move { lessor.renew(LeaseId(1)).await }
+    });
+    pass(1.0).await;
+    assert!(!renewing.is_finished(), "nothing may be promised: the entry may yet be committed");
+
+    member.set_fate(Fate::Applied);
+    assert_eq!(renewing.await.unwrap(), Err(RenewError::NotFound));
 }
 
 #[tokio::test(start_paused = true)]

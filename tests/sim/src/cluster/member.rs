@@ -1,4 +1,4 @@
-//! Starting one of three members, and what it runs on.
+//! Opening one of three members inside its process, and what it runs on.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,32 +6,44 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use quorate::keyspace::{InitialMember, Keyspace, KeyspaceConfig, Seams};
-use quorate::storage::journal::{GroupLog, Journal, JournalOptions, Runner};
+use quorate::storage::journal::GroupLog;
 use quorate::storage::{EngineKind, StoreOptions, UpkeepRunner};
 use quorate::support::clock::Clock;
 use quorate::support::spawn::Blocking;
 use quorate_core::api::ids::{ClusterId, GroupId, MemberId};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
-use super::net::{End, Net};
+use super::fleet::{Fleet, MEMBERS, Running};
+use super::net::{Net, Port};
 use crate::life::Disks;
 
-pub const MEMBERS: [u64; 3] = [1, 2, 3];
-
-/// tokio's paused clock, and an hour that may jump.
+/// The clock of a member's runtime, and a wall clock that may jump.
 #[derive(Debug)]
-pub struct JumpingClock {
+pub struct LocalClock {
     start: tokio::time::Instant,
-    pub offset_ms: Arc<AtomicI64>,
+    wall_offset_ms: Arc<AtomicI64>,
 }
 
-impl Clock for JumpingClock {
+impl LocalClock {
+    /// To be made inside the runtime.
+    pub fn new(wall_offset_ms: Arc<AtomicI64>) -> LocalClock {
+        LocalClock { start: tokio::time::Instant::now(), wall_offset_ms }
+    }
+}
+
+impl Clock for LocalClock {
     fn monotonic(&self) -> Duration {
-        self.start.elapsed()
+        // Outside the runtime its paused clock cannot be read; nothing there measures time.
+        match Handle::try_current() {
+            Ok(_) => self.start.elapsed(),
+            Err(_) => Duration::ZERO,
+        }
     }
 
     fn unix_ms(&self) -> i64 {
-        let since = i64::try_from(self.start.elapsed().as_millis()).unwrap_or(0);
-        1_700_000_000_000 + since + self.offset_ms.load(Ordering::Relaxed)
+        let since = i64::try_from(self.monotonic().as_millis()).unwrap_or(0);
+        1_700_000_000_000 + since + self.wall_offset_ms.load(Ordering::Relaxed)
     }
 }
 
@@ -39,47 +51,61 @@ fn initial(id: u64) -> InitialMember {
     InitialMember { id: MemberId(id), peer_urls: vec![format!("http://m{id}:2380")] }
 }
 
-/// Opens member `id` on `disks` and attaches it to the network.
-pub async fn start(
-    net: &Arc<Net>,
-    id: u64,
-    life: u64,
-    disks: &Disks,
-    offset_ms: &Arc<AtomicI64>,
-) -> Result<(Keyspace, GroupLog), String> {
-    let clock: Arc<dyn Clock> = Arc::new(JumpingClock {
-        start: tokio::time::Instant::now(),
-        offset_ms: Arc::clone(offset_ms),
-    });
-    let options = JournalOptions {
-        segment_bytes: 1 << 20,
-        seed: Some(life),
-        clock: Arc::clone(&clock),
-        ..JournalOptions::default()
-    };
-    let device = Arc::new(disks.journal.clone());
-    let journal =
-        Journal::open(device, options, Runner::InPlace).map_err(|error| error.to_string())?;
-    let mut config = KeyspaceConfig::single(ClusterId(7), initial(id));
-    config.initial_members = MEMBERS.map(initial).to_vec();
-    config.name = format!("m{id}");
-    let bases = Arc::new(disks.bases.clone());
-    let mut store = StoreOptions::new(GroupId(0), PathBuf::from("/simulated"), bases);
-    store.engine = EngineKind::Memory;
-    store.runner = UpkeepRunner::InPlace;
-    store.clock = Arc::clone(&clock);
-    // No base, so no purge: whole states between members are not sent yet.
-    store.base_after_bytes = 1 << 30;
-    let seams = Seams {
-        clock,
-        blocking: Arc::new(Blocking::in_place()),
-        transport: Arc::new(End { net: Arc::clone(net), id, life }),
-        incarnation: life,
-    };
-    let log = journal.group(GroupId(0));
-    let keyspace = Keyspace::open(config, store, log.clone(), seams)
-        .await
-        .map_err(|error| error.to_string())?;
-    net.attach(id, life, keyspace.clone(), disks.clone());
-    Ok((keyspace, log))
+/// A process that has just started.
+pub struct Start {
+    pub fleet: Arc<Fleet>,
+    pub net: Arc<Net>,
+    pub id: u64,
+    pub life: u64,
+    pub log: GroupLog,
+    pub disks: Disks,
+    pub clock: Arc<dyn Clock>,
+    pub handle: Handle,
+    pub still: (watch::Sender<bool>, watch::Receiver<bool>),
+}
+
+impl Start {
+    /// Opens the keyspace, attaches it, and reports its failure if there is one.
+    pub async fn run(self) {
+        let keyspace = match self.open().await {
+            Ok(keyspace) => keyspace,
+            Err(error) => {
+                return self.fleet.report(self.id, self.life, format!("does not start: {error}"));
+            }
+        };
+        let (tell, still) = self.still;
+        let running = Running {
+            life: self.life,
+            keyspace: keyspace.clone(),
+            log: self.log,
+            disks: self.disks,
+            handle: self.handle,
+            still,
+        };
+        self.fleet.attach(self.id, running, tell);
+        let cause = keyspace.failed().await;
+        self.fleet.report(self.id, self.life, format!("failed: {cause}"));
+    }
+
+    async fn open(&self) -> Result<Keyspace, String> {
+        let mut config = KeyspaceConfig::single(ClusterId(7), initial(self.id));
+        config.initial_members = MEMBERS.map(initial).to_vec();
+        config.name = format!("m{}", self.id);
+        let bases = Arc::new(self.disks.bases.clone());
+        let mut store = StoreOptions::new(GroupId(0), PathBuf::from("/simulated"), bases);
+        store.engine = EngineKind::Memory;
+        store.runner = UpkeepRunner::InPlace;
+        store.clock = Arc::clone(&self.clock);
+        // No base, so no purge: whole states between members are not sent yet.
+        store.base_after_bytes = 1 << 30;
+        let transport = Port { net: Arc::clone(&self.net), id: self.id, life: self.life };
+        let seams = Seams {
+            clock: Arc::clone(&self.clock),
+            blocking: Arc::new(Blocking::in_place()),
+            transport: Arc::new(transport),
+            incarnation: self.life,
+        };
+        let opened = Keyspace::open(config, store, self.log.clone(), seams).await;
+        opened.map_err(|error| error.to_string())
+    }
 }

@@ -1,78 +1,52 @@
 //! Faults, drawn from the seed: one at a time or overlapping, and healed again.
 
-use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quorate::storage::journal::GroupLog;
 use quorate_core::api::ids::MemberId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::time::{Instant, timeout};
 
-use super::clients::World;
-use super::member::{self, MEMBERS};
-use crate::life::Disks;
+use super::fleet::{DiskMood, End, MEMBERS};
+use super::world::World;
+
+/// No clock runs faster or slower than this beside the world's, in millionths: far worse than any real one.
+pub const DRIFT_MAX_PPM: i64 = 10_000;
 
 /// Starts members, and does them harm.
 pub struct Nemesis {
     world: Arc<World>,
     rng: StdRng,
-    /// Of members that are down.
-    disks: BTreeMap<u64, Disks>,
-    clocks: BTreeMap<u64, Arc<AtomicI64>>,
-    pub logs: BTreeMap<u64, GroupLog>,
     pub faults: usize,
 }
 
 impl Nemesis {
     pub fn new(world: &Arc<World>, seed: u64) -> Nemesis {
-        Nemesis {
-            world: Arc::clone(world),
-            rng: StdRng::seed_from_u64(seed),
-            disks: MEMBERS.map(|id| (id, Disks::default())).into(),
-            clocks: MEMBERS.map(|id| (id, Arc::default())).into(),
-            logs: BTreeMap::new(),
-            faults: 0,
-        }
+        Nemesis { world: Arc::clone(world), rng: StdRng::seed_from_u64(seed), faults: 0 }
     }
 
     /// Starts every member that is down.
-    pub async fn start_all(&mut self) {
-        while let Some((id, disks)) = self.disks.pop_first() {
-            self.start(id, disks).await;
+    pub fn start_all(&mut self) {
+        for id in MEMBERS {
+            if self.world.fleet.is_down(id) {
+                // 0 is nobody's life.
+                let life = self.rng.random::<u64>() | 1;
+                self.world.line(|| format!("member {id} starts"));
+                self.world.fleet.start(id, life);
+            }
         }
     }
 
-    async fn start(&mut self, id: u64, disks: Disks) {
-        let life = self.rng.random();
-        let started = member::start(&self.world.net, id, life, &disks, &self.clocks[&id]).await;
-        match started {
-            Ok((keyspace, log)) => {
-                self.world.line(&format!("member {id} starts"));
-                self.logs.insert(id, log);
-                let world = Arc::clone(&self.world);
-                tokio::spawn(async move {
-                    let cause = keyspace.failed().await;
-                    if world.net.lives(id, life) && !disks.journal.is_frozen() {
-                        world.violation(format!("member {id} failed: {cause}"));
-                    }
-                });
-            }
-            Err(_) if disks.journal.is_frozen() => {
-                self.disks.insert(id, disks.after_power_cut(self.rng.random()));
-            }
-            Err(error) => self.world.violation(format!("member {id} does not start: {error}")),
-        }
-    }
-
-    /// The power of `id` goes.
-    fn cut_power(&mut self, id: u64) {
-        if let Some((keyspace, disks)) = self.world.net.detach(id) {
-            self.world.line(&format!("member {id} loses power"));
-            self.disks.insert(id, disks.after_power_cut(self.rng.random()));
-            // Its tasks end; nobody hears what they still say, and what they write is on no disk.
-            tokio::spawn(async move { keyspace.shutdown().await });
+    /// Ends everything that is wrong, but for processes that have ended.
+    pub fn heal(&mut self) {
+        self.world.line(|| "heal".to_owned());
+        self.world.net.heal();
+        for id in MEMBERS {
+            self.world.fleet.hardware[&id].set_mood(DiskMood::default());
+            self.world.fleet.set_still(id, false);
         }
     }
 
@@ -80,11 +54,18 @@ impl Nemesis {
         MEMBERS[self.rng.random_range(0..MEMBERS.len())]
     }
 
-    /// Whom somebody believes to lead, as a rule the leader; anybody, if nobody is believed.
+    /// Whom somebody believes to lead.
+    fn known_leader(&self) -> Option<u64> {
+        let views = MEMBERS.into_iter().filter_map(|id| self.world.fleet.member(id));
+        let mut led = views
+            .filter(|member| !member.stands_still())
+            .filter_map(|member| member.keyspace.leader_view().leader());
+        led.next().map(|leader| leader.0)
+    }
+
+    /// The same; anybody, if nobody is believed.
     fn leader(&mut self) -> u64 {
-        let views = MEMBERS.into_iter().filter_map(|id| self.world.net.member(id));
-        let led = views.filter_map(|(_, keyspace)| keyspace.leader_view().leader()).next();
-        led.map_or_else(|| self.pick(), |leader| leader.0)
+        self.known_leader().unwrap_or_else(|| self.pick())
     }
 
     fn victim(&mut self) -> u64 {
@@ -97,111 +78,243 @@ impl Nemesis {
 
     /// Does harm for `length`, or until something is found.
     pub async fn run(&mut self, length: Duration) {
-        let until = tokio::time::Instant::now() + length;
-        while tokio::time::Instant::now() < until && self.world.told().violations.is_empty() {
+        let until = Instant::now() + length;
+        while Instant::now() < until && self.world.told().violations.is_empty() {
             self.wait(300..1500).await;
             self.harm().await;
             self.faults += 1;
             self.wait(300..4000).await;
             if self.rng.random_bool(0.7) {
-                self.world.line("heal");
-                self.world.net.heal();
+                self.heal();
             }
-            self.start_all().await;
+            self.start_all();
         }
     }
 
     fn fault(&self, what: &'static str, id: u64) {
         self.world.net.count(what);
-        self.world.line(&format!("{what}: {id}"));
+        self.world.line(|| format!("{what}: {id}"));
     }
 
     async fn harm(&mut self) {
-        let net = Arc::clone(&self.world.net);
         let id = self.victim();
-        let others = move || MEMBERS.into_iter().filter(move |other| *other != id);
-        match self.rng.random_range(0..10) {
-            0 => {
-                self.fault("cut off both ways", id);
-                net.cut(others().flat_map(|other| [(id, other), (other, id)]));
-            }
-            1 => {
-                self.fault("inbound cut", id);
-                net.cut(others().map(|other| (other, id)));
-            }
-            2 => {
-                self.fault("outbound cut", id);
-                net.cut(others().map(|other| (id, other)));
-            }
-            3 => {
-                self.fault("pair cut", id);
-                let other = 1 + id % 3;
-                net.cut([(id, other), (other, id)]);
-            }
+        match self.rng.random_range(0..20) {
+            0..4 => self.break_ways(id),
             4 => {
                 self.fault("lossy", id);
-                net.lossy(self.rng.random_range(10..150));
+                self.world.net.lossy(self.rng.random_range(10..150));
             }
             5 => {
-                self.fault("slow", id);
-                net.slow(others().flat_map(|other| [(id, other), (other, id)]));
+                self.fault("slow network", id);
+                self.world.net.slow(both_ways(id));
             }
-            6 => {
-                self.fault("power cut", id);
-                self.cut_power(id);
-                self.wait(50..1500).await;
-                self.start_all().await;
-            }
-            7 => self.cut_power_at_a_sync(id).await,
-            8 => {
+            6 => self.end_and_restart(id, End::Power, "power cut").await,
+            7 => self.end_and_restart(id, End::Kill, "killed").await,
+            8 => self.cut_power_at_a_sync(id).await,
+            9 => {
                 self.fault("clock jump", id);
                 let jump = self.rng.random_range(-3_600_000..3_600_000);
-                self.clocks[&id].fetch_add(jump, Ordering::Relaxed);
+                self.world.fleet.hardware[&id].wall_offset_ms.fetch_add(jump, Ordering::Relaxed);
                 self.transfer(id);
             }
+            10 => {
+                self.fault("clock drift", id);
+                let drift = self.rng.random_range(-DRIFT_MAX_PPM..DRIFT_MAX_PPM);
+                self.world.fleet.hardware[&id].drift_ppm.store(drift, Ordering::Relaxed);
+            }
+            11 | 12 => self.stand_still(id).await,
+            13 => self.freeze_disk(id).await,
+            14 => self.slow_disk(),
+            15 => self.fail_sync(id).await,
+            16 => self.restart_all().await,
+            17 => self.cascade().await,
+            18 => self.stop_in_order(id).await,
             _ => self.ambush().await,
         }
     }
 
-    fn transfer(&mut self, to: u64) {
-        let leader = self.leader();
-        if let Some((_, keyspace)) = self.world.net.member(leader) {
-            self.fault("transfer asked", to);
-            tokio::spawn(async move { drop(keyspace.move_leader(MemberId(to)).await) });
+    fn break_ways(&mut self, id: u64) {
+        let net = Arc::clone(&self.world.net);
+        let others = MEMBERS.into_iter().filter(move |other| *other != id);
+        match self.rng.random_range(0..4) {
+            0 => {
+                self.fault("cut off both ways", id);
+                net.cut(both_ways(id));
+            }
+            1 => {
+                self.fault("inbound cut", id);
+                net.cut(others.map(|other| (other, id)));
+            }
+            2 => {
+                self.fault("outbound cut", id);
+                net.cut(others.map(|other| (id, other)));
+            }
+            _ => {
+                self.fault("pair cut", id);
+                let other = 1 + id % 3;
+                net.cut([(id, other), (other, id)]);
+            }
         }
     }
 
-    /// The power goes in the middle of a write, at one of the next syncs.
+    async fn end_and_restart(&mut self, id: u64, end: End, what: &'static str) {
+        if self.world.fleet.end(id, end) {
+            self.fault(what, id);
+        }
+        self.wait(10..1500).await;
+        self.start_all();
+    }
+
+    fn transfer(&mut self, to: u64) {
+        let leader = self.leader();
+        if let Some(member) = self.world.fleet.member(leader) {
+            self.fault("transfer asked", to);
+            let keyspace = member.keyspace.clone();
+            drop(member.spawn(async move { drop(keyspace.move_leader(MemberId(to)).await) }));
+        }
+    }
+
+    /// The power goes in the middle of a write, at one of the next syncs; the engine sees and counts it.
     async fn cut_power_at_a_sync(&mut self, id: u64) {
-        let Some(disks) = self.world.net.disks(id) else { return };
-        disks.journal.freeze_at(disks.journal.syncs() + self.rng.random_range(0..20));
-        for _ in 0..100 {
+        let more = self.rng.random_range(0..20);
+        self.set_mood(id, DiskMood { power_in: Some(more), ..DiskMood::default() });
+        self.until_down(id, Duration::from_secs(1)).await;
+        self.wait(10..1000).await;
+        self.start_all();
+    }
+
+    fn set_mood(&self, id: u64, mood: DiskMood) {
+        self.world.line(|| format!("disk of {id}: {mood:?}"));
+        self.world.fleet.hardware[&id].set_mood(mood);
+    }
+
+    async fn until_down(&self, id: u64, limit: Duration) {
+        let end = Instant::now() + limit;
+        while Instant::now() < end && !self.world.fleet.is_down(id) {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            if disks.journal.is_frozen() {
-                self.fault("power cut at a sync", id);
-                break;
+        }
+    }
+
+    /// SIGSTOP, and SIGCONT later: with its old timers, and what came meanwhile in its sockets.
+    async fn stand_still(&mut self, id: u64) {
+        self.fault("stands still", id);
+        self.world.fleet.set_still(id, true);
+        self.wait(500..10_000).await;
+        self.world.line(|| format!("member {id} goes on"));
+        self.world.fleet.set_still(id, false);
+    }
+
+    /// Writes and syncs of one member do not return for a while.
+    async fn freeze_disk(&mut self, id: u64) {
+        self.fault("disk frozen", id);
+        let freeze_ms = self.rng.random_range(300..10_000);
+        self.set_mood(id, DiskMood { freeze_ms, ..DiskMood::default() });
+        if self.rng.random_bool(0.3) {
+            self.wait(0..freeze_ms).await;
+            if self.world.fleet.end(id, End::Power) {
+                self.fault("power cut while its disk is frozen", id);
             }
         }
-        self.cut_power(id);
+    }
+
+    /// The leader's disk alone is slow.
+    fn slow_disk(&mut self) {
+        let leader = self.leader();
+        self.fault("disk of the leader slow", leader);
+        let slow_ms = self.rng.random_range(20..600);
+        self.set_mood(leader, DiskMood { slow_ms, ..DiskMood::default() });
+    }
+
+    /// A sync fails: the member must stop by itself. Then it starts again, on what the failed disk shows.
+    async fn fail_sync(&mut self, id: u64) {
+        self.fault("sync fails", id);
+        let more = self.rng.random_range(0..20);
+        self.set_mood(id, DiskMood { fail_in: Some(more), ..DiskMood::default() });
+        self.until_down(id, Duration::from_secs(3)).await;
         self.wait(10..1000).await;
-        self.start_all().await;
+        self.start_all();
+    }
+
+    /// All three lose power, or are killed, within a moment.
+    async fn restart_all(&mut self) {
+        self.fault("all restarted", 0);
+        let end = if self.rng.random_bool(0.5) { End::Power } else { End::Kill };
+        let apart = self.rng.random_bool(0.5);
+        for id in MEMBERS {
+            self.world.fleet.end(id, end);
+            if apart {
+                self.wait(0..30).await;
+            }
+        }
+        self.wait(10..1500).await;
+        self.start_all();
+    }
+
+    /// The leader dies, and the next one within an election timeout of being elected.
+    async fn cascade(&mut self) {
+        self.fault("cascade", 0);
+        let mut last = None;
+        for _ in 0..2 {
+            let next = async {
+                loop {
+                    match self.known_leader().filter(|leader| Some(*leader) != last) {
+                        Some(leader) => return leader,
+                        None => tokio::time::sleep(Duration::from_millis(5)).await,
+                    }
+                }
+            };
+            let Ok(leader) = timeout(Duration::from_secs(4), next).await else { break };
+            let end = if self.rng.random_bool(0.5) { End::Power } else { End::Kill };
+            self.wait(0..800).await;
+            self.world.fleet.end(leader, end);
+            if last.replace(leader).is_some() {
+                self.fault("second leader ended", leader);
+            }
+            self.wait(1..300).await;
+            // With one member left nobody would be elected.
+            if self.rng.random_bool(0.5) {
+                self.start_all();
+            }
+        }
+        self.wait(10..1000).await;
+        self.start_all();
+    }
+
+    /// SIGTERM.
+    async fn stop_in_order(&mut self, id: u64) {
+        let Some(member) = self.world.fleet.member(id) else { return };
+        self.fault("stopped in order", id);
+        let keyspace = member.keyspace.clone();
+        let stopping = member.spawn(async move { keyspace.shutdown().await });
+        let stopped = self.limited(stopping, Duration::from_secs(30)).await;
+        if !stopped && self.world.fleet.lives(id, member.life) {
+            self.world.violation(format!("member {id} does not stop"));
+        }
+        self.world.fleet.end(id, End::Kill);
+        self.wait(10..1000).await;
+        self.start_all();
+    }
+
+    async fn limited<T>(&self, call: impl Future<Output = T>, limit: Duration) -> bool {
+        timeout(limit, call).await.is_ok()
     }
 
     /// Whoever grants the next vote loses power at once; who got it is cut off; the old leader comes back.
     async fn ambush(&mut self) {
         let leader = self.leader();
         let net = Arc::clone(&self.world.net);
-        let others: Vec<_> = MEMBERS.into_iter().filter(|other| *other != leader).collect();
-        net.cut(others.iter().flat_map(|other| [(leader, *other), (*other, leader)]));
-        let sprung = tokio::time::timeout(Duration::from_secs(6), net.ambush()).await;
+        net.cut(both_ways(leader));
+        let sprung = timeout(Duration::from_secs(6), net.ambush()).await;
         let Ok(Ok(ambushed)) = sprung else { return };
         self.fault("power cut after a vote", ambushed.voter);
-        self.world.line(&format!("member {} is cut off with its vote", ambushed.candidate));
-        self.disks.insert(ambushed.voter, ambushed.image.after_power_cut(self.rng.random()));
-        let keyspace = ambushed.keyspace;
-        tokio::spawn(async move { keyspace.shutdown().await });
+        self.world.line(|| format!("member {} is cut off with its vote", ambushed.candidate));
         self.wait(5..50).await;
-        self.start_all().await;
+        self.start_all();
         self.wait(500..2500).await;
     }
+}
+
+fn both_ways(id: u64) -> impl Iterator<Item = (u64, u64)> {
+    let others = MEMBERS.into_iter().filter(move |other| *other != id);
+    others.flat_map(move |other| [(id, other), (other, id)])
 }

@@ -1,4 +1,12 @@
-//! Frames between members: delayed, lost, doubled, cut off; in order within a lane, in any order between lanes.
+//! The network between members: who reaches whom, how fast, and what of it breaks.
+//!
+//! ```text
+//!   exchange ──▶ a connection a lane (lane.rs): frames in order, answers in order
+//!                  cut:       both wait; given up when nothing came for SILENCE, and nobody can be reached until healed
+//!                  reset:     all that is under way fails; the frames are lost, or come late and are served beside
+//!                             those of the next connection
+//!                  a machine without power falls silent; a killed process resets
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,83 +17,70 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use prost::Message as _;
 use quorate::consensus::{Lane, Purpose, Transport, TransportError};
-use quorate::keyspace::Keyspace;
 use quorate_core::api::ids::MemberId;
-use quorate_core::api::pb::internal::{
-    Blank, PeerAppended, PeerResponse, peer_appended, peer_response,
-};
+use quorate_core::api::pb::internal::{PeerRequest, PeerResponse, peer_request, peer_response};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::{mpsc, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use super::bug::Bug;
+use super::fleet::{End, Fleet, Running};
+use super::lane::{Connection, Pending};
 use crate::life::Disks;
 
 /// A connection on which nothing comes back is given up after this.
-const SILENCE: Duration = Duration::from_secs(5);
-/// First byte of an encoded `PeerRequest`: an append, or a vote that counts.
-const APPEND: u8 = 0x0a;
-const VOTE: u8 = 0x12;
+pub const SILENCE: Duration = Duration::from_secs(5);
+/// First byte of an encoded `PeerRequest`.
+pub const APPEND: u8 = 0x0a;
+pub const VOTE: u8 = 0x12;
+pub const PROPOSE: u8 = 0x22;
+pub const READ_INDEX: u8 = 0x2a;
 
-/// A bug put back in, to see that it is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bug {
-    /// A vote leaves before it is saved: a power cut right after it forgets it.
-    ForgottenVote,
-    /// Appends count as acknowledged that never arrived: commit without a quorum.
-    PhantomAppend,
-}
-
-type Route = (u64, u64);
-type Told = oneshot::Sender<Result<Bytes, TransportError>>;
+/// From one member to another.
+pub type Route = (u64, u64);
+/// One direction between two members for one purpose, of one life of the sender.
+pub type Key = (Route, Purpose, u64);
 
 /// Lying in wait for a vote: whoever grants the next one loses power, and whoever got it is cut off.
+#[derive(Clone, Copy, Debug)]
 pub struct Ambushed {
     /// Who won the vote.
     pub candidate: u64,
     /// Who gave it.
     pub voter: u64,
-    /// What the voter's disks hold.
-    pub image: Disks,
-    /// Its process, which nobody hears any more.
-    pub keyspace: Keyspace,
 }
 
 /// The network all members share.
 pub struct Net {
+    pub bug: Option<Bug>,
+    pub fleet: Arc<Fleet>,
+    /// The world's runtime: what is under way is carried there.
+    pub world: Handle,
     state: Mutex<State>,
-    bug: Option<Bug>,
+    /// Told whenever a way is cut or healed.
+    ways: watch::Sender<u64>,
 }
 
 struct State {
     rng: StdRng,
-    running: BTreeMap<u64, Running>,
     cuts: BTreeSet<Route>,
-    /// Lost, doubled and broken frames, in a thousand.
+    /// Frames at which something breaks, in a thousand.
     lossy: u32,
     slow: BTreeSet<Route>,
-    lanes: BTreeMap<(Route, Purpose, u64), LaneEnd>,
+    connections: BTreeMap<Key, Arc<Connection>>,
+    /// A lane that broke is not opened again before.
+    redial: BTreeMap<Key, Instant>,
     coverage: BTreeMap<&'static str, u64>,
     ambush: Option<oneshot::Sender<Ambushed>>,
-}
-
-struct Running {
-    life: u64,
-    keyspace: Keyspace,
-    disks: Disks,
-    /// As the disks were before a vote that nothing durable followed.
-    before_vote: Option<Disks>,
-}
-
-struct LaneEnd {
-    frames: mpsc::UnboundedSender<Sent>,
-    last_due: Instant,
-}
-
-struct Sent {
-    frame: Bytes,
-    due: Instant,
-    tell: Told,
+    /// Whom each member gave its vote, by term.
+    votes: BTreeMap<(u64, u64), u64>,
+    violations: Vec<String>,
+    /// With a bug put back in: the disks as they were before a vote that nothing durable followed.
+    before_vote: BTreeMap<(u64, u64), Disks>,
+    /// With a bug put back in: the last answer to a read index by asker and asked.
+    rounds: BTreeMap<Route, Bytes>,
 }
 
 impl fmt::Debug for Net {
@@ -95,28 +90,41 @@ impl fmt::Debug for Net {
 }
 
 /// What becomes of one frame.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
     Arrives,
+    /// It arrives, and once more later.
     Twice,
-    LostOnTheWay,
+    /// The connection breaks; what is under way is lost.
+    Lost,
+    /// The connection breaks; what is under way is served late.
+    Late,
+    /// It arrives, and the connection breaks before its answer.
     AnswerLost,
 }
 
 impl Net {
-    pub fn new(seed: u64, bug: Option<Bug>) -> Arc<Net> {
+    pub fn new(seed: u64, bug: Option<Bug>, fleet: &Arc<Fleet>, world: &Handle) -> Arc<Net> {
+        let state = State {
+            rng: StdRng::seed_from_u64(seed),
+            cuts: BTreeSet::new(),
+            lossy: 0,
+            slow: BTreeSet::new(),
+            connections: BTreeMap::new(),
+            redial: BTreeMap::new(),
+            coverage: BTreeMap::new(),
+            ambush: None,
+            votes: BTreeMap::new(),
+            violations: Vec::new(),
+            before_vote: BTreeMap::new(),
+            rounds: BTreeMap::new(),
+        };
         Arc::new(Net {
-            state: Mutex::new(State {
-                rng: StdRng::seed_from_u64(seed),
-                running: BTreeMap::new(),
-                cuts: BTreeSet::new(),
-                lossy: 0,
-                slow: BTreeSet::new(),
-                lanes: BTreeMap::new(),
-                coverage: BTreeMap::new(),
-                ambush: None,
-            }),
             bug,
+            fleet: Arc::clone(fleet),
+            world: world.clone(),
+            state: Mutex::new(state),
+            ways: watch::Sender::new(0),
         })
     }
 
@@ -134,41 +142,18 @@ impl Net {
         self.state().coverage.clone()
     }
 
-    pub fn attach(&self, id: u64, life: u64, keyspace: Keyspace, disks: Disks) {
-        let running = Running { life, keyspace, disks, before_vote: None };
-        self.state().running.insert(id, running);
+    /// What the wire itself has shown that must not be.
+    pub fn take_violations(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().violations)
     }
 
-    /// Takes a member off the network, with what its disks would show after a power cut.
-    pub fn detach(&self, id: u64) -> Option<(Keyspace, Disks)> {
-        let mut state = self.state();
-        let running = state.running.remove(&id)?;
-        Some(self.image(running))
-    }
-
-    fn image(&self, running: Running) -> (Keyspace, Disks) {
-        let forgets = self.bug == Some(Bug::ForgottenVote);
-        let before = running.before_vote.filter(|_| forgets);
-        (running.keyspace, before.unwrap_or(running.disks))
-    }
-
-    /// The member and its life, while it runs.
-    pub fn member(&self, id: u64) -> Option<(u64, Keyspace)> {
-        self.state().running.get(&id).map(|running| (running.life, running.keyspace.clone()))
-    }
-
-    /// The member still runs the same life.
-    pub fn lives(&self, id: u64, life: u64) -> bool {
-        self.state().running.get(&id).is_some_and(|running| running.life == life)
-    }
-
-    /// The disks of a member that runs.
-    pub fn disks(&self, id: u64) -> Option<Disks> {
-        self.state().running.get(&id).map(|running| running.disks.clone())
+    fn tell_ways(&self) {
+        self.ways.send_modify(|count| *count += 1);
     }
 
     pub fn cut(&self, routes: impl IntoIterator<Item = Route>) {
         self.state().cuts.extend(routes);
+        self.tell_ways();
     }
 
     pub fn lossy(&self, in_a_thousand: u32) {
@@ -186,6 +171,8 @@ impl Net {
         state.slow.clear();
         state.lossy = 0;
         state.ambush = None;
+        drop(state);
+        self.tell_ways();
     }
 
     /// Lies in wait for the next vote that is granted.
@@ -195,11 +182,24 @@ impl Net {
         told
     }
 
-    fn is_cut(&self, route: Route) -> bool {
+    pub fn is_cut(&self, route: Route) -> bool {
         self.state().cuts.contains(&route)
     }
 
-    fn fate(&self) -> Fate {
+    /// Waits until nothing is cut from here to there; `false` after SILENCE.
+    pub async fn clear(&self, route: Route) -> bool {
+        let mut ways = self.ways.subscribe();
+        let clear = async {
+            while self.is_cut(route) {
+                if ways.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(SILENCE, clear).await.is_ok()
+    }
+
+    pub fn fate(&self) -> Fate {
         let mut state = self.state();
         let lossy = state.lossy;
         if lossy == 0 || state.rng.random_range(0..1000) >= lossy {
@@ -207,14 +207,15 @@ impl Net {
         }
         let (fate, word) = [
             (Fate::Twice, "frame doubled"),
-            (Fate::LostOnTheWay, "frame lost"),
-            (Fate::AnswerLost, "answer lost"),
-        ][state.rng.random_range(0..3)];
+            (Fate::Lost, "connection reset, frames lost"),
+            (Fate::Late, "connection reset, frames served late"),
+            (Fate::AnswerLost, "connection reset before an answer"),
+        ][state.rng.random_range(0..4)];
         *state.coverage.entry(word).or_default() += 1;
         fate
     }
 
-    fn delay(&self, route: Route) -> Duration {
+    pub fn delay(&self, route: Route) -> Duration {
         let mut state = self.state();
         let micros = match state.rng.random_range(0..100) {
             0 => state.rng.random_range(5_000..30_000),
@@ -224,128 +225,144 @@ impl Net {
         Duration::from_micros(micros * slow)
     }
 
-    fn send(self: &Arc<Self>, key: (Route, Purpose, u64), frame: Bytes, tell: Told) {
-        let delay = self.delay(key.0);
-        let mut state = self.state();
-        let lane = state.lanes.entry(key).or_insert_with(|| {
-            let (frames, waiting) = mpsc::unbounded_channel();
-            tokio::spawn(carry(Arc::clone(self), key.0, waiting));
-            LaneEnd { frames, last_due: Instant::now() }
-        });
-        lane.last_due = lane.last_due.max(Instant::now() + delay);
-        let sent = Sent { frame, due: lane.last_due, tell };
-        // The worker lives as long as the runtime.
-        drop(lane.frames.send(sent));
+    pub fn lag(&self, millis: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.state().rng.random_range(millis))
     }
 
-    async fn deliver(self: Arc<Self>, route: Route, frame: Bytes, tell: Told) {
-        let (from, to) = route;
-        let kind = frame.first().copied();
-        let fate = self.fate();
-        let broken = || Err(TransportError::Broken(MemberId(to), "lost".to_owned()));
-        if self.is_cut(route) || fate == Fate::LostOnTheWay {
-            if self.bug == Some(Bug::PhantomAppend) && kind == Some(APPEND) {
-                drop(tell.send(Ok(phantom())));
-                return;
-            }
-            if self.is_cut(route) {
-                tokio::time::sleep(SILENCE).await;
-            }
-            drop(tell.send(broken()));
-            return;
+    /// The lane's connection, a new one if need be and possible.
+    fn connection(self: &Arc<Self>, key: Key) -> Result<Arc<Connection>, &'static str> {
+        let ((from, to), ..) = key;
+        let mut state = self.state();
+        if let Some(connection) = state.connections.get(&key) {
+            return Ok(Arc::clone(connection));
         }
-        let Some((life, target)) = self.about_to_serve(to, kind) else {
-            let down = TransportError::Unreachable(MemberId(to), "down".to_owned());
-            drop(tell.send(Err(down)));
-            return;
+        let now = Instant::now();
+        if state.redial.get(&key).is_some_and(|not_before| now < *not_before) {
+            return Err("not dialled again yet");
+        }
+        if state.cuts.contains(&(from, to)) || state.cuts.contains(&(to, from)) {
+            return Err("no way");
+        }
+        let Some(target) = self.fleet.member(to).filter(|target| !target.stands_still()) else {
+            return Err("nobody answers");
         };
-        if fate == Fate::Twice {
-            let (target, frame) = (target.clone(), frame.clone());
-            tokio::spawn(async move { drop(target.serve_peer(frame).await) });
-        }
-        let served = target.serve_peer(frame).await;
-        if !self.lives(to, life) || fate == Fate::AnswerLost {
-            drop(tell.send(broken()));
-            return;
-        }
-        tokio::time::sleep(self.delay((to, from))).await;
-        if self.is_cut((to, from)) {
-            tokio::time::sleep(SILENCE).await;
-            drop(tell.send(broken()));
-            return;
-        }
-        let granted = kind == Some(VOTE) && served.as_ref().is_ok_and(|answer| is_grant(answer));
-        let answer =
-            served.map_err(|error| TransportError::Broken(MemberId(to), error.to_string()));
-        drop(tell.send(answer));
-        if granted {
-            self.spring(from, to);
+        state.redial.remove(&key);
+        let connection = Connection::open(self, key, target.life);
+        state.connections.insert(key, Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    /// The connection is gone: the next frame needs a new one.
+    pub fn closed(&self, connection: &Arc<Connection>) {
+        let mut state = self.state();
+        let key = connection.key;
+        if state.connections.get(&key).is_some_and(|now| Arc::ptr_eq(now, connection)) {
+            state.connections.remove(&key);
+            let rest = Duration::from_millis(state.rng.random_range(5..400));
+            state.redial.insert(key, Instant::now() + rest);
         }
     }
 
-    /// Who serves a frame that arrives; notes what its disks hold before a vote.
-    fn about_to_serve(&self, to: u64, kind: Option<u8>) -> Option<(u64, Keyspace)> {
+    /// A life ended. A killed process's connections are reset at once; those of a machine without power fall silent
+    /// until it is back.
+    pub fn ended(&self, id: u64, life: u64, end: End) {
         let mut state = self.state();
-        let running = state.running.get_mut(&to)?;
-        if self.bug == Some(Bug::ForgottenVote) {
-            match kind {
-                Some(VOTE) => running.before_vote = Some(running.disks.as_of_now()),
-                // Whatever is written after a vote saves the vote too.
-                Some(APPEND) => running.before_vote = None,
-                _ => {}
+        state.redial.retain(|((from, _), _, of), _| (*from, *of) != (id, life));
+        let gone: Vec<_> = state
+            .connections
+            .values()
+            .filter(|connection| {
+                let ((from, to), _, of) = connection.key;
+                (from, of) == (id, life) || (to == id && end == End::Kill)
+            })
+            .cloned()
+            .collect();
+        drop(state);
+        for connection in gone {
+            connection.fail(self, "reset");
+        }
+    }
+
+    /// With a bug put back in: what the voter's disks would have forgotten.
+    pub fn before_vote(&self, id: u64, life: u64) -> Option<Disks> {
+        self.state().before_vote.remove(&(id, life))
+    }
+
+    /// A frame is about to be served by `target`.
+    pub fn arrives(&self, to: u64, target: &Running, frame: &Bytes) {
+        if self.bug != Some(Bug::ForgottenVote) {
+            return;
+        }
+        let of = (to, target.life);
+        match frame.first().copied() {
+            Some(VOTE) => drop(self.state().before_vote.insert(of, target.disks.as_of_now())),
+            // Whatever is written after a vote saves the vote too.
+            Some(APPEND) => drop(self.state().before_vote.remove(&of)),
+            _ => {}
+        }
+    }
+
+    /// A frame was served by `voter`: notes votes, and springs the ambush.
+    pub fn answered(&self, (candidate, voter): Route, frame: &Bytes, answer: &Bytes) {
+        if frame.first() != Some(&VOTE) {
+            return;
+        }
+        let Some(term) = granted_term(frame, answer) else { return };
+        let mut state = self.state();
+        for (who, whom) in [(candidate, candidate), (voter, candidate)] {
+            let before = *state.votes.entry((who, term)).or_insert(whom);
+            if before != whom {
+                let words =
+                    format!("member {who} voted in term {term} for {before} and for {whom}");
+                state.violations.push(words);
             }
         }
-        Some((running.life, running.keyspace.clone()))
-    }
-
-    fn spring(&self, candidate: u64, voter: u64) {
-        let mut state = self.state();
-        if !state.running.contains_key(&voter) {
+        if self.fleet.life(voter).is_none() {
             return;
         }
-        let Some(ambush) = state.ambush.take() else {
-            return;
-        };
-        let running = state.running.remove(&voter).expect("it was there");
+        let Some(ambush) = state.ambush.take() else { return };
         state.cuts.clear();
         for other in (1..=3).filter(|other| *other != candidate) {
             state.cuts.extend([(candidate, other), (other, candidate)]);
         }
-        let (keyspace, image) = self.image(running);
-        drop(ambush.send(Ambushed { candidate, voter, image, keyspace }));
+        drop(state);
+        self.tell_ways();
+        self.fleet.end(voter, End::Power);
+        let _given_up = ambush.send(Ambushed { candidate, voter });
+    }
+
+    /// With a bug put back in: the index of the round before.
+    pub fn stale_round(&self, route: Route, answer: Bytes) -> Bytes {
+        if self.bug != Some(Bug::StaleRound) {
+            return answer;
+        }
+        self.state().rounds.insert(route, answer.clone()).unwrap_or(answer)
     }
 }
 
-async fn carry(net: Arc<Net>, route: Route, mut frames: mpsc::UnboundedReceiver<Sent>) {
-    while let Some(sent) = frames.recv().await {
-        tokio::time::sleep_until(sent.due).await;
-        // On one thread tasks run first in the order they were spawned: frames of a lane are served in theirs.
-        tokio::spawn(Arc::clone(&net).deliver(route, sent.frame, sent.tell));
-    }
-}
-
-fn is_grant(answer: &Bytes) -> bool {
-    match PeerResponse::decode(answer.clone()) {
+/// The term in which a vote was granted.
+fn granted_term(frame: &Bytes, answer: &Bytes) -> Option<u64> {
+    let granted = match PeerResponse::decode(answer.clone()) {
         Ok(PeerResponse { answer: Some(peer_response::Answer::Vote(voted)) }) => voted.granted,
         _ => false,
+    };
+    match PeerRequest::decode(frame.clone()) {
+        Ok(PeerRequest { ask: Some(peer_request::Ask::Vote(vote)) }) if granted => {
+            vote.vote.map(|ballot| ballot.term)
+        }
+        _ => None,
     }
-}
-
-fn phantom() -> Bytes {
-    let outcome = Some(peer_appended::Outcome::Success(Blank {}));
-    let answer = Some(peer_response::Answer::Append(PeerAppended { outcome }));
-    PeerResponse { answer }.encode_to_vec().into()
 }
 
 /// One life's end of the network.
 #[derive(Clone, Debug)]
-pub struct End {
+pub struct Port {
     pub net: Arc<Net>,
     pub id: u64,
     pub life: u64,
 }
 
-impl Transport for End {
+impl Transport for Port {
     fn exchange<'a>(
         &'a self,
         lane: &'a Lane,
@@ -353,22 +370,20 @@ impl Transport for End {
     ) -> BoxFuture<'a, Result<Bytes, TransportError>> {
         let (tell, told) = oneshot::channel();
         let to = lane.to;
-        // A member whose power is gone sends nothing, although its tasks are still being wound up.
-        if self.net.lives(self.id, self.life) || self.net.is_starting(self.id) {
-            let key = ((self.id, to.0), lane.purpose, self.life);
-            self.net.send(key, frame, tell);
+        let key = ((self.id, to.0), lane.purpose, self.life);
+        // Connections keep the world's time.
+        let _world = self.net.world.enter();
+        match self.net.connection(key) {
+            Ok(connection) => connection.send(&self.net, frame, Pending::new(tell)),
+            Err(why) => drop(tell.send(Err(TransportError::Unreachable(to, why.to_owned())))),
         }
         Box::pin(async move {
-            told.await.unwrap_or_else(|_| {
-                Err(TransportError::Unreachable(to, "this member is down".to_owned()))
-            })
+            told.await.unwrap_or_else(|_| Err(TransportError::Broken(to, "it went".to_owned())))
         })
     }
 }
 
-impl Net {
-    /// Nothing runs under this id: the life that sends has not been attached yet.
-    fn is_starting(&self, id: u64) -> bool {
-        !self.state().running.contains_key(&id)
-    }
+/// The error of an exchange that broke.
+pub fn broken(to: u64, why: &str) -> TransportError {
+    TransportError::Broken(MemberId(to), why.to_owned())
 }

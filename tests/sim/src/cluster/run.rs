@@ -4,157 +4,162 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use quorate_core::api::pb::etcdserverpb as pb;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use super::bug::Bug;
 use super::checker::is_linearizable;
-use super::clients::{Client, REGISTERS, World, get, register_key};
-use super::member::MEMBERS;
+use super::clients::{Client, REGISTERS, get, get_prefix, register_key};
+use super::engine;
+use super::fleet::{Fleet, MEMBERS};
+use super::leases;
 use super::nemesis::Nemesis;
-use super::net::{Bug, Net};
+use super::net::Net;
+use super::watchers::{self, Seen, Watcher};
 use super::watchman;
-use crate::life;
+use super::world::{Heard, World};
 use crate::trace::Trace;
 
 /// How long harm is done, in simulated time.
 const LENGTH: Duration = Duration::from_secs(60);
 /// Clients of registers and unique keys, and holders of leases.
 const CLIENTS: u64 = 6;
-const HOLDERS: u64 = 2;
+const HOLDERS: u64 = 4;
+/// What watchers watch: everything, twice, and some keys.
+const WATCHED: [&str; 4] = ["", "", "register/", "lease/"];
 /// Once healed, every member serves within this.
 const RECOVERY: Duration = Duration::from_secs(20);
+/// A call of the checks; it is bounded by itself.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a run came to.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Everything that happened.
+    /// Everything that happened, if it was to be kept.
     pub trace: String,
     /// What must not be; empty as a rule.
     pub violations: Vec<String>,
     /// How often each kind of fault took effect.
     pub coverage: BTreeMap<&'static str, u64>,
+    /// How often something was looked at or compared.
+    pub looks: BTreeMap<&'static str, u64>,
     /// Faults that were made.
     pub faults: usize,
     /// Calls of clients.
     pub operations: usize,
     /// Unique keys that were acknowledged, and those in doubt.
     pub unique: (usize, usize),
+    /// Simulated time, all in all.
+    pub length: Duration,
+    /// From the end of all harm until every member served.
+    pub recovery: Duration,
 }
 
-/// Runs `seed`, with a bug put back in or without.
-pub fn run(seed: u64, bug: Option<Bug>) -> Outcome {
-    life::live(seed, whole(seed, bug))
+/// Runs `seed`, with a bug put back in or without; keeps a trace if asked to.
+pub fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Outcome {
+    engine::run(seed, bug, move |fleet, net| {
+        quorate::consensus::seeded(seed, whole(seed, fleet, net, traced))
+    })
 }
 
-async fn whole(seed: u64, bug: Option<Bug>) -> Outcome {
-    let trace = Trace::default();
-    let net = Net::new(seed.rotate_left(8), bug);
+async fn whole(seed: u64, fleet: Arc<Fleet>, net: Arc<Net>, traced: bool) -> Outcome {
+    let trace = if traced { Trace::kept() } else { Trace::default() };
     let (end, over) = watch::channel(false);
-    let world = World::new(Arc::clone(&net), trace.clone(), over);
+    let world = World::new(fleet, Arc::clone(&net), trace.clone(), over);
     let mut nemesis = Nemesis::new(&world, seed.rotate_left(16));
-    nemesis.start_all().await;
+    nemesis.start_all();
     serve_again(&world).await;
 
     let watchman = tokio::spawn(watchman::watch(Arc::clone(&world)));
-    let mut clients = Vec::new();
-    for id in 0..CLIENTS {
-        let client = Client::new(&world, id, seed ^ (id + 1).rotate_left(32));
-        clients.push(tokio::spawn(client.run()));
-    }
-    for id in CLIENTS..CLIENTS + HOLDERS {
-        let client = Client::new(&world, id, seed ^ (id + 1).rotate_left(32));
-        clients.push(tokio::spawn(client.hold_leases()));
-    }
+    let seen = Seen::default();
+    let own = |id: u64| seed ^ (id + 1).rotate_left(32);
+    let clients: Vec<_> = (0..CLIENTS + HOLDERS)
+        .map(|id| {
+            let client = Client::new(&world, id, own(id));
+            match id < CLIENTS {
+                true => tokio::spawn(client.run()),
+                false => tokio::spawn(client.hold_leases()),
+            }
+        })
+        .collect();
+    let watching: Vec<_> = (100..)
+        .zip(WATCHED)
+        .map(|(id, prefix)| tokio::spawn(Watcher::new(&world, &seen, own(id), prefix).run()))
+        .collect();
     nemesis.run(LENGTH).await;
-    net.heal();
-    nemesis.start_all().await;
-    serve_again(&world).await;
+    nemesis.heal();
+    nemesis.start_all();
+    let recovery = serve_again(&world).await;
     end.send_replace(true);
     for client in clients {
         if client.await.is_err() {
             world.violation("a client panicked".to_owned());
         }
     }
+    let mut stretches = Vec::new();
+    for watcher in watching {
+        match watcher.await {
+            Ok(more) => stretches.extend(more),
+            Err(_) => world.violation("a watcher panicked".to_owned()),
+        }
+    }
+    if watchman.await.is_err() {
+        world.violation("the watchman panicked".to_owned());
+    }
+    for words in watchers::compare(&seen, &stretches) {
+        world.violation(words);
+    }
+    leases::check_ended(&world).await;
     check_state(&world).await;
-    for differs in watchman::compare_logs(&nemesis.logs) {
-        world.violation(differs);
-    }
-    watchman.abort();
-    for id in MEMBERS {
-        // A member holds the network and the network holds the member: nothing of this run may outlive it.
-        drop(net.detach(id));
-    }
     check_registers(&world);
     let told = world.told();
     Outcome {
         trace: trace.text(),
         violations: told.violations.clone(),
         coverage: net.coverage(),
+        looks: told.looks.clone(),
         faults: nemesis.faults,
         operations: told.operations,
         unique: (told.acknowledged.len(), told.in_doubt),
+        length: world.start.elapsed(),
+        recovery,
     }
 }
 
 /// Every member answers a linearizable read.
-async fn serve_again(world: &World) {
+async fn serve_again(world: &World) -> Duration {
     let began = Instant::now();
     for id in MEMBERS {
         let serves = async {
             loop {
-                if let Some((_, keyspace)) = world.net.member(id)
-                    && keyspace.range(get("x")).await.is_ok()
-                {
+                let read = |keyspace: quorate::keyspace::Keyspace| async move {
+                    keyspace.range(get("x")).await
+                };
+                if let Heard::Told(Ok(_)) = world.call(id, PATIENCE, false, read).await {
                     return;
                 }
                 // A member that has failed answers at once.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         if timeout(RECOVERY, serves).await.is_err() {
             world.violation(format!("member {id} does not serve {RECOVERY:?} after the harm"));
         }
     }
-    world.line(&format!("all serve after {:?}", began.elapsed()));
+    world.line(|| format!("all serve after {:?}", began.elapsed()));
+    began.elapsed()
 }
 
 /// Every acknowledged key is there on every member, no key was written twice, and all members are the same.
 async fn check_state(world: &World) {
-    let mut states = Vec::new();
     for id in MEMBERS {
-        let Some((_, keyspace)) = world.net.member(id) else { continue };
-        let request = pb::RangeRequest {
-            key: Bytes::from_static(b"unique/"),
-            range_end: Bytes::from_static(b"unique0"),
-            ..pb::RangeRequest::default()
-        };
-        let found = match keyspace.range(request).await {
-            Ok(found) => found,
-            Err(error) => {
-                world.violation(format!("member {id} does not read: {error}"));
-                continue;
-            }
-        };
-        let versions: BTreeMap<_, _> =
-            found.kvs.iter().map(|kv| (kv.key.as_ref(), kv.version)).collect();
-        let acknowledged = world.told().acknowledged.clone();
-        for key in &acknowledged {
-            if !versions.contains_key(key.as_bytes()) {
-                world.violation(format!("{key} was acknowledged and is not on member {id}"));
-            }
-        }
-        if let Some((key, version)) = versions.iter().find(|(_, version)| **version != 1) {
-            let key = String::from_utf8_lossy(key);
-            world.violation(format!("{key} was written once and has version {version} on {id}"));
-        }
-        states.push((id, keyspace));
+        check_unique(world, id).await;
     }
     let level = async {
         loop {
-            let at: Vec<_> = states.iter().map(|(_, one)| one.status().applied_index).collect();
-            if at.iter().all(|index| *index == at[0]) {
+            let members = MEMBERS.into_iter().filter_map(|id| world.fleet.member(id));
+            let at: Vec<_> = members.map(|one| one.keyspace.status().applied_index).collect();
+            if at.len() == MEMBERS.len() && at.iter().all(|index| *index == at[0]) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -165,14 +170,39 @@ async fn check_state(world: &World) {
         return;
     }
     let mut hashes = Vec::new();
-    for (id, keyspace) in &states {
-        let whole = keyspace.hash().await.map(|hash| hash.hash);
-        let kv = keyspace.hash_kv(0).await.map(|hash| (hash.hash, hash.hash_revision));
-        hashes.push((*id, whole.ok(), kv.ok()));
+    for id in MEMBERS {
+        let Some(member) = world.fleet.member(id) else { continue };
+        let keyspace = member.keyspace.clone();
+        let hash = member.spawn(async move {
+            let whole = keyspace.hash().await.map(|hash| hash.hash);
+            let kv = keyspace.hash_kv(0).await.map(|hash| (hash.hash, hash.hash_revision));
+            (whole.ok(), kv.ok())
+        });
+        hashes.push((id, hash.await.ok()));
     }
-    let first = hashes.first().map(|one| (one.1, one.2));
-    if hashes.iter().any(|one| Some((one.1, one.2)) != first) {
+    let first = hashes.first().map(|one| one.1);
+    if first.flatten().is_none() || hashes.iter().any(|one| Some(one.1) != first) {
         world.violation(format!("members differ at the end: {hashes:?}"));
+    }
+}
+
+async fn check_unique(world: &World, id: u64) {
+    let request = get_prefix("unique/");
+    let read = |keyspace: quorate::keyspace::Keyspace| async move { keyspace.range(request).await };
+    let Heard::Told(Ok(found)) = world.call(id, PATIENCE, false, read).await else {
+        return world.violation(format!("member {id} does not read"));
+    };
+    let versions: BTreeMap<_, _> =
+        found.kvs.iter().map(|kv| (kv.key.as_ref(), kv.version)).collect();
+    let acknowledged = world.told().acknowledged.clone();
+    for key in &acknowledged {
+        if !versions.contains_key(key.as_bytes()) {
+            world.violation(format!("{key} was acknowledged and is not on member {id}"));
+        }
+    }
+    if let Some((key, version)) = versions.iter().find(|(_, version)| **version != 1) {
+        let key = String::from_utf8_lossy(key);
+        world.violation(format!("{key} was written once and has version {version} on {id}"));
     }
 }
 
