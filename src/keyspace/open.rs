@@ -33,7 +33,7 @@ use super::upkeep::{Compactable, Sweeper, compact_by_itself};
 use super::watch::{WatchHub, WatchOptions};
 use super::write::{InFlight, ProposalCounts, Proposer, Queue, Stamp, Writer};
 use super::{Inner, Keyspace, KeyspaceError, members};
-use crate::consensus::{Consensus, PurgeLimits, Settings, SnapshotLimits, StartError, Timing};
+use crate::consensus::{Consensus, PurgeLimits, Settings, StartError, Timing};
 use crate::storage::journal::GroupLog;
 use crate::storage::{self, Store, StoreOptions};
 
@@ -346,7 +346,7 @@ async fn start_raft(
             catch_up_requests: config.catch_up_requests,
             ..PurgeLimits::default()
         },
-        snapshots: SnapshotLimits::default(),
+        snapshots: config.snapshots,
     };
     let sink = Arc::new(fed.sink(config, seams));
     let transport = Arc::clone(&seams.transport);
