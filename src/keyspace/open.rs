@@ -33,7 +33,7 @@ use super::upkeep::{Compactable, Sweeper, compact_by_itself};
 use super::watch::{WatchHub, WatchOptions};
 use super::write::{InFlight, ProposalCounts, Proposer, Queue, Stamp, Writer};
 use super::{Inner, Keyspace, KeyspaceError, members};
-use crate::consensus::{Consensus, PurgeLimits, Settings, SnapshotLimits, StartError, Timing};
+use crate::consensus::{Consensus, PurgeLimits, Settings, StartError, Timing};
 use crate::storage::journal::GroupLog;
 use crate::storage::{self, Store, StoreOptions};
 
@@ -355,7 +355,7 @@ async fn start_raft(
         member: config.member_id,
         timing: Timing { heartbeat: config.heartbeat, election_timeout: config.election_timeout },
         purge,
-        snapshots: SnapshotLimits::default(),
+        snapshots: config.snapshots,
     };
     let sink = Arc::new(fed.sink(config, seams));
     let transport = Arc::clone(&seams.transport);
