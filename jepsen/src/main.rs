@@ -51,6 +51,8 @@ enum Command {
     Starts(acceptance::StartsOptions),
     /// A1.4: probes while members stop, the quorum goes, the leader stands still, a disk is full.
     Probes(acceptance::ProbesOptions),
+    /// A1.7: etcdctl's check perf against three members.
+    CheckPerf(acceptance::CheckPerfOptions),
     /// A1.10: members that keep their names and change their addresses.
     Addresses(acceptance::AddressesOptions),
     /// A small disk that fills up: growth is refused, deletes and compaction are not, and it recovers.
@@ -77,6 +79,9 @@ async fn run(command: Command) -> Result<Verdict> {
         Command::Faults(options) => faults::faults(options).await,
         Command::Starts(options) => acceptance::starts(options).await,
         Command::Addresses(options) => acceptance::addresses(options).await,
+        Command::CheckPerf(options) => {
+            tokio::task::spawn_blocking(move || acceptance::check_perf(&options)).await?
+        }
         Command::Probes(options) => acceptance::probes(options).await,
         Command::FullDisk(options) => full_disk::full_disk(options).await,
         Command::Abuse(options) => abuse::abuse(&options).await,

@@ -2,9 +2,11 @@
 
 mod addresses;
 mod nine;
+mod perf;
 mod probes;
 mod starts;
 
 pub(crate) use self::addresses::{Options as AddressesOptions, addresses};
+pub(crate) use self::perf::{Options as CheckPerfOptions, check_perf};
 pub(crate) use self::probes::{Options as ProbesOptions, probes};
 pub(crate) use self::starts::{Options as StartsOptions, starts};

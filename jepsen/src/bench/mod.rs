@@ -20,6 +20,7 @@ use anyhow::{Result, ensure};
 
 pub(crate) use self::base::{Options as BaseOptions, base};
 use self::load::{Measured, Shape, Until, Work};
+pub(crate) use self::servers::START_DEADLINE;
 use self::servers::{Aim, Servers};
 pub(crate) use self::store::{Options as StoreOptions, store};
 use crate::member::Workspace;

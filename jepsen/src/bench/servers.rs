@@ -9,7 +9,7 @@ use super::scrape::Scrape;
 use super::usage;
 use crate::member::{Member, MemberSpec};
 
-const START_DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const START_DEADLINE: Duration = Duration::from_secs(60);
 const LEADER_DEADLINE: Duration = Duration::from_secs(10);
 const LEADS: &str = "etcd_server_is_leader";
 

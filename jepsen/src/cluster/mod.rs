@@ -34,6 +34,8 @@ const PEER_PORT: u16 = 2380;
 /// For a start or a restart while the others run.
 pub(crate) const START_DEADLINE: Duration = Duration::from_secs(60);
 
+const METRICS_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Where members are found now; changes when one is given another address.
 pub(crate) type Endpoints = Arc<RwLock<Vec<String>>>;
 
@@ -271,6 +273,21 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         bail!("no leader for {deadline:?}")
+    }
+
+    /// The sum of a counter of `/metrics` over all members and labels; `None` where no member shows it.
+    pub(crate) async fn figure_sum(&self, name: &str) -> Option<f64> {
+        let mut sum = None;
+        for nth in 0..self.len() {
+            let answer = http::get(&self.endpoint(nth), "/metrics", METRICS_PATIENCE).await;
+            for line in answer.iter().flat_map(|answer| answer.body.lines()) {
+                let Some((series, value)) = line.rsplit_once(' ') else { continue };
+                if series.split('{').next() == Some(name) {
+                    sum = Some(sum.unwrap_or(0.0) + value.parse().unwrap_or(0.0));
+                }
+            }
+        }
+        sum
     }
 
     /// Members that ended by themselves, each with the end of its log.

@@ -1,8 +1,9 @@
 //! What is done to a cluster, and undone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use futures::future::join_all;
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
@@ -10,13 +11,15 @@ use tokio::time::{sleep, timeout};
 
 use crate::cluster::network::{Cut, Node};
 use crate::cluster::{Cluster, START_DEADLINE, blacked_out, census, inbound, isolated, outbound};
-use crate::pb::etcdserverpb::MoveLeaderRequest;
+use crate::pb::etcdserverpb::{MoveLeaderRequest, PutRequest, StatusRequest};
 use crate::traffic::Arena;
 
 /// With nothing wrong, somebody leads by then.
 const LEADER_DEADLINE: Duration = Duration::from_secs(20);
 /// A transfer is answered by then, one way or the other.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(10);
+/// Writers of the puts that a follower misses.
+const BURST_CLIENTS: usize = 32;
 /// Slow enough for appends to pile up, fast enough for a leader of this load.
 const SLOW_KBIT: u32 = 4096;
 
@@ -49,6 +52,12 @@ pub(crate) enum Fault {
     PowerCutOne,
     /// The power of all goes at once. With `--power-disks`.
     PowerCutAll,
+    /// A follower is down through many puts, and comes back. With flags that make the log short it needs a whole state.
+    Lag,
+    /// The same, and the follower is killed again while it catches up.
+    LagKillReceiver,
+    /// The same, and the leader is killed while the follower catches up.
+    LagKillSender,
     /// MoveLeader to a member that is well.
     Transfer,
     /// MoveLeader to a member that was killed.
@@ -66,11 +75,14 @@ impl Fault {
         matches!(self, Self::PowerCutOne | Self::PowerCutAll)
     }
 
-    /// How long it may keep everyone from writing; `None`: a majority is gone.
+    /// How long it may keep everyone from writing; `None`: a majority is gone, or not level.
     pub(crate) fn gap_max(self, usual: Duration, of_transfers: Duration) -> Option<Duration> {
         match self {
-            Self::KillAll | Self::PowerCutAll => None,
+            // The majority that is left needs the member that catches up.
+            Self::KillAll | Self::PowerCutAll | Self::LagKillSender => None,
             Self::PowerCutOne
+            | Self::Lag
+            | Self::LagKillReceiver
             | Self::KillLeader
             | Self::KillFollower
             | Self::KillTwo
@@ -108,19 +120,25 @@ pub(crate) struct Nemesis {
     rng: StdRng,
     /// Seconds a fault lasts.
     hold: (f64, f64),
+    lag_puts: usize,
 }
 
 // === impl Nemesis ===
 
 impl Nemesis {
     /// For a cluster whose members all run.
-    pub(crate) async fn new(cluster: Cluster, rng: StdRng, hold: (f64, f64)) -> Result<Self> {
+    pub(crate) async fn new(
+        cluster: Cluster,
+        rng: StdRng,
+        hold: (f64, f64),
+        lag_puts: usize,
+    ) -> Result<Self> {
         let mut ids = Vec::new();
         for nth in 0..cluster.len() {
             let claim = census::ask(&cluster.endpoint(nth)).await;
             ids.push(claim.with_context(|| format!("m{nth} tells no status"))?.member);
         }
-        Ok(Self { cluster, ids, rng, hold })
+        Ok(Self { cluster, ids, rng, hold, lag_puts })
     }
 
     fn holding(&mut self) -> Duration {
@@ -162,6 +180,9 @@ impl Nemesis {
             }
             Fault::PowerCutAll => {
                 self.cut_power(&(0..self.cluster.len()).collect::<Vec<_>>()).await?
+            }
+            Fault::Lag | Fault::LagKillReceiver | Fault::LagKillSender => {
+                self.lag(fault, leader, arena.now()).await?
             }
             Fault::PauseLeader => self.pause(leader).await?,
             Fault::PauseFollower => {
@@ -221,6 +242,71 @@ impl Nemesis {
         Ok(what)
     }
 
+    async fn lag(&mut self, fault: Fault, leader: usize, now: Duration) -> Result<String> {
+        let follower = self.any_but(leader);
+        self.cluster.kill(follower)?;
+        let missed = self.burst(leader, now).await?;
+        self.cluster.launch(follower)?;
+        let begun = Instant::now();
+        let mut what = format!("{follower} missed {missed} puts");
+        let victim = match fault {
+            Fault::LagKillReceiver => Some(follower),
+            Fault::LagKillSender => Some(leader),
+            _ => None,
+        };
+        if let Some(victim) = victim {
+            let after = Duration::from_millis(self.rng.random_range(0..1500));
+            sleep(after).await;
+            self.cluster.kill(victim)?;
+            self.hold().await;
+            self.cluster.launch(victim)?;
+            self.cluster.await_ready(victim, START_DEADLINE)?;
+            what += &format!(", {victim} killed {after:.0?} after its start");
+        }
+        self.cluster.await_ready(follower, START_DEADLINE)?;
+        self.caught_up(follower, leader).await?;
+        Ok(format!("{what}, level {:.1?} after its start", begun.elapsed()))
+    }
+
+    /// Many puts at once; how many were acknowledged.
+    async fn burst(&mut self, at: usize, now: Duration) -> Result<usize> {
+        let client = self.cluster.client(at).await?;
+        let writers = (0..BURST_CLIENTS).map(|writer| {
+            let mut kv = client.kv.clone();
+            let puts = self.lag_puts / BURST_CLIENTS;
+            async move {
+                let mut acknowledged = 0;
+                for serial in 0..puts {
+                    let put = PutRequest {
+                        key: format!("burst/{writer}/{serial}").into(),
+                        value: format!("{:>1000}", now.as_millis()).into(),
+                        ..PutRequest::default()
+                    };
+                    acknowledged += usize::from(kv.put(put).await.is_ok());
+                }
+                acknowledged
+            }
+        });
+        Ok(join_all(writers).await.into_iter().sum())
+    }
+
+    /// Waits until `follower` has applied what `leader` had by now.
+    async fn caught_up(&self, follower: usize, leader: usize) -> Result<()> {
+        let begun = Instant::now();
+        let revision = self.revision(leader).await?;
+        while self.revision(follower).await? < revision {
+            ensure!(begun.elapsed() < START_DEADLINE, "m{follower} is still below {revision}");
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    async fn revision(&self, nth: usize) -> Result<i64> {
+        let mut client = self.cluster.client(nth).await?;
+        let status = client.maintenance.status(StatusRequest {}).await?.into_inner();
+        Ok(status.header.context("a header")?.revision)
+    }
+
     async fn pause(&mut self, nth: usize) -> Result<String> {
         self.cluster.pause(nth)?;
         self.hold().await;
@@ -261,7 +347,7 @@ impl Nemesis {
         }
         let mut client = self.cluster.client(leader).await?;
         let request = MoveLeaderRequest { target_id: self.ids[target] };
-        let begun = std::time::Instant::now();
+        let begun = Instant::now();
         let answer = timeout(TRANSFER_DEADLINE, client.maintenance.move_leader(request)).await;
         let answer = match answer {
             Ok(Ok(_)) => "done".to_owned(),

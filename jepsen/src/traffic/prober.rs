@@ -13,8 +13,10 @@ use crate::pb::etcdserverpb::compare::TargetUnion;
 use crate::pb::etcdserverpb::request_op::Request;
 use crate::pb::etcdserverpb::{Compare, PutRequest, RequestOp, TxnRequest};
 
-/// A member that has not answered by then is left for the next.
+/// A member that has not answered by then is left for the next; once all have been left, each is given twice as long,
+/// or a busy cluster would never be waited for.
 const PATIENCE: Duration = Duration::from_millis(400);
+const PATIENCE_MAX: Duration = Duration::from_millis(1600);
 /// A write that took longer has failed.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 const BREATH: Duration = Duration::from_millis(10);
@@ -56,8 +58,11 @@ pub(crate) async fn probe(arena: Arena) -> Probes {
     while !arena.over() {
         let key = format!("probe/{:07}", probes.written.len() + probes.failed.len());
         let invoked = arena.now();
+        let mut left = 0;
         loop {
-            if let Some(revision) = create(&arena, &mut clients, nth, &key).await {
+            let doubled = PATIENCE * (1 << (left / arena.members()).min(2));
+            let patience = doubled.min(PATIENCE_MAX);
+            if let Some(revision) = create(&arena, &mut clients, nth, &key, patience).await {
                 let (acknowledged, returned) = (Some(revision), arena.now());
                 let value = Vec::new();
                 probes.written.push(Sent { key, value, acknowledged, invoked, returned });
@@ -71,6 +76,7 @@ pub(crate) async fn probe(arena: Arena) -> Probes {
                 break;
             }
             probes.retries += 1;
+            left += 1;
             nth = (nth + 1) % arena.members();
         }
         sleep(BREATH).await;
@@ -84,6 +90,7 @@ async fn create(
     clients: &mut [Option<Client>],
     nth: usize,
     key: &str,
+    patience: Duration,
 ) -> Option<i64> {
     let attempt = async {
         if clients[nth].is_none() {
@@ -103,7 +110,7 @@ async fn create(
         let answer = clients[nth].as_mut()?.kv.txn(txn).await.ok()?.into_inner();
         answer.header.map(|header| header.revision)
     };
-    let Ok(answer) = timeout(PATIENCE, attempt).await else {
+    let Ok(answer) = timeout(patience, attempt).await else {
         clients[nth] = None;
         return None;
     };
