@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom as _;
 use rand::seq::SliceRandom as _;
 use rand::{Rng, SeedableRng};
 use tokio::signal::ctrl_c;
@@ -55,7 +54,7 @@ pub(crate) struct Options {
     server: PathBuf,
     #[arg(long, default_value_t = 3)]
     members: usize,
-    /// Which faults; each time one of these at random.
+    /// Which faults, in random order; each once before any comes again.
     #[arg(long = "fault", value_enum, value_delimiter = ',', default_values_t = [Fault::KillLeader])]
     faults: Vec<Fault>,
     /// Seconds from one fault's beginning to the next's.
@@ -270,12 +269,18 @@ async fn hurt(
     findings: &mut Vec<String>,
 ) -> Vec<Done> {
     let mut done: Vec<Done> = Vec::new();
+    // Each of them comes once before any comes again.
+    let mut deck = Vec::new();
     while arena.now().as_secs_f64() < options.seconds && done.len() < options.times {
         let begun = done.last().map_or(0.0, |last| last.from.as_secs_f64());
         let next = begun + options.every * rng.random_range(0.8..1.2);
         sleep(Duration::from_secs_f64(next).saturating_sub(arena.now())).await;
-        let Some(fault) = options.faults.choose(rng) else { break };
-        match nemesis.inflict(*fault, arena).await {
+        if deck.is_empty() {
+            deck.clone_from(&options.faults);
+            deck.shuffle(rng);
+        }
+        let Some(fault) = deck.pop() else { break };
+        match nemesis.inflict(fault, arena).await {
             Ok(one) => done.push(one),
             Err(error) => {
                 findings.push(format!("{fault:?} at {:.1?}: {error:#}", arena.now()));
