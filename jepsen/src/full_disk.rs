@@ -10,19 +10,18 @@
 //! lost may have.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::task::spawn_blocking;
 use tonic::{Code, Status};
 
 use crate::client::Client;
+use crate::disk::Disk;
 use crate::member::{Member, MemberSpec, Workspace, panics_in};
 use crate::pb::etcdserverpb::{
     AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, PutRequest, alarm_request,
@@ -62,50 +61,6 @@ pub(crate) struct Options {
         ]
     )]
     flags: Vec<String>,
-}
-
-/// A tmpfs; unmounted when dropped.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(at: &Path, mib: u64) -> Result<Self> {
-        fs::create_dir_all(at)?;
-        run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"])
-            .arg(at))?;
-        Ok(Self(at.to_owned()))
-    }
-
-    fn grow(&self, mib: u64) -> Result<()> {
-        run(Command::new("mount").args(["-o", &format!("remount,size={mib}m")]).arg(&self.0))
-    }
-
-    fn free(&self) -> Result<u64> {
-        let stat = rustix::fs::statvfs(&self.0)?;
-        Ok(stat.f_bavail * stat.f_frsize)
-    }
-
-    /// A file that takes everything that is left.
-    fn take_all(&self) -> Result<PathBuf> {
-        let path = self.0.join("stranger");
-        let mut file = File::create(&path)?;
-        for block in [1 << 20, 4096] {
-            while file.write_all(&vec![1; block]).is_ok() {}
-        }
-        Ok(path)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _unmounted = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let status = command.status()?;
-    ensure!(status.success(), "{command:?}: {status}");
-    Ok(())
 }
 
 /// What was told of each key: value by its number, `None` deleted.
@@ -310,7 +265,7 @@ pub(crate) async fn full_disk(options: Options) -> Result<Verdict> {
     let workspace = Workspace::create("full-disk")?;
     let disk = Disk::mount(&workspace.path().join("disk"), options.disk_mib)?;
     let mut spec = MemberSpec::single(&options.ours, workspace.path(), "member")?;
-    spec.data_dir = disk.0.join("data");
+    spec.data_dir = disk.path().join("data");
     spec.extra = options.flags.iter().filter(|flag| !flag.is_empty()).cloned().collect();
     let member = start(&spec).await?;
     let mut trial = Trial {

@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod damage;
 mod differential;
+mod disk;
 mod faults;
 mod full_disk;
 mod kill;
@@ -48,6 +49,8 @@ enum Command {
     Faults(faults::Options),
     /// A1.1: a cluster by variables alone, in random start orders, and the nine checks.
     Starts(acceptance::StartsOptions),
+    /// A1.4: probes while members stop, the quorum goes, the leader stands still, a disk is full.
+    Probes(acceptance::ProbesOptions),
     /// A1.10: members that keep their names and change their addresses.
     Addresses(acceptance::AddressesOptions),
     /// A small disk that fills up: growth is refused, deletes and compaction are not, and it recovers.
@@ -74,6 +77,7 @@ async fn run(command: Command) -> Result<Verdict> {
         Command::Faults(options) => faults::faults(options).await,
         Command::Starts(options) => acceptance::starts(options).await,
         Command::Addresses(options) => acceptance::addresses(options).await,
+        Command::Probes(options) => acceptance::probes(options).await,
         Command::FullDisk(options) => full_disk::full_disk(options).await,
         Command::Abuse(options) => abuse::abuse(&options).await,
         Command::Damage(options) => damage::damage(options).await,

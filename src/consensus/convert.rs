@@ -152,7 +152,7 @@ pub(crate) fn log_payload(entry: RaftEntry) -> Result<(LogId, LogPayload), io::E
 }
 
 /// Whether an encoded entry of another member would be understood when it is applied; in the log, one that is not
-/// would stop every member. It is decoded as it will be then: 0.1 us a request.
+/// would stop every member. It is decoded as it will be then: 0.14 us a put of 256 bytes, 0.5 ms a mebibyte of them.
 pub(crate) fn check_proposal(bytes: &Bytes) -> Result<(), String> {
     let payload = LogPayload::decode(bytes.clone()).map_err(|error| error.to_string())?;
     let Some(Payload::Entry(entry)) = payload.payload else {

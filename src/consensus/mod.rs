@@ -118,6 +118,8 @@ pub struct RaftFacts {
     pub committed: Option<LogId>,
     /// The last applied entry.
     pub applied: Option<LogId>,
+    /// The last entry that this member's log has let go.
+    pub purged: Option<LogId>,
     /// Members with a vote.
     pub voters: Vec<MemberId>,
     /// Members without.
@@ -358,6 +360,7 @@ impl Consensus {
             last_index: metrics.last_log_index,
             committed: metrics.local_committed.as_ref().map(convert::log_id),
             applied: metrics.last_applied.as_ref().map(convert::log_id),
+            purged: metrics.purged.as_ref().map(convert::log_id),
             voters: membership.voter_ids().map(MemberId).collect(),
             learners: membership.learner_ids().map(MemberId).collect(),
         }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
-use quorate_core::api::ids::MemberId;
+use quorate_core::api::ids::{MemberId, Term};
 use tokio::time::{Instant, timeout_at};
 
 use super::network::{Answer, Ask, Purpose};
@@ -85,21 +85,38 @@ impl Consensus {
             return Err(TransferError::BadTarget);
         }
         let deadline = Instant::now() + limit;
+        let term = self.leader_view().term;
+        let mut asked = false;
         loop {
             let close = timeout_at(deadline, self.until_close(target)).await;
             close.map_err(|_elapsed| TransferError::TimedOut)?;
             match self.hand_over(target, deadline).await {
-                Err(TransferError::TimedOut) if Instant::now() < deadline => {}
+                Err(TransferError::TimedOut) if Instant::now() < deadline => asked = true,
+                Err(TransferError::NotLeader) if asked => {}
                 outcome => return outcome,
             }
-            if self.leader_view().leader() == Some(target) {
-                return Ok(());
-            }
             if !self.leads() {
-                return Err(TransferError::NotLeader);
+                // The target campaigns, or has; a slow one takes its time.
+                return self.until_led_by(target, term, deadline).await;
             }
             // Writes that were held go first.
             tokio::time::sleep(self.0.settings.timing.heartbeat).await;
+        }
+    }
+
+    /// After leadership of `term` was handed over: waits until `target` is believed in, or another is.
+    async fn until_led_by(
+        &self,
+        target: MemberId,
+        term: Term,
+        deadline: Instant,
+    ) -> Result<(), TransferError> {
+        let mut leader = self.leader_changes();
+        let led = leader.wait_for(|view| view.term > term && view.leader().is_some());
+        match timeout_at(deadline, led).await {
+            Ok(Ok(view)) if view.leader() == Some(target) => Ok(()),
+            Ok(Ok(_)) | Err(_) => Err(TransferError::TimedOut),
+            Ok(Err(_ended)) => Err(TransferError::NotLeader),
         }
     }
 

@@ -134,6 +134,14 @@ impl Cluster {
         answer.into_inner().header.unwrap().revision
     }
 
+    async fn fill(&self, member: usize, numbers: std::ops::Range<usize>, value: &str) {
+        for n in numbers {
+            let (key, value) = (format!("key{n}").into(), value.to_owned().into());
+            let request = pb::PutRequest { key, value, ..Default::default() };
+            self.keyspace(member).put(request).await.unwrap();
+        }
+    }
+
     async fn get(&self, member: usize, key: &str, serializable: bool) -> Option<String> {
         let request =
             pb::RangeRequest { key: key.to_owned().into(), serializable, ..Default::default() };
@@ -233,6 +241,23 @@ async fn five_members_start_in_any_order_and_lose_two() {
     cluster.stop_all().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_comes_back_is_ready_once_it_has_found_the_leader() {
+    let mut cluster = Cluster::of(3);
+    cluster.start_all(&[0, 1, 2]).await;
+    let leader = cluster.leader(LONG).await;
+    cluster.put(leader, "a", "1").await;
+    let follower = (leader + 1) % 3;
+    cluster.stop(follower).await;
+    cluster.put(leader, "a", "2").await;
+    cluster.start(follower).await;
+    let server = cluster.running[follower].as_ref().unwrap();
+    tokio::time::timeout(LONG, server.ready()).await.unwrap();
+    assert!(cluster.named_by(follower).is_some());
+    assert_eq!(cluster.get(follower, "a", true).await.as_deref(), Some("2"));
+    cluster.stop_all().await;
+}
+
 /// A client that takes its time holds up the end, and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_stops_hands_over_before_its_clients_are_done() {
@@ -292,5 +317,55 @@ async fn a_member_that_stopped_before_it_voted_begins_with_all_the_others() {
     let leader = cluster.leader(LONG).await;
     cluster.put(leader, "a", "1").await;
     cluster.everywhere("a", "1").await;
+    cluster.stop_all().await;
+}
+
+/// Has every member keep little log, and make bases of little state.
+fn keep_little(cluster: &mut Cluster) {
+    for config in &mut cluster.configs {
+        config.member.base_after_bytes = 256 << 10;
+        config.cluster.snapshot_catchup_entries = 20;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_away_through_a_purge_comes_back_by_a_whole_state_while_writes_go_on() {
+    let mut cluster = Cluster::of(3);
+    keep_little(&mut cluster);
+    cluster.start_all(&[0, 1, 2]).await;
+    let leader = cluster.leader(LONG).await;
+    cluster.put(leader, "first", "1").await;
+    let away = (leader + 1) % 3;
+    cluster.stop(away).await;
+    let other = (leader + 2) % 3;
+    let value = "x".repeat(20_000);
+    cluster.fill(leader, 0..200, &value).await;
+    let leader_id = cluster.keyspace(leader).config().member_id;
+    let figures = cluster.keyspace(leader).snapshot_figures().clone();
+    eventually(2 * LONG, "nobody waits for it any more", async || {
+        let purged = cluster.keyspace(leader).raft_facts().purged;
+        purged.filter(|purged| purged.index > 100)
+    })
+    .await;
+
+    cluster.start(away).await;
+    let away_id = cluster.keyspace(away).config().member_id;
+    cluster.fill(leader, 200..300, &value).await;
+    eventually(2 * LONG, "it is level", async || {
+        let at = |member: usize| cluster.keyspace(member).status().applied_index;
+        (at(away) == at(leader) && at(other) == at(leader)).then_some(())
+    })
+    .await;
+    assert!(figures.successes(away_id).0 >= 1, "it was sent a whole state");
+    let taken = cluster.keyspace(away).snapshot_figures().successes(leader_id).1;
+    assert!(taken >= 1, "it has taken one");
+    let hash = async |member: usize| cluster.keyspace(member).hash().await.unwrap().hash;
+    assert_eq!(hash(away).await, hash(leader).await);
+    assert_eq!(cluster.get(away, "key299", false).await.unwrap().len(), value.len());
+    // It starts again from what it was sent.
+    cluster.stop(away).await;
+    cluster.start(away).await;
+    cluster.put(away, "last", "1").await;
+    assert_eq!(cluster.get(away, "first", false).await.as_deref(), Some("1"));
     cluster.stop_all().await;
 }

@@ -165,14 +165,7 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     let (drain, peer_drain) = (Drain::default(), Drain::default());
     let (now_ready, ready) = watch::channel(false);
     let tasks = Tasks::new(log.clone());
-    let mut peer_loops = JoinSet::new();
-    for listener in bound.peers {
-        tracing::info!(address = %listener, "serving peer traffic");
-        let draining = peer_drain.join().expect("the drain has just been made");
-        let run =
-            serve(listener, Traffic::PeersOnly, desk.clone(), limits, tasks.clone(), draining);
-        peer_loops.spawn(run.with_current_subscriber());
-    }
+    let peer_loops = serve_peers(bound.peers, &desk, limits, &tasks, &peer_drain);
     let front = Front {
         clients: bound.clients,
         metrics: bound.metrics,
@@ -202,6 +195,25 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
         peer_drain,
         peer_loops,
     })
+}
+
+/// Members are served from the start: without them there is no leader.
+fn serve_peers(
+    listeners: Vec<Listener>,
+    desk: &Desk,
+    limits: ConnectionLimits,
+    tasks: &Tasks,
+    drain: &Drain,
+) -> JoinSet<()> {
+    let mut loops = JoinSet::new();
+    for listener in listeners {
+        tracing::info!(address = %listener, "serving peer traffic");
+        let draining = drain.join().expect("the drain has just been made");
+        let (desk, tasks) = (desk.clone(), tasks.clone());
+        let run = serve(listener, Traffic::PeersOnly, desk, limits, tasks, draining);
+        loops.spawn(run.with_current_subscriber());
+    }
+    loops
 }
 
 /// Carries the journal's figures to the metrics.

@@ -174,13 +174,20 @@ impl Keyspace {
     ) -> Result<Keyspace, OpenError> {
         // Raft does, so that it knows who needs a whole state.
         store.purge_behind_base = false;
+        // Both in proportion to the disk: see `DiskSizes::fit`.
+        let purge = PurgeLimits {
+            catch_up_requests: config.catch_up_requests,
+            catch_up_bytes: store.base_after_bytes,
+            held_bytes: 8 * store.base_after_bytes,
+            ..PurgeLimits::default()
+        };
         let opened = {
             let log = log.clone();
             let open = move || Store::open(store, log);
             seams.blocking.run(open).await?
         };
         let fed = Fed::new(&config, &seams, opened, log.entry_bytes_max());
-        let consensus = start_raft(&config, &seams, &fed, log).await?;
+        let consensus = start_raft(&config, purge, &seams, &fed, log).await?;
         let keyspace = Keyspace::assemble(config, &seams, &fed, consensus);
         keyspace.start_tasks(seams, fed);
         Ok(keyspace)
@@ -280,9 +287,13 @@ impl Keyspace {
         }
     }
 
-    /// Resolves once there is a leader and this member's name and URLs are known to all: etcd serves clients from
-    /// then on (etcdserver/server.go, `publishV3`). It has no deadline of its own; the caller may drop it.
+    /// Resolves once this member has heard of a leader, is as new as it, and its name and URLs are known to all: etcd
+    /// serves clients from then on (etcdserver/server.go, `publishV3`, which goes through raft at each start).
     pub async fn ready(&self) -> Result<(), KeyspaceError> {
+        let mut leader = self.0.consensus.leader_changes();
+        let led = leader.wait_for(|view| view.leader().is_some()).await;
+        led.map_err(|_ended| KeyspaceError::Stopped)?;
+        self.0.reader.linearize().await?;
         let told = self.attributes();
         let id = self.0.config.member_id;
         let published = |machine: &StateMachine| machine.member_attributes(id) == Some(&told);
@@ -332,6 +343,7 @@ impl Keyspace {
 
 async fn start_raft(
     config: &KeyspaceConfig,
+    purge: PurgeLimits,
     seams: &Seams,
     fed: &Fed,
     log: GroupLog,
@@ -342,10 +354,7 @@ async fn start_raft(
         group: config.group,
         member: config.member_id,
         timing: Timing { heartbeat: config.heartbeat, election_timeout: config.election_timeout },
-        purge: PurgeLimits {
-            catch_up_requests: config.catch_up_requests,
-            ..PurgeLimits::default()
-        },
+        purge,
         snapshots: config.snapshots,
     };
     let sink = Arc::new(fed.sink(config, seams));

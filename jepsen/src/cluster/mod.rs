@@ -11,6 +11,7 @@
 pub(crate) mod census;
 pub(crate) mod http;
 pub(crate) mod network;
+pub(crate) mod power;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,11 +19,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use parking_lot::RwLock;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
 use tokio::task::block_in_place;
 
 use self::network::{Cut, Network, Node};
+use self::power::{PowerDisk, SharedFolder};
 use crate::client::Client;
 use crate::member::{Home, Member, MemberSpec};
+use crate::powerfs::odds::Losses;
 
 const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
@@ -35,8 +40,10 @@ pub(crate) type Endpoints = Arc<RwLock<Vec<String>>>;
 /// A cluster, running or not.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    // Before the network: processes go first.
+    // Processes go first, then their disks.
     seats: Vec<Seat>,
+    disks: Vec<Option<PowerDisk>>,
+    shared_folder: Option<SharedFolder>,
     network: Network,
     endpoints: Endpoints,
 }
@@ -89,7 +96,55 @@ impl Cluster {
             seat.spec.initial_cluster = listed.join(",");
         }
         let endpoints = seats.iter().map(|seat| seat.spec.endpoint()).collect();
-        Ok(Self { seats, network, endpoints: Arc::new(RwLock::new(endpoints)) })
+        let disks = names.iter().map(|_| None).collect();
+        let endpoints = Arc::new(RwLock::new(endpoints));
+        Ok(Self { seats, disks, shared_folder: None, network, endpoints })
+    }
+
+    /// Puts each member's data on a disk that can lose its power. Before anything is started.
+    ///
+    /// # Errors
+    /// Without FUSE.
+    pub(crate) fn power_disks(&mut self, root: &Path, lies: &[String]) -> Result<()> {
+        let folder = root.join("disks");
+        self.shared_folder = Some(SharedFolder::over(&folder)?);
+        for (nth, seat) in self.seats.iter_mut().enumerate() {
+            let at = folder.join(&seat.spec.name);
+            self.disks[nth] = Some(PowerDisk::mount(&at, lies)?);
+            seat.spec.data_dir = at.join("data");
+        }
+        Ok(())
+    }
+
+    fn disk(&self, nth: usize) -> Result<&PowerDisk> {
+        self.disks[nth].as_ref().with_context(|| format!("m{nth} has no disk that can lose power"))
+    }
+
+    /// The power of these members goes, all at once, within `time`; their processes are killed after `linger`.
+    pub(crate) fn cut_power(
+        &mut self,
+        members: &[usize],
+        time: Duration,
+        linger: Duration,
+        rng: &mut StdRng,
+    ) -> Result<Losses> {
+        // One disk's trap decides when, and the others' power goes with it.
+        let first = *members.choose(rng).context("nobody to cut")?;
+        self.disk(first)?.arm(rng, 11);
+        block_in_place(|| self.disk(first).map(|disk| disk.wait_for_cut(time)))?;
+        for nth in members {
+            self.disk(*nth)?.freeze();
+        }
+        block_in_place(|| std::thread::sleep(linger));
+        let mut losses = Losses::default();
+        for nth in members {
+            self.kill(*nth)?;
+            let disk = self.disks[*nth].take().context("a disk")?;
+            let (left, lost) = block_in_place(|| disk.forget(rng))?;
+            self.disks[*nth] = Some(left);
+            losses += lost;
+        }
+        Ok(losses)
     }
 
     /// Starts all, in this order, and waits until each is ready.
@@ -119,6 +174,10 @@ impl Cluster {
 
     pub(crate) fn spec(&self, nth: usize) -> &MemberSpec {
         &self.seats[nth].spec
+    }
+
+    pub(crate) fn spec_mut(&mut self, nth: usize) -> &mut MemberSpec {
+        &mut self.seats[nth].spec
     }
 
     pub(crate) fn endpoint(&self, nth: usize) -> String {

@@ -81,20 +81,36 @@ pub(crate) struct Options {
     /// Seconds without a successful write that a transfer may cost: one election timeout, and the client's own.
     #[arg(long, default_value_t = 1.5)]
     transfer_gap_max: f64,
+    /// Runs, each with a cluster of its own and the next seed.
+    #[arg(long, default_value_t = 1)]
+    runs: u64,
+    /// Data lies on disks whose power can be cut.
+    #[arg(long)]
+    power_disks: bool,
+    /// Breaks these disks on purpose: syncs of files with this in their path do nothing; empty is every file.
+    #[arg(long)]
+    ignore_sync: Vec<String>,
     /// More flags for the server.
     #[arg(long = "flag", allow_hyphen_values = true)]
     flags: Vec<String>,
 }
 
 impl Options {
-    fn replay(&self) -> String {
-        let arguments: Vec<_> = std::env::args().skip(1).collect();
-        let seed = if arguments.iter().any(|argument| argument.starts_with("--seed")) {
-            String::new()
-        } else {
-            format!(" --seed {}", self.seed)
-        };
-        format!("again: quorate-jepsen {}{seed}", arguments.join(" "))
+    /// The command that makes the same choices as the run with `seed`.
+    fn replay(&self, seed: u64) -> String {
+        let mut arguments = Vec::new();
+        let mut skip = false;
+        for argument in std::env::args().skip(1) {
+            let ours = ["--seed", "--runs"].into_iter().find(|name| argument.starts_with(name));
+            if let Some(name) = ours {
+                skip = argument == name;
+            } else if skip {
+                skip = false;
+            } else {
+                arguments.push(argument);
+            }
+        }
+        format!("again: quorate-jepsen {} --seed {seed}", arguments.join(" "))
     }
 
     fn crowd(&self) -> Crowd {
@@ -123,27 +139,50 @@ pub(crate) async fn faults(options: Options) -> Result<Verdict> {
         "two at once leave no majority of {}",
         options.members
     );
-    println!("{}", options.replay());
+    ensure!(
+        options.power_disks || !options.faults.iter().any(|fault| fault.needs_power_disks()),
+        "power cuts need --power-disks"
+    );
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
-        verdict = Box::pin(run(&options)) => verdict,
+        verdict = Box::pin(run_all(&options)) => verdict,
         _ = terminated.recv() => Ok(Verdict::Unknown("interrupted".into())),
         _ = ctrl_c() => Ok(Verdict::Unknown("interrupted".into())),
     }
 }
 
-async fn run(options: &Options) -> Result<Verdict> {
+/// Ends with the first run that is invalid; one that is unknown is told in the end.
+async fn run_all(options: &Options) -> Result<Verdict> {
+    let mut unknown = None;
+    for seed in options.seed..options.seed + options.runs {
+        println!("{}", options.replay(seed));
+        match run(options, seed).await? {
+            Verdict::Valid => {}
+            Verdict::Unknown(why) => {
+                println!("seed {seed}: unknown: {why}");
+                unknown = Some(why);
+            }
+            invalid @ Verdict::Invalid(_) => return Ok(invalid),
+        }
+    }
+    Ok(unknown.map_or(Verdict::Valid, Verdict::Unknown))
+}
+
+async fn run(options: &Options, seed: u64) -> Result<Verdict> {
     let workspace = Workspace::create("faults")?;
-    let mut rng = StdRng::seed_from_u64(options.seed);
+    let mut rng = StdRng::seed_from_u64(seed);
     let mut cluster =
         Cluster::lay_out(&options.server, workspace.path(), options.members, &options.flags)?;
+    if options.power_disks {
+        cluster.power_disks(workspace.path(), &options.ignore_sync)?;
+    }
     let mut order: Vec<_> = (0..options.members).collect();
     order.shuffle(&mut rng);
     cluster.start_all(&order)?;
     let arena = Arena::new(cluster.endpoints().clone());
     let hold = (options.hold_min, options.hold_max);
     let mut nemesis = Nemesis::new(cluster, StdRng::from_rng(&mut rng), hold).await?;
-    let traffic = Traffic::start(&arena, options.seed, options.crowd());
+    let traffic = Traffic::start(&arena, seed, options.crowd());
     let prober = tokio::spawn(probe(arena.clone()));
     let machine = Watch::begin(workspace.path(), arena.clone())?;
     let mut findings = Vec::new();
@@ -183,7 +222,7 @@ async fn run(options: &Options) -> Result<Verdict> {
     drop(cluster);
     if !findings.is_empty() {
         findings.push(format!("kept: {}", workspace.path().display()));
-        findings.push(options.replay());
+        findings.push(options.replay(seed));
         return Ok(Verdict::Invalid(findings));
     }
     workspace.discard()?;
@@ -250,6 +289,7 @@ fn no_gaps(
     let mut longest: BTreeMap<Fault, (Duration, u32)> = BTreeMap::new();
     let mut without_quorum = Vec::new();
     let mut stalled = None;
+    let mut told_of = None;
     for one in done {
         let (gap, since) = probes.longest_gap(one.from, one.to + AFTERMATH);
         let entry = longest.entry(one.fault).or_default();
@@ -258,7 +298,8 @@ fn no_gaps(
             without_quorum.push((one.from, one.to + AFTERMATH));
             continue;
         };
-        if gap <= limit {
+        // A gap that reaches into several faults' time is told of once.
+        if gap <= limit || told_of.replace(since) == Some(since) {
             continue;
         }
         let stood = stalls.within(since, gap);

@@ -45,6 +45,10 @@ pub(crate) enum Fault {
     CutPair,
     /// One member, whoever it is, cut off from the others.
     CutOne,
+    /// The power of one member goes: its disk forgets what was not synced. With `--power-disks`.
+    PowerCutOne,
+    /// The power of all goes at once. With `--power-disks`.
+    PowerCutAll,
     /// MoveLeader to a member that is well.
     Transfer,
     /// MoveLeader to a member that was killed.
@@ -58,11 +62,16 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    pub(crate) fn needs_power_disks(self) -> bool {
+        matches!(self, Self::PowerCutOne | Self::PowerCutAll)
+    }
+
     /// How long it may keep everyone from writing; `None`: a majority is gone.
     pub(crate) fn gap_max(self, usual: Duration, of_transfers: Duration) -> Option<Duration> {
         match self {
-            Self::KillAll => None,
-            Self::KillLeader
+            Self::KillAll | Self::PowerCutAll => None,
+            Self::PowerCutOne
+            | Self::KillLeader
             | Self::KillFollower
             | Self::KillTwo
             | Self::PauseLeader
@@ -147,6 +156,13 @@ impl Nemesis {
                 self.kill(&[first, other]).await?
             }
             Fault::KillAll => self.kill(&(0..self.cluster.len()).collect::<Vec<_>>()).await?,
+            Fault::PowerCutOne => {
+                let one = self.rng.random_range(0..self.cluster.len());
+                self.cut_power(&[one]).await?
+            }
+            Fault::PowerCutAll => {
+                self.cut_power(&(0..self.cluster.len()).collect::<Vec<_>>()).await?
+            }
             Fault::PauseLeader => self.pause(leader).await?,
             Fault::PauseFollower => {
                 let follower = self.any_but(leader);
@@ -181,6 +197,28 @@ impl Nemesis {
             self.cluster.await_ready(*nth, START_DEADLINE)?;
         }
         Ok(format!("killed {victims:?}"))
+    }
+
+    async fn cut_power(&mut self, victims: &[usize]) -> Result<String> {
+        let mut what = String::new();
+        loop {
+            let time = Duration::from_millis(self.rng.random_range(0..600));
+            let linger = Duration::from_millis(self.rng.random_range(0..30));
+            let losses = self.cluster.cut_power(victims, time, linger, &mut self.rng)?;
+            what += &format!("cut the power of {victims:?}: {losses}; ");
+            self.hold().await;
+            for nth in victims {
+                self.cluster.launch(*nth)?;
+            }
+            // Now and then it goes again while they start.
+            if self.rng.random_bool(0.85) {
+                break;
+            }
+        }
+        for nth in victims {
+            self.cluster.await_ready(*nth, START_DEADLINE)?;
+        }
+        Ok(what)
     }
 
     async fn pause(&mut self, nth: usize) -> Result<String> {

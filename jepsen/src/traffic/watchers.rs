@@ -64,7 +64,8 @@ pub(crate) struct Seen {
 
 /// An open watch of every key from `revision` on.
 pub(crate) struct Everything {
-    requests: mpsc::Sender<WatchRequest>,
+    /// Held, so that the stream stays open.
+    _requests: mpsc::Sender<WatchRequest>,
     responses: Streaming<WatchResponse>,
 }
 
@@ -82,12 +83,11 @@ impl Everything {
         requests.send(create).await.ok()?;
         let opened = timeout(PATIENCE, client.watch.watch(ReceiverStream::new(outgoing))).await;
         let responses = opened.ok()?.ok()?.into_inner();
-        Some(Self { requests, responses })
+        Some(Self { _requests: requests, responses })
     }
 
     /// `None` when the stream broke.
     pub(crate) async fn next(&mut self) -> Option<WatchResponse> {
-        debug_assert!(!self.requests.is_closed(), "held so that the stream stays open");
         self.responses.message().await.ok().flatten()
     }
 }

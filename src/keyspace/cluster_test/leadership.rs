@@ -73,6 +73,18 @@ async fn a_transfer_to_a_member_out_of_reach_leaves_writes_alone() {
     cluster.stop_all().await;
 }
 
+/// The old leader has stepped down before the new one leads.
+#[tokio::test(start_paused = true)]
+async fn a_transfer_to_a_slow_member_is_told_when_it_leads() {
+    let cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let target = cluster.followers().await[0];
+    cluster.slow(target, ELECTION / 5);
+    assert_eq!(cluster.member(leader).move_leader(target).await, Ok(()));
+    assert_eq!(cluster.leader().await, target);
+    cluster.stop_all().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn only_the_leader_moves_leadership_and_only_to_a_voter() {
     let cluster = Cluster::start().await;

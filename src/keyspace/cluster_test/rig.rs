@@ -31,6 +31,8 @@ pub(super) struct Net {
     cuts: watch::Sender<Cuts>,
     /// Of the answers on the forward and keyspace lanes, every so many is lost on its way back.
     lose_every: Mutex<Option<usize>>,
+    /// What goes to or from this member takes so long.
+    slow: Mutex<Option<(MemberId, Duration)>>,
     forwarded: Mutex<usize>,
 }
 
@@ -54,9 +56,16 @@ impl Transport for End {
             let mut cuts = self.0.cuts.subscribe();
             let cut =
                 cuts.wait_for(|cuts| cuts.contains(&(from, to)) || cuts.contains(&(to, from)));
+            let delay = self.0.delay(from, to);
+            let served = async {
+                tokio::time::sleep(delay).await;
+                let answer = target.serve_peer(frame).await;
+                tokio::time::sleep(delay).await;
+                answer
+            };
             let answer = tokio::select! {
                 biased;
-                answer = target.serve_peer(frame) => answer,
+                answer = served => answer,
                 _ = cut => return Err(broken()),
             };
             let may_lose = matches!(lane.purpose, Purpose::Forward | Purpose::Keyspace);
@@ -71,6 +80,11 @@ impl Transport for End {
 impl Net {
     fn is_cut(&self, from: MemberId, to: MemberId) -> bool {
         self.cuts.borrow().contains(&(from, to))
+    }
+
+    fn delay(&self, from: MemberId, to: MemberId) -> Duration {
+        let slow = self.slow.lock().filter(|(id, _)| *id == from || *id == to);
+        slow.map_or(Duration::ZERO, |(_, delay)| delay)
     }
 
     fn loses_this(&self) -> bool {
@@ -110,6 +124,7 @@ impl Cluster {
             members: Mutex::default(),
             cuts: watch::Sender::default(),
             lose_every: Mutex::default(),
+            slow: Mutex::default(),
             forwarded: Mutex::default(),
         });
         let mut members = Vec::new();
@@ -164,6 +179,11 @@ impl Cluster {
     /// Every so many answers to forwarded calls is lost.
     pub(super) fn lose_answers(&self, every: Option<usize>) {
         *self.net.lose_every.lock() = every;
+    }
+
+    /// What goes to or from `id` takes `delay` each way.
+    pub(super) fn slow(&self, id: MemberId, delay: Duration) {
+        *self.net.slow.lock() = Some((id, delay));
     }
 
     /// All members have applied the same, and what they have become is the same.

@@ -280,6 +280,10 @@ impl GroupLog {
             let change = make(&mut front, &shared.figures.tail_bytes)?;
             let waits = change.is_waited_for();
             let mut queue = shared.queue.lock();
+            if queue.closed {
+                // Closed since there was room: the writer may have taken its last look.
+                return Err(JournalError::Closed);
+            }
             queue.bytes += change.bytes();
             queue.items.push_back(Submission {
                 group: Arc::clone(&self.group),
