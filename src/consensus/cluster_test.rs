@@ -8,12 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::raft::TransferLeaderRequest;
 use parking_lot::Mutex;
 use quorate_core::api::ids::{GroupId, MemberId};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::double::{Sink, entry};
+use super::network::{Answer, Ask};
 use super::{
     Consensus, Lane, ProposeError, PurgeLimits, Purpose, Served, Settings, SnapshotLimits, Timing,
     Transport, TransportError,
@@ -204,6 +206,30 @@ async fn eventually(holds: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "not in time");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// It lay in a stream that was cut, and the leader has long gone on.
+#[tokio::test(start_paused = true)]
+async fn a_handover_that_comes_too_late_changes_nothing() {
+    let cluster = Cluster::start().await;
+    cluster.write(0..5).await;
+    cluster.level().await;
+    let leader = cluster.leader().await;
+    let target = cluster.members.iter().find(|member| member.id != leader.id).unwrap();
+    let vote = leader.consensus.0.raft.server_metrics().borrow_watched().vote;
+    let last = leader.consensus.0.raft.data_metrics().borrow_watched().last_log;
+    let request = TransferLeaderRequest::new(vote, target.id.0, last);
+    let late = Ask::Handover { round: 1, request }.encode();
+    let Ok(Served::Answer(answer)) = target.consensus.serve_peer(late).await else {
+        panic!("it is answered");
+    };
+    assert!(matches!(Answer::decode(answer), Ok(Answer::Handover { taken: false })));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let now = leader.consensus.0.raft.server_metrics().borrow_watched().vote;
+    assert_eq!(now, vote, "nobody has campaigned");
+    let moved = leader.consensus.transfer_leader(target.id, Duration::from_secs(5)).await;
+    assert_eq!(moved, Ok(()));
+    cluster.stop().await;
 }
 
 /// Cuts a follower off, writes, makes bases, and waits for the purge that leaves it behind.

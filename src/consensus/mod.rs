@@ -41,7 +41,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -82,6 +81,7 @@ pub use self::runtime::Timing;
 #[cfg(feature = "simulation")]
 pub use self::runtime::seeded;
 pub use self::snapshots::{SnapshotFigures, SnapshotLimits};
+use self::transfer::Handing;
 pub use self::transfer::TransferError;
 pub use self::types::{
     AppliedSink, Fatal, PreparedSnapshot, SnapshotLabel, SnapshotReceiver, SnapshotSource,
@@ -141,7 +141,7 @@ struct Inner {
     leader: watch::Receiver<LeaderView>,
     failed: watch::Receiver<Option<String>>,
     /// Leadership is being handed over: nothing is proposed meanwhile.
-    handing_over: AtomicBool,
+    handing_over: Handing,
     /// Where whole states of other members are taken.
     incoming: Incoming,
     snapshot_figures: SnapshotFigures,
@@ -245,7 +245,7 @@ impl Consensus {
             heard,
             leader,
             failed,
-            handing_over: AtomicBool::new(false),
+            handing_over: Handing::default(),
             incoming,
             snapshot_figures,
             tasks: Mutex::new(vec![run_rounds, watch_leader]),
@@ -280,7 +280,7 @@ impl Consensus {
         if payload.len() > self.0.entry_bytes_max {
             return Err(ProposeError::TooLarge);
         }
-        if self.0.handing_over.load(Ordering::Acquire) {
+        if self.0.handing_over.is_open() {
             return Err(ProposeError::NotLeader { leader: None });
         }
         // With a responder, because without one openraft drops a rejected proposal without a word.

@@ -142,9 +142,11 @@ impl Consensus {
             Ask::PreVote(request) => Answer::Vote(raft.pre_vote(request).await.map_err(failed)?),
             Ask::Propose(payload) => Answer::Propose(self.propose_for_another(payload).await?),
             Ask::ReadIndex => Answer::ReadIndex(self.read_index_for_another().await?),
-            Ask::Handover(request) => {
-                let taken = raft.handle_transfer_leader(request).await;
-                Answer::Handover { taken: taken.map_err(fatal)?.is_ok() }
+            Ask::Handover { round, request } => {
+                Answer::Handover { taken: self.take_over(round, request).await? }
+            }
+            Ask::HandoverStands(round) => {
+                Answer::Handover { taken: self.0.handing_over.stands(round) }
             }
             Ask::Keyspace(request) => return Ok(Served::Keyspace(request)),
             Ask::Snapshot(shipment) => Answer::Snapshot(self.0.incoming.take(shipment).await),
@@ -182,9 +184,5 @@ impl Consensus {
 }
 
 fn failed(error: RaftError<TypeConfig>) -> PeerError {
-    PeerError::Raft(error.to_string())
-}
-
-fn fatal(error: openraft::errors::Fatal<TypeConfig>) -> PeerError {
     PeerError::Raft(error.to_string())
 }

@@ -52,13 +52,19 @@ impl SnapshotBuilder {
 
     /// Whether there is a state to make a handle on.
     pub(crate) fn is_able(&self) -> bool {
-        self.sink.snapshot().is_some()
+        self.sink.snapshots().borrow().is_some()
+    }
+
+    /// The newest. Where there is none, none is asked for: raft looks at its start, and a group that never had a base
+    /// has purged nothing that would have to be sent.
+    fn newest(&self) -> Option<Arc<dyn SnapshotSource>> {
+        self.is_able().then(|| self.sink.snapshot()).flatten()
     }
 
     /// What is to be sent now: the state of a transfer that broke off, so that it goes on where it stopped, else the
     /// newest. `None` before there is one, which is also before anything is purged. O(1).
     pub(crate) fn current(&self) -> Result<Option<HandleSnapshot>, io::Error> {
-        let source = self.outgoing.broken_off().or_else(|| self.sink.snapshot());
+        let source = self.outgoing.broken_off().or_else(|| self.newest());
         source.map(handle).transpose()
     }
 }
@@ -71,7 +77,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Handle;
 
     async fn build_snapshot(&mut self) -> Result<HandleSnapshot, io::Error> {
-        match self.sink.snapshot() {
+        match self.newest() {
             Some(newest) => handle(newest),
             // Only asked for at the start, over a log that was purged behind no base that can be sent.
             None => Ok(Snapshot { meta: Meta::default(), snapshot: Handle::Absent }),

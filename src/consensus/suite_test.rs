@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use quorate_core::api::ids::{GroupId, LogId};
 use quorate_core::api::pb::internal::log_payload::Payload;
 use quorate_core::api::pb::internal::{LogPayload, LogPosition, StoredMembership};
+use tokio::sync::watch;
 
 use super::convert;
 use super::log_adapter::LogAdapter;
@@ -59,6 +60,10 @@ impl AppliedSink for Standing {
     fn snapshot(&self) -> Option<Arc<dyn SnapshotSource>> {
         let (at, membership) = self.0.lock().clone();
         Some(Arc::new(Label(SnapshotLabel { at: at?, membership, len: 0, hash: 0 })))
+    }
+
+    fn snapshots(&self) -> watch::Receiver<Option<LogId>> {
+        watch::channel(self.0.lock().0).1
     }
 }
 

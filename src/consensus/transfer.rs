@@ -4,7 +4,7 @@
 //!   reachable? close behind?      proposals go on
 //!   pause                         proposals are refused; their proposers hold them and try again
 //!     target has our last entry
-//!     Handover ---> the target campaigns at once, with the leader's word that voters need not wait for its lease
+//!     Handover ---> the target asks back: still wanted? --> it campaigns at once, with the leader's word that voters need not wait for its lease
 //!     the target leads            or, at the latest after half an election timeout: as if nothing had been
 //!   resume
 //! ```
@@ -13,20 +13,24 @@
 //! member would refuse proposals, and keep the others from campaigning, for ever. So only the last step is
 //! openraft's (`handle_transfer_leader` on the target), and raft here learns of it by the target's vote request.
 //!
+//! A handover may lie in a stream that is cut, and reach the target long after it was undone: a campaign then, with a
+//! log that is behind, would depose a leader and win nothing. Hence the question back.
+//!
 //! **Invariant:** proposals are paused for at most half an election timeout at a time, and resumed whatever happens.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
+use openraft::vote::RaftLeaderId as _;
 use quorate_core::api::ids::{MemberId, Term};
 use tokio::time::{Instant, timeout_at};
 
 use super::network::{Answer, Ask, Purpose};
 use super::types::RaftLogId;
-use super::{Consensus, Inner};
+use super::{Consensus, PeerError};
 
 /// A target further behind than this is waited for while proposals go on.
 const CLOSE_ENTRIES: u64 = 64;
@@ -50,21 +54,44 @@ pub enum TransferError {
     TimedOut,
 }
 
+/// The handover under way, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Handing {
+    /// Its round; 0: none is.
+    open: AtomicU64,
+    /// Rounds that ever began.
+    begun: AtomicU64,
+}
+
+impl Handing {
+    /// Proposals are to wait.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire) != 0
+    }
+
+    /// The handover of `round` is still wanted.
+    pub(super) fn stands(&self, round: u64) -> bool {
+        round != 0 && self.open.load(Ordering::Acquire) == round
+    }
+}
+
 /// Proposals stay paused while it lives.
-struct Pause<'a>(&'a AtomicBool);
+struct Pause<'a> {
+    handing: &'a Handing,
+    round: u64,
+}
 
 impl<'a> Pause<'a> {
-    fn begin(inner: &'a Inner) -> Result<Pause<'a>, TransferError> {
-        match inner.handing_over.swap(true, Ordering::AcqRel) {
-            false => Ok(Pause(&inner.handing_over)),
-            true => Err(TransferError::Busy),
-        }
+    fn begin(handing: &'a Handing) -> Result<Pause<'a>, TransferError> {
+        let round = handing.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let taken = handing.open.compare_exchange(0, round, Ordering::AcqRel, Ordering::Acquire);
+        taken.map(|_| Pause { handing, round }).map_err(|_other| TransferError::Busy)
     }
 }
 
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.handing.open.store(0, Ordering::Release);
     }
 }
 
@@ -167,13 +194,12 @@ impl Consensus {
     }
 
     async fn hand_over(&self, target: MemberId, deadline: Instant) -> Result<(), TransferError> {
-        let _pause = Pause::begin(&self.0)?;
+        let pause = Pause::begin(&self.0.handing_over)?;
         let until = deadline.min(Instant::now() + self.patience());
         let handed = async {
             self.until_level(target).await?;
-            let request = self.request(target);
-            let asked = self.0.peers.ask(target, Purpose::Forward, Ask::Handover(request));
-            match asked.await {
+            let ask = Ask::Handover { round: pause.round, request: self.request(target) };
+            match self.0.peers.ask(target, Purpose::Forward, ask).await {
                 Ok(Answer::Handover { taken: true }) => {}
                 Ok(_) | Err(_) => return Err(TransferError::TimedOut),
             }
@@ -182,6 +208,22 @@ impl Consensus {
             led.map(drop).map_err(|_ended| TransferError::NotLeader)
         };
         timeout_at(until, handed).await.unwrap_or(Err(TransferError::TimedOut))
+    }
+
+    /// A leader hands over to this member: it campaigns, if that is still wanted.
+    pub(super) async fn take_over(
+        &self,
+        round: u64,
+        request: TransferLeaderRequest<super::types::TypeConfig>,
+    ) -> Result<bool, PeerError> {
+        let leader = MemberId(*request.from_leader().leader_id.node_id());
+        let asked = self.0.peers.ask(leader, Purpose::Heartbeat, Ask::HandoverStands(round));
+        let stands = tokio::time::timeout(self.patience(), asked).await;
+        let Ok(Ok(Answer::Handover { taken: true })) = stands else {
+            return Ok(false);
+        };
+        let taken = self.0.raft.handle_transfer_leader(request).await;
+        taken.map(|taken| taken.is_ok()).map_err(|error| PeerError::Raft(error.to_string()))
     }
 
     /// Waits until the target holds the last entry of this member's log, to which none is added.

@@ -150,6 +150,11 @@ pub trait AppliedSink: Send + Sync + 'static {
         watch::channel(None).1
     }
 
+    /// The disk is nearly full: what is kept for others' sake must go.
+    fn lacks_room(&self) -> bool {
+        false
+    }
+
     /// Begins to take a whole state of another member, or goes on with one of the same label. One at a time: what an
     /// older call returned is dropped before.
     fn receive(

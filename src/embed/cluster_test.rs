@@ -342,7 +342,7 @@ async fn a_member_that_was_away_through_a_purge_comes_back_by_a_whole_state_whil
     cluster.fill(leader, 0..200, &value).await;
     let leader_id = cluster.keyspace(leader).config().member_id;
     let figures = cluster.keyspace(leader).snapshot_figures().clone();
-    eventually(LONG, "nobody waits for it any more", async || {
+    eventually(2 * LONG, "nobody waits for it any more", async || {
         let purged = cluster.keyspace(leader).raft_facts().purged;
         purged.filter(|purged| purged.index > 100)
     })
@@ -351,7 +351,7 @@ async fn a_member_that_was_away_through_a_purge_comes_back_by_a_whole_state_whil
     cluster.start(away).await;
     let away_id = cluster.keyspace(away).config().member_id;
     cluster.fill(leader, 200..300, &value).await;
-    eventually(LONG, "it is level", async || {
+    eventually(2 * LONG, "it is level", async || {
         let at = |member: usize| cluster.keyspace(member).status().applied_index;
         (at(away) == at(leader) && at(other) == at(leader)).then_some(())
     })

@@ -217,11 +217,12 @@ impl Host {
         let mut store = StoreOptions::new(GroupId(0), folder.clone(), device(&folder)?);
         store.base_after_bytes = sizes.base_after_bytes;
         store.lone_voter = Some(config.member_id);
+        let timing = PeerTiming::for_election_timeout(config.election_timeout);
         let peers = Peers::new(PeersConfig {
             cluster: config.cluster_id,
             member: config.member_id,
             frame_bytes_max: sizes.entry_bytes_max() + FRAME_SLACK,
-            timing: PeerTiming::default(),
+            timing,
         });
         let seams = Seams {
             clock: Arc::new(SystemClock::default()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_core::api::ids::{ClusterId, GroupId, MemberId};
 
-use crate::consensus::Transport;
+use crate::consensus::{SnapshotLimits, Transport};
 use crate::support::clock::Clock;
 use crate::support::spawn::Blocking;
 
@@ -40,6 +40,8 @@ pub struct KeyspaceConfig {
     pub watch_progress_interval: Duration,
     /// `--snapshot-catchup-entries`: requests that the log keeps behind a base; 5,000 in etcd.
     pub catch_up_requests: u64,
+    /// How whole states are sent to members that are too far behind.
+    pub snapshots: SnapshotLimits,
 }
 
 impl KeyspaceConfig {
@@ -60,6 +62,7 @@ impl KeyspaceConfig {
             auto_compaction: None,
             watch_progress_interval: Duration::from_secs(600),
             catch_up_requests: 5000,
+            snapshots: SnapshotLimits::default(),
         }
     }
 

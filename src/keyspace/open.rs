@@ -33,7 +33,7 @@ use super::upkeep::{Compactable, Sweeper, compact_by_itself};
 use super::watch::{WatchHub, WatchOptions};
 use super::write::{InFlight, ProposalCounts, Proposer, Queue, Stamp, Writer};
 use super::{Inner, Keyspace, KeyspaceError, members};
-use crate::consensus::{Consensus, PurgeLimits, Settings, SnapshotLimits, StartError, Timing};
+use crate::consensus::{Consensus, PurgeLimits, Settings, StartError, Timing};
 use crate::storage::journal::GroupLog;
 use crate::storage::{self, Store, StoreOptions};
 
@@ -174,13 +174,20 @@ impl Keyspace {
     ) -> Result<Keyspace, OpenError> {
         // Raft does, so that it knows who needs a whole state.
         store.purge_behind_base = false;
+        // Both in proportion to the disk: see `DiskSizes::fit`.
+        let purge = PurgeLimits {
+            catch_up_requests: config.catch_up_requests,
+            catch_up_bytes: store.base_after_bytes,
+            held_bytes: 8 * store.base_after_bytes,
+            ..PurgeLimits::default()
+        };
         let opened = {
             let log = log.clone();
             let open = move || Store::open(store, log);
             seams.blocking.run(open).await?
         };
         let fed = Fed::new(&config, &seams, opened, log.entry_bytes_max());
-        let consensus = start_raft(&config, &seams, &fed, log).await?;
+        let consensus = start_raft(&config, purge, &seams, &fed, log).await?;
         let keyspace = Keyspace::assemble(config, &seams, &fed, consensus);
         keyspace.start_tasks(seams, fed);
         Ok(keyspace)
@@ -336,6 +343,7 @@ impl Keyspace {
 
 async fn start_raft(
     config: &KeyspaceConfig,
+    purge: PurgeLimits,
     seams: &Seams,
     fed: &Fed,
     log: GroupLog,
@@ -346,11 +354,8 @@ async fn start_raft(
         group: config.group,
         member: config.member_id,
         timing: Timing { heartbeat: config.heartbeat, election_timeout: config.election_timeout },
-        purge: PurgeLimits {
-            catch_up_requests: config.catch_up_requests,
-            ..PurgeLimits::default()
-        },
-        snapshots: SnapshotLimits::default(),
+        purge,
+        snapshots: config.snapshots,
     };
     let sink = Arc::new(fed.sink(config, seams));
     let transport = Arc::clone(&seams.transport);

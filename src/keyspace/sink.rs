@@ -155,6 +155,10 @@ impl AppliedSink for Sink {
         self.state.store().bases()
     }
 
+    fn lacks_room(&self) -> bool {
+        self.state.store().growth_refused().is_some()
+    }
+
     fn receive(
         &self,
         label: SnapshotLabel,

@@ -28,7 +28,12 @@ pub(crate) enum Ask {
     Propose(Bytes),
     ReadIndex,
     /// The leader asks its successor to campaign.
-    Handover(TransferLeaderRequest<TypeConfig>),
+    Handover {
+        round: u64,
+        request: TransferLeaderRequest<TypeConfig>,
+    },
+    /// The successor asks back whether the handover of this round is still wanted.
+    HandoverStands(u64),
     /// For the keyspace above; opaque here.
     Keyspace(Bytes),
     /// A step of sending a whole state.
@@ -59,10 +64,12 @@ impl Ask {
             Ask::PreVote(request) => peer_request::Ask::PreVote(vote(&request)),
             Ask::Propose(payload) => peer_request::Ask::Propose(payload),
             Ask::ReadIndex => peer_request::Ask::ReadIndex(Blank {}),
-            Ask::Handover(request) => peer_request::Ask::Handover(PeerHandover {
+            Ask::Handover { round, request } => peer_request::Ask::Handover(PeerHandover {
                 from: Some(ballot(request.from_leader())),
                 last: position(request.last_log_id().copied()),
+                round,
             }),
+            Ask::HandoverStands(round) => peer_request::Ask::HandoverStands(round),
             Ask::Keyspace(request) => peer_request::Ask::Keyspace(request),
             Ask::Snapshot(shipment) => peer_request::Ask::Snapshot(shipment.to_wire()),
         };
@@ -85,8 +92,10 @@ impl Ask {
             Some(peer_request::Ask::Handover(from)) => {
                 let vote = raft_ballot(from.from)?;
                 let last = raft_position(from.last);
-                Ok(Ask::Handover(TransferLeaderRequest::new(vote, to.0, last)))
+                let request = TransferLeaderRequest::new(vote, to.0, last);
+                Ok(Ask::Handover { round: from.round, request })
             }
+            Some(peer_request::Ask::HandoverStands(round)) => Ok(Ask::HandoverStands(round)),
             Some(peer_request::Ask::Keyspace(request)) => Ok(Ask::Keyspace(request)),
             Some(peer_request::Ask::Snapshot(from)) => {
                 Ok(Ask::Snapshot(Shipment::from_wire(from)?))
@@ -396,10 +405,12 @@ mod tests {
     #[test]
     fn a_handover_is_to_whom_it_reached() {
         let request = TransferLeaderRequest::new(RaftVote::new_committed(3, 9), 2, Some(at(3, 8)));
-        let frame = Ask::Handover(request.clone()).encode();
-        let Ok(Ask::Handover(back)) = Ask::decode(frame, MemberId(2)) else {
+        let frame = Ask::Handover { round: 5, request: request.clone() }.encode();
+        let Ok(Ask::Handover { round, request: back }) = Ask::decode(frame, MemberId(2)) else {
             panic!("a handover stays one");
         };
-        assert_eq!(back, request);
+        assert_eq!((round, back), (5, request));
+        let frame = Ask::HandoverStands(7).encode();
+        assert!(matches!(Ask::decode(frame, MemberId(2)), Ok(Ask::HandoverStands(7))));
     }
 }

@@ -9,8 +9,8 @@
 //! openraft does the purge, so that it knows what is gone and brings a member that needs it up by a whole state; it
 //! holds back while appends from below are under way. Where the budget is used up, those are broken off ([`Floor`]).
 //!
-//! **Invariant:** nothing above the base goes, and what the journal's own cap or a short disk asks for goes, whoever
-//! needs it.
+//! **Invariant:** nothing above the base goes; what the journal's own cap or a short disk asks for goes whoever needs
+//! it; and a member alone keeps nothing for others.
 
 mod sizes;
 
@@ -88,22 +88,18 @@ struct Situation {
     purged: u64,
     /// The journal is above its cap and this group is in its way, or the disk is short.
     pressed: bool,
+    /// There is no other member.
+    alone: bool,
     followers: Vec<Follower>,
     /// States on their way: log index, and since when.
     sent: Vec<(u64, Duration)>,
 }
 
-/// Up to where the log may go now, and up to where it should once nothing holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Decision {
-    now: u64,
-    wanted: u64,
-}
-
-fn decide(situation: &Situation, sizes: &Sizes, limits: &PurgeLimits) -> Decision {
+/// Up to where the log may go now.
+fn decide(situation: &Situation, sizes: &Sizes, limits: &PurgeLimits) -> u64 {
     let Situation { base, purged, .. } = *situation;
-    if situation.pressed {
-        return Decision { now: base, wanted: base };
+    if situation.pressed || situation.alone {
+        return base;
     }
     let behind = sizes.back_from(base, limits.catch_up_requests, limits.catch_up_bytes);
     let wanted = behind.max(purged);
@@ -115,7 +111,7 @@ fn decide(situation: &Situation, sizes: &Sizes, limits: &PurgeLimits) -> Decisio
     let sent = situation.sent.iter().filter(|(_, age)| *age < limits.sent_within);
     let held = needed.chain(sent.map(|(index, _)| *index));
     let held = held.filter(|index| sizes.bytes_after(*index) <= limits.held_bytes).min();
-    Decision { now: held.map_or(wanted, |held| wanted.min(held.max(purged))), wanted }
+    held.map_or(wanted, |held| wanted.min(held.max(purged)))
 }
 
 /// The task that follows the bases.
@@ -161,9 +157,8 @@ impl Purger {
             self.raft.trigger().snapshot().await.ok()?;
         }
         let situation = self.situation(base);
-        let decision = decide(&situation, &self.sizes, &self.limits);
         // What raft does not know to be in a base yet, it would not let go: the next look.
-        let now = decision.now.min(known);
+        let now = decide(&situation, &self.sizes, &self.limits).min(known);
         if now > situation.purged {
             tracing::debug!(upto = now, base, purged = situation.purged, "letting the log go");
             self.floor.raise(now);
@@ -171,7 +166,8 @@ impl Purger {
             self.raft.trigger().purge_log(now).await.ok()?;
             self.sizes.purged(now);
         }
-        Some(decision.wanted > situation.purged || known < base)
+        // What is kept now may have to go all the same, once the disk is short.
+        Some(base > situation.purged || known < base)
     }
 
     fn situation(&self, base: u64) -> Situation {
@@ -187,7 +183,8 @@ impl Purger {
         Situation {
             base,
             purged: self.log.state().purged.map_or(0, |purged| purged.index),
-            pressed: self.log.pins_oldest() || self.log.growth_refused(0),
+            pressed: self.log.pins_oldest() || self.log.growth_refused(0) || self.sink.lacks_room(),
+            alone: metrics.membership_config.membership().nodes().count() < 2,
             followers: others.map(follower).collect(),
             sent: sent.iter().map(|held| (held.index, held.since.elapsed())).collect(),
         }
@@ -283,6 +280,7 @@ mod tests {
                 Situation { pressed: true, followers: vec![lives(650)], ..situation.clone() },
                 800,
             ),
+            ("alone", Situation { alone: true, ..situation.clone() }, 800),
             (
                 "more is gone already",
                 Situation { purged: 750, followers: vec![lives(650)], ..situation.clone() },
@@ -290,7 +288,7 @@ mod tests {
             ),
         ];
         for (name, situation, upto) in table {
-            let now = decide(&situation, &sizes(), &limits()).now;
+            let now = decide(&situation, &sizes(), &limits());
             assert!(now.abs_diff(upto) <= 1, "{name}: {now} instead of {upto}");
             assert!(now <= situation.base, "{name}: past the base");
         }
@@ -300,7 +298,7 @@ mod tests {
     fn bytes_bound_the_catch_up_stretch_too() {
         let situation = Situation { base: 800, purged: 100, ..Situation::default() };
         let few = PurgeLimits { catch_up_bytes: 200_000, ..limits() };
-        let now = decide(&situation, &sizes(), &few).now;
+        let now = decide(&situation, &sizes(), &few);
         assert!((780..=800).contains(&now), "{now}");
     }
 

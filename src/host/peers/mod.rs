@@ -95,7 +95,7 @@ impl Default for PeerTiming {
     fn default() -> Self {
         PeerTiming {
             rest_least: Duration::from_millis(100),
-            rest_most: Duration::from_secs(1),
+            rest_most: Duration::from_millis(500),
             resolve: Duration::from_secs(5),
             connect: Duration::from_secs(1),
             answer: Duration::from_secs(2),
@@ -107,6 +107,13 @@ impl Default for PeerTiming {
 }
 
 impl PeerTiming {
+    /// What suits an election timeout. A connection that is being made while the way is cut is given up after half
+    /// of it: the kernel would try again only after a second, then two, then four, and a way that is open again must
+    /// carry writes within two election timeouts.
+    pub fn for_election_timeout(election_timeout: Duration) -> Self {
+        PeerTiming { connect: election_timeout / 2, ..PeerTiming::default() }
+    }
+
     fn patience(&self) -> Patience {
         Patience { resolve: self.resolve, connect: self.connect, answer: self.answer }
     }

@@ -79,7 +79,7 @@ async fn a_transfer_to_a_slow_member_is_told_when_it_leads() {
     let cluster = Cluster::start().await;
     let leader = cluster.leader().await;
     let target = cluster.followers().await[0];
-    cluster.slow(target, ELECTION / 5);
+    cluster.slow(target, ELECTION / 8);
     assert_eq!(cluster.member(leader).move_leader(target).await, Ok(()));
     assert_eq!(cluster.leader().await, target);
     cluster.stop_all().await;

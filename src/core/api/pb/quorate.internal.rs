@@ -171,7 +171,7 @@ pub struct MachineRecord {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PeerRequest {
-    #[prost(oneof = "peer_request::Ask", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "peer_request::Ask", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub ask: ::core::option::Option<peer_request::Ask>,
 }
 /// Nested message and enum types in `PeerRequest`.
@@ -194,6 +194,8 @@ pub mod peer_request {
         Keyspace(::prost::bytes::Bytes),
         #[prost(message, tag = "8")]
         Snapshot(super::PeerSnapshot),
+        #[prost(uint64, tag = "9")]
+        HandoverStands(u64),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -339,6 +341,8 @@ pub struct PeerHandover {
     pub from: ::core::option::Option<PeerBallot>,
     #[prost(message, optional, tag = "2")]
     pub last: ::core::option::Option<LogPosition>,
+    #[prost(uint64, tag = "3")]
+    pub round: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PeerHandedOver {

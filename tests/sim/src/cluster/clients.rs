@@ -91,7 +91,7 @@ impl Client {
                 25..32 => self.read_serializable().await,
                 32..50 => self.write().await,
                 50..68 => self.swap().await,
-                68..70 => self.compact().await,
+                68..71 => self.compact().await,
                 _ => self.put_unique().await,
             }
             self.world.told().operations += 1;
@@ -217,7 +217,7 @@ impl Client {
     }
 
     async fn compact(&mut self) {
-        let back = self.rng.random_range(5..200);
+        let back = self.rng.random_range(5..100);
         let revision = self.world.known() - back;
         if revision < 1 {
             return;
@@ -238,7 +238,7 @@ pub fn register_key(register: u64) -> String {
 pub fn put(key: &str, value: u64) -> pb::PutRequest {
     pb::PutRequest {
         key: Bytes::copy_from_slice(key.as_bytes()),
-        value: value.to_string().into_bytes().into(),
+        value: value_of(value),
         ..pb::PutRequest::default()
     }
 }
@@ -257,7 +257,7 @@ fn swap(key: &str, expected: u64, new: u64) -> pb::TxnRequest {
     let (target, union) = if expected == 0 {
         (pb::compare::CompareTarget::Version, pb::compare::TargetUnion::Version(0))
     } else {
-        let value = expected.to_string().into_bytes().into();
+        let value = value_of(expected);
         (pb::compare::CompareTarget::Value, pb::compare::TargetUnion::Value(value))
     };
     let compare = pb::Compare {
@@ -274,6 +274,17 @@ fn swap(key: &str, expected: u64, new: u64) -> pb::TxnRequest {
     }
 }
 
+/// The number, and as many more bytes as it wants: up to a few thousand, few as a rule for 1.
+fn value_of(number: u64) -> Bytes {
+    let mut value = number.to_string().into_bytes();
+    if number > 1 {
+        let more = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 51;
+        value.resize(value.len() + usize::try_from(more).expect("13 bits"), b'.');
+    }
+    value.into()
+}
+
 fn number(value: &Bytes) -> u64 {
-    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX)
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    text.trim_end_matches('.').parse().unwrap_or(u64::MAX)
 }

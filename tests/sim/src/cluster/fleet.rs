@@ -73,6 +73,10 @@ pub struct DiskMood {
     pub fail_in: Option<u64>,
     /// The power goes at the sync so many from now.
     pub power_in: Option<u64>,
+    /// The sync of a base so many from now fails.
+    pub base_fails_in: Option<u64>,
+    /// The power goes at the sync of a base so many from now.
+    pub base_power_in: Option<u64>,
 }
 
 /// What the nemesis sets and the engine reads, for one member; it outlives its processes.

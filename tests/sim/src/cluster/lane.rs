@@ -230,7 +230,9 @@ fn deliver(
     serve: &mpsc::UnboundedSender<Serving>,
 ) {
     let Frame { bytes, pending, due: _ } = frame;
-    net.arrives(connection.route().1, target, &bytes);
+    if !net.arrives(connection.route(), target, &bytes) {
+        return connection.fail(net, "reset");
+    }
     if fate == Fate::Twice {
         let (target, again, after) = (target.clone(), again(net, &bytes), net.lag(0..300));
         tokio::spawn(async move {

@@ -113,6 +113,13 @@ impl Machine {
             if let Some(more) = mood.power_in {
                 self.disks.journal.freeze_at(syncs + more);
             }
+            let syncs = self.disks.bases.syncs();
+            if let Some(more) = mood.base_fails_in {
+                self.disks.bases.fail_sync_at(syncs + more);
+            }
+            if let Some(more) = mood.base_power_in {
+                self.disks.bases.freeze_at(syncs + more);
+            }
         }
         {
             let _inside = self.runtime.enter();

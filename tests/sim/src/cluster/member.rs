@@ -96,8 +96,12 @@ impl Start {
         store.engine = EngineKind::Memory;
         store.runner = UpkeepRunner::InPlace;
         store.clock = Arc::clone(&self.clock);
-        // No base, so no purge: whole states between members are not sent yet.
-        store.base_after_bytes = 1 << 30;
+        // Bases, and so purges, every few seconds: who is away for long is brought up by a whole state.
+        store.base_after_bytes = 16 << 10;
+        store.flush_bytes = 8 << 10;
+        config.catch_up_requests = 20;
+        config.snapshots.piece_bytes = 16 << 10;
+        config.snapshots.bytes_per_second = 256 << 10;
         let transport = Port { net: Arc::clone(&self.net), id: self.id, life: self.life };
         let seams = Seams {
             clock: Arc::clone(&self.clock),

@@ -76,10 +76,12 @@ impl Nemesis {
         tokio::time::sleep(Duration::from_millis(self.rng.random_range(millis))).await;
     }
 
-    /// Does harm for `length`, or until something is found.
-    pub async fn run(&mut self, length: Duration) {
+    /// Does harm for `length`, and `faults_min` times, or until something is found.
+    pub async fn run(&mut self, length: Duration, faults_min: usize) {
         let until = Instant::now() + length;
-        while Instant::now() < until && self.world.told().violations.is_empty() {
+        while (Instant::now() < until || self.faults < faults_min)
+            && self.world.told().violations.is_empty()
+        {
             self.wait(300..1500).await;
             self.harm().await;
             self.faults += 1;
@@ -98,7 +100,7 @@ impl Nemesis {
 
     async fn harm(&mut self) {
         let id = self.victim();
-        match self.rng.random_range(0..20) {
+        match self.rng.random_range(0..23) {
             0..4 => self.break_ways(id),
             4 => {
                 self.fault("lossy", id);
@@ -129,6 +131,12 @@ impl Nemesis {
             16 => self.restart_all().await,
             17 => self.cascade().await,
             18 => self.stop_in_order(id).await,
+            19 => {
+                self.fault("sync of a base fails", id);
+                let more = self.rng.random_range(0..4);
+                self.set_mood(id, DiskMood { base_fails_in: Some(more), ..DiskMood::default() });
+            }
+            20 | 21 => self.leave_behind(id).await,
             _ => self.ambush().await,
         }
     }
@@ -176,9 +184,17 @@ impl Nemesis {
 
     /// The power goes in the middle of a write, at one of the next syncs; the engine sees and counts it.
     async fn cut_power_at_a_sync(&mut self, id: u64) {
-        let more = self.rng.random_range(0..20);
-        self.set_mood(id, DiskMood { power_in: Some(more), ..DiskMood::default() });
-        self.until_down(id, Duration::from_secs(1)).await;
+        let mood = match self.rng.random_bool(0.6) {
+            true => {
+                DiskMood { power_in: Some(self.rng.random_range(0..20)), ..DiskMood::default() }
+            }
+            // Of a base that is made here or has come from another member.
+            false => {
+                DiskMood { base_power_in: Some(self.rng.random_range(0..4)), ..DiskMood::default() }
+            }
+        };
+        self.set_mood(id, mood);
+        self.until_down(id, Duration::from_secs(4)).await;
         self.wait(10..1000).await;
         self.start_all();
     }
@@ -278,6 +294,29 @@ impl Nemesis {
         }
         self.wait(10..1000).await;
         self.start_all();
+    }
+
+    /// A member is away while the log that it lacks goes.
+    async fn leave_behind(&mut self, id: u64) {
+        self.fault("left behind", id);
+        let away = match self.rng.random_range(0..3) {
+            0 => {
+                self.world.net.cut(both_ways(id));
+                None
+            }
+            1 => {
+                self.world.fleet.set_still(id, true);
+                None
+            }
+            _ => Some(self.world.fleet.end(id, End::Kill)),
+        };
+        // A leader holds the log for a member that answered it lately.
+        self.wait(11_000..16_000).await;
+        if away.is_none() {
+            self.heal();
+        }
+        self.start_all();
+        self.wait(100..1500).await;
     }
 
     /// SIGTERM.

@@ -37,6 +37,7 @@ pub const APPEND: u8 = 0x0a;
 pub const VOTE: u8 = 0x12;
 pub const PROPOSE: u8 = 0x22;
 pub const READ_INDEX: u8 = 0x2a;
+const SNAPSHOT: u8 = 0x42;
 
 /// From one member to another.
 pub type Route = (u64, u64);
@@ -68,6 +69,8 @@ struct State {
     cuts: BTreeSet<Route>,
     /// Frames at which something breaks, in a thousand.
     lossy: u32,
+    /// Frames of whole states at which somebody dies, in a thousand.
+    sabotage: u32,
     slow: BTreeSet<Route>,
     connections: BTreeMap<Key, Arc<Connection>>,
     /// A lane that broke is not opened again before.
@@ -109,6 +112,7 @@ impl Net {
             rng: StdRng::seed_from_u64(seed),
             cuts: BTreeSet::new(),
             lossy: 0,
+            sabotage: 0,
             slow: BTreeSet::new(),
             connections: BTreeMap::new(),
             redial: BTreeMap::new(),
@@ -158,6 +162,11 @@ impl Net {
 
     pub fn lossy(&self, in_a_thousand: u32) {
         self.state().lossy = in_a_thousand;
+    }
+
+    /// Frames of whole states at which somebody dies, in a thousand. Outlasts healing.
+    pub fn sabotage(&self, in_a_thousand: u32) {
+        self.state().sabotage = in_a_thousand;
     }
 
     pub fn slow(&self, routes: impl IntoIterator<Item = Route>) {
@@ -288,8 +297,34 @@ impl Net {
         self.state().before_vote.remove(&(id, life))
     }
 
-    /// A frame is about to be served by `target`.
-    pub fn arrives(&self, to: u64, target: &Running, frame: &Bytes) {
+    /// A frame is about to be served by `target`. Tells whether both ends are still there.
+    pub fn arrives(&self, route: Route, target: &Running, frame: &Bytes) -> bool {
+        let to = route.1;
+        if frame.first() == Some(&SNAPSHOT) && self.sabotages(route) {
+            return false;
+        }
+        self.keep_before_vote(to, target, frame);
+        true
+    }
+
+    fn sabotages(&self, (from, to): Route) -> bool {
+        let mut state = self.state();
+        *state.coverage.entry("frames of whole states").or_default() += 1;
+        let sabotage = state.sabotage;
+        if state.rng.random_range(0..1000) >= sabotage {
+            return false;
+        }
+        let end = if state.rng.random_bool(0.5) { End::Power } else { End::Kill };
+        let (who, word) = match state.rng.random_bool(0.5) {
+            true => (from, "sender of a state ended"),
+            false => (to, "receiver of a state ended"),
+        };
+        *state.coverage.entry(word).or_default() += 1;
+        drop(state);
+        self.fleet.end(who, end)
+    }
+
+    fn keep_before_vote(&self, to: u64, target: &Running, frame: &Bytes) {
         if self.bug != Some(Bug::ForgottenVote) {
             return;
         }

@@ -22,11 +22,15 @@ use crate::trace::Trace;
 
 /// How long harm is done, in simulated time.
 const LENGTH: Duration = Duration::from_secs(60);
+/// And how often at least.
+const FAULTS_MIN: usize = 12;
 /// Clients of registers and unique keys, and holders of leases.
 const CLIENTS: u64 = 6;
 const HOLDERS: u64 = 4;
 /// What watchers watch: everything, twice, and some keys.
 const WATCHED: [&str; 4] = ["", "", "register/", "lease/"];
+/// Frames of whole states at which sender or receiver dies, in a thousand.
+const SABOTAGE: u32 = 60;
 /// Once healed, every member serves within this.
 const RECOVERY: Duration = Duration::from_secs(20);
 /// A call of the checks; it is bounded by itself.
@@ -86,7 +90,9 @@ async fn whole(seed: u64, fleet: Arc<Fleet>, net: Arc<Net>, traced: bool) -> Out
         .zip(WATCHED)
         .map(|(id, prefix)| tokio::spawn(Watcher::new(&world, &seen, own(id), prefix).run()))
         .collect();
-    nemesis.run(LENGTH).await;
+    net.sabotage(SABOTAGE);
+    nemesis.run(LENGTH, FAULTS_MIN).await;
+    net.sabotage(0);
     nemesis.heal();
     nemesis.start_all();
     let recovery = serve_again(&world).await;

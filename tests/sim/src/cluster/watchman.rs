@@ -52,6 +52,8 @@ struct Seen {
     compared: BTreeMap<(u64, u64), u64>,
     /// Up to where the committed entries were found on a quorum of disks.
     on_quorum: u64,
+    /// States of others that each life has installed.
+    installed: BTreeMap<(u64, u64), u64>,
     two_leaders: Option<Instant>,
     doomed: BTreeMap<(u64, u64), Instant>,
     looks: BTreeMap<&'static str, u64>,
@@ -74,6 +76,7 @@ pub async fn watch(world: Arc<World>) {
             seen.leader(&world, *id, member);
             seen.committed(&world, *id, member);
             seen.hash(&world, *id, member).await;
+            seen.installs(*id, member);
         }
         seen.quorum(&world);
     }
@@ -212,6 +215,14 @@ impl Seen {
             world.violation(format!("{at} is committed and not on two disks"));
         }
         self.on_quorum = *newest;
+    }
+
+    fn installs(&mut self, id: u64, member: &Running) {
+        let installs = member.keyspace.store_figures().installs;
+        let before = self.installed.insert((id, member.life), installs).unwrap_or(0);
+        if installs > before {
+            self.looked("snapshot installed", installs - before);
+        }
     }
 
     async fn hash(&mut self, world: &World, id: u64, member: &Running) {
