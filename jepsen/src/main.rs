@@ -69,6 +69,8 @@ enum Command {
     BenchStore(bench::StoreOptions),
     /// Latency of puts while a base is written, against without.
     BenchBase(bench::BaseOptions),
+    /// Latency of puts and memory while a follower that was away is sent the whole state, against without.
+    BenchCatchUp(bench::CatchUpOptions),
 }
 
 async fn run(command: Command) -> Result<Verdict> {
@@ -94,6 +96,9 @@ async fn run(command: Command) -> Result<Verdict> {
         }
         Command::BenchStore(options) => {
             tokio::task::spawn_blocking(move || bench::store(&options)).await?
+        }
+        Command::BenchCatchUp(options) => {
+            tokio::task::spawn_blocking(move || bench::catch_up(&options)).await?
         }
         Command::BenchBase(options) => {
             tokio::task::spawn_blocking(move || bench::base(&options)).await?

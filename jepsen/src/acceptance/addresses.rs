@@ -69,7 +69,7 @@ async fn move_all(cluster: &mut Cluster, seed: u64) -> Result<()> {
     let ended = arena.now();
     arena.end();
     let probes = prober.await?;
-    let (gap, since) = probes.longest_gap(Duration::ZERO, ended);
+    let (gap, since) = probes.longest_gap(Duration::ZERO, ended, ended);
     println!("one by one: {} writes, longest without one {gap:.2?}", probes.written.len());
     ensure!(gap < GAP_MAX && probes.failed.is_empty(), "{gap:?} without a write from {since:?} on");
     for nth in 0..cluster.len() {

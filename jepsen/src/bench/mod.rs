@@ -5,6 +5,7 @@
 //! the sum stand the leader's and the followers' shares.
 
 mod base;
+mod catch_up;
 mod counted;
 mod load;
 mod scrape;
@@ -12,6 +13,7 @@ mod servers;
 mod steady;
 mod store;
 pub(crate) mod usage;
+mod window;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 pub(crate) use self::base::{Options as BaseOptions, base};
+pub(crate) use self::catch_up::{Options as CatchUpOptions, catch_up};
 use self::load::{Measured, Shape, Until, Work};
 pub(crate) use self::servers::START_DEADLINE;
 use self::servers::{Aim, Servers};

@@ -310,8 +310,9 @@ fn no_gaps(
     let mut without_quorum = Vec::new();
     let mut stalled = None;
     let mut told_of = None;
-    for one in done {
-        let (gap, since) = probes.longest_gap(one.from, one.to + AFTERMATH);
+    for (nth, one) in done.iter().enumerate() {
+        let next = done.get(nth + 1).map_or(Duration::MAX, |next| next.from);
+        let (gap, since) = probes.longest_gap(one.from, (one.to + AFTERMATH).min(next), next);
         let entry = longest.entry(one.fault).or_default();
         *entry = (entry.0.max(gap), entry.1 + 1);
         let Some(limit) = one.fault.gap_max(usual, of_transfers) else {

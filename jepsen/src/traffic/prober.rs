@@ -34,13 +34,19 @@ pub(crate) struct Probes {
 }
 
 impl Probes {
-    /// The longest time without an acknowledged write that reaches into the window, and when it began.
-    pub(crate) fn longest_gap(&self, from: Duration, to: Duration) -> (Duration, Duration) {
+    /// The longest time without an acknowledged write that reaches into the window, and when it began. What lies behind
+    /// `until` is not counted: something else is the matter there.
+    pub(crate) fn longest_gap(
+        &self,
+        from: Duration,
+        to: Duration,
+        until: Duration,
+    ) -> (Duration, Duration) {
         let mut longest = (Duration::ZERO, from);
         let mut before = Duration::ZERO;
         let ends = self.written.iter().map(|sent| sent.returned).chain([to.max(from)]);
         for returned in ends {
-            let gap = returned.saturating_sub(before);
+            let gap = returned.min(until).saturating_sub(before);
             if returned >= from && before <= to && gap > longest.0 {
                 longest = (gap, before);
             }
@@ -131,8 +137,15 @@ mod tests {
         let sent = |millis| Sent { returned: at(millis), ..Sent::default() };
         let written = [10, 20, 500, 510, 900].map(sent).to_vec();
         let probes = Probes { written, ..Probes::default() };
-        assert_eq!(probes.longest_gap(at(100), at(400)), (at(480), at(20)));
-        assert_eq!(probes.longest_gap(at(505), at(600)), (at(390), at(510)));
-        assert_eq!(probes.longest_gap(at(880), at(1400)), (at(500), at(900)));
+        for (from, to, until, expected) in [
+            (100, 400, 5000, (480, 20)),
+            (100, 400, 450, (430, 20)),
+            (505, 600, 5000, (390, 510)),
+            (880, 1400, 5000, (500, 900)),
+            (880, 1400, 950, (390, 510)),
+        ] {
+            let gap = probes.longest_gap(at(from), at(to), at(until));
+            assert_eq!(gap, (at(expected.0), at(expected.1)), "{from} {to} {until}");
+        }
     }
 }
