@@ -125,9 +125,7 @@ impl Connection {
             let mut under_way = self.under_way.lock().expect("nobody panics while holding it");
             std::mem::take(&mut under_way.pending)
         };
-        let phantom = net.bug == Some(Bug::PhantomAppend);
         for waiting in pending {
-            let _ = phantom;
             waiting.tell(Err(broken(self.route().1, why)));
         }
     }
@@ -258,8 +256,18 @@ async fn answer(
     mut serving: mpsc::UnboundedReceiver<Serving>,
 ) {
     let (from, to) = connection.route();
-    while let Some(Serving { served, frame, pending }) = serving.recv().await {
-        let answer = match served.await {
+    while let Some(Serving { mut served, frame, pending }) = serving.recv().await {
+        let answer = loop {
+            match tokio::time::timeout(SILENCE, &mut served).await {
+                Ok(answer) => break answer,
+                Err(_) if net.fleet.member(to).is_some_and(|member| member.stands_still()) => {
+                    connection.fail(&net, "silence");
+                }
+                // It lives, and says so.
+                Err(_) => {}
+            }
+        };
+        let answer = match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 pending.tell(Err(broken(to, &error.to_string())));

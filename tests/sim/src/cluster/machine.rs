@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate::storage::device::double::DoubleDevice;
 use quorate::storage::journal::{Journal, JournalOptions, Runner};
 use quorate::support::clock::Clock;
 use quorate_core::api::ids::GroupId;
@@ -104,22 +105,10 @@ impl Machine {
             return Ok(());
         }
         if let Some(mood) = hardware.take_mood() {
-            let syncs = self.disks.journal.syncs();
             self.disk.frozen_until = now + Duration::from_millis(mood.freeze_ms);
             self.disk.slow_ms = mood.slow_ms;
-            if let Some(more) = mood.fail_in {
-                self.disks.journal.fail_sync_at(syncs + more);
-            }
-            if let Some(more) = mood.power_in {
-                self.disks.journal.freeze_at(syncs + more);
-            }
-            let syncs = self.disks.bases.syncs();
-            if let Some(more) = mood.base_fails_in {
-                self.disks.bases.fail_sync_at(syncs + more);
-            }
-            if let Some(more) = mood.base_power_in {
-                self.disks.bases.freeze_at(syncs + more);
-            }
+            arm(&self.disks.journal, mood.fail_in, mood.power_in);
+            arm(&self.disks.bases, mood.base_fails_in, mood.base_power_in);
         }
         {
             let _inside = self.runtime.enter();
@@ -179,6 +168,13 @@ impl Machine {
         };
         Down { disks, durable }
     }
+}
+
+/// Has the sync so many from now fail, or the power go at it; or nothing of the kind any more.
+fn arm(device: &DoubleDevice, fail_in: Option<u64>, power_in: Option<u64>) {
+    let syncs = device.syncs();
+    device.fail_sync_at(fail_in.map_or(u64::MAX, |more| syncs + more));
+    device.freeze_at(power_in.map_or(u64::MAX, |more| syncs + more));
 }
 
 /// The journal's disk: one write with one sync at a time, which takes its time.
