@@ -28,7 +28,7 @@ use tokio::time::sleep;
 
 use self::machine::{Stalls, Watch};
 use self::nemesis::{Done, Fault, Nemesis};
-use crate::cluster::census::elected;
+use crate::cluster::census::{Claim, elected};
 use crate::cluster::network::permitted;
 use crate::cluster::{Cluster, START_DEADLINE};
 use crate::member::{Workspace, panics_in};
@@ -173,14 +173,7 @@ async fn run_all(options: &Options) -> Result<Verdict> {
 async fn run(options: &Options, seed: u64) -> Result<Verdict> {
     let workspace = Workspace::create("faults")?;
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut cluster =
-        Cluster::lay_out(&options.server, workspace.path(), options.members, &options.flags)?;
-    if options.power_disks {
-        cluster.power_disks(workspace.path(), &options.ignore_sync)?;
-    }
-    let mut order: Vec<_> = (0..options.members).collect();
-    order.shuffle(&mut rng);
-    cluster.start_all(&order)?;
+    let cluster = start(options, &workspace, &mut rng)?;
     let arena = Arena::new(cluster.endpoints().clone());
     let hold = (options.hold_min, options.hold_max);
     let mut nemesis =
@@ -196,7 +189,6 @@ async fn run(options: &Options, seed: u64) -> Result<Verdict> {
     let received = cluster.figure_sum("etcd_network_snapshot_receive_success").await;
     let told = traffic.finish(&arena).await?;
     let (probes, stalls) = (prober.await?, machine.end()?);
-    let mut elections = Vec::new();
     findings.extend(cluster.ended());
     let mut summary = judge::Summary::default();
     match agreed(&cluster, &told, &mut findings).await {
@@ -207,17 +199,7 @@ async fn run(options: &Options, seed: u64) -> Result<Verdict> {
         }
         Err(error) => findings.push(format!("after everything was healed: {error:#}")),
     }
-    for nth in 0..options.members {
-        let log = &cluster.spec(nth).log;
-        // A member whose disk is gone says so, and ends; sled panics over what a cut left of it, and is made anew.
-        let mut panics = panics_in(log)?;
-        let expected = |line: &str| {
-            line.to_lowercase().contains("input/output error") || line.contains("/sled-")
-        };
-        panics.retain(|line| !(options.power_disks && expected(line)));
-        findings.extend(panics.into_iter().map(|line| format!("m{nth}: panic: {line}")));
-        elections.extend(elected(&String::from_utf8_lossy(&std::fs::read(log)?)));
-    }
+    let elections = read_logs(&cluster, options, &mut findings)?;
     let terms = agreement::one_leader_a_term(&elections, &mut findings);
     let stalled = no_gaps(&done, &probes, &stalls, options, &mut findings);
     let ends: Vec<_> = told.leases.iter().flat_map(|held| &held.ends).collect();
@@ -248,6 +230,40 @@ async fn run(options: &Options, seed: u64) -> Result<Verdict> {
         return Ok(Verdict::Unknown(format!("too little happened: {summary}")));
     }
     Ok(Verdict::Valid)
+}
+
+/// A cluster whose members were started in an order of the seed's.
+fn start(options: &Options, workspace: &Workspace, rng: &mut StdRng) -> Result<Cluster> {
+    let place = workspace.path();
+    let mut cluster = Cluster::lay_out(&options.server, place, options.members, &options.flags)?;
+    if options.power_disks {
+        cluster.power_disks(place, &options.ignore_sync)?;
+    }
+    let mut order: Vec<_> = (0..options.members).collect();
+    order.shuffle(rng);
+    cluster.start_all(&order)?;
+    Ok(cluster)
+}
+
+/// The elections in the members' logs; panics there are findings.
+fn read_logs(
+    cluster: &Cluster,
+    options: &Options,
+    findings: &mut Vec<String>,
+) -> Result<Vec<Claim>> {
+    let mut elections = Vec::new();
+    for nth in 0..options.members {
+        let log = &cluster.spec(nth).log;
+        // A member whose disk is gone says so, and ends; sled panics over what a cut left of it, and is made anew.
+        let mut panics = panics_in(log)?;
+        let expected = |line: &str| {
+            line.to_lowercase().contains("input/output error") || line.contains("/sled-")
+        };
+        panics.retain(|line| !(options.power_disks && expected(line)));
+        findings.extend(panics.into_iter().map(|line| format!("m{nth}: panic: {line}")));
+        elections.extend(elected(&String::from_utf8_lossy(&std::fs::read(log)?)));
+    }
+    Ok(elections)
 }
 
 async fn agreed(
