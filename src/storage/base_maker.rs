@@ -91,10 +91,7 @@ impl Upkeep {
         let at = self.shared.base.lock().as_ref().map(|base| (base.at, base.len));
         let (base_at, base_len) = at.map_or((None, 0), |(at, len)| (Some(at), len));
         if base_at.is_some() && base_at >= self.applied {
-            // One that cannot be sent is made anew as soon as there is a newer state.
-            if self.shared.source.lock().is_some() {
-                self.shared.orders.lock().base_wanted = false;
-            }
+            self.shared.orders.lock().base_wanted = false;
             return false;
         }
         let grown = self.shared.meter.since_base.load(Ordering::Relaxed);

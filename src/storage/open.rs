@@ -98,7 +98,7 @@ impl Store {
             Ok((loaded, serial)) => (loaded, serial, None),
             Err(distrust) => (rebuild(&options, &state)?, 0, Some(distrust)),
         };
-        let carried = Carried::at_start(&options, &state);
+        let carried = Carried::at_start(&options, &state)?;
         let target = replay_target(&options, &state, loaded.applied);
         let mut machine = loaded.machine;
         let store = start(
@@ -149,24 +149,20 @@ pub(crate) struct Carried {
 }
 
 impl Carried {
-    /// Of a group that is opened. A base that does not read is not needed as long as the state store is believed; it
-    /// cannot be sent, and another is made in its place.
-    fn at_start(options: &StoreOptions, state: &GroupState) -> Self {
-        let opened = state.base.as_ref().map(|mark| BaseSource::open(options, mark));
-        let source = opened.and_then(|opened| match opened {
-            Ok(source) => Some(Arc::new(source)),
-            Err(error) => {
-                let group = options.group.0;
-                tracing::warn!(group, %error, "the base does not read: another is made");
-                None
-            }
-        });
-        Carried {
+    /// Of a group that is opened. A base that does not read is refused although the state store would do for now: the
+    /// log before it is gone, and raft has to have what it can send in place of that.
+    fn at_start(options: &StoreOptions, state: &GroupState) -> Result<Self, OpenError> {
+        let open = |mark| {
+            let opened = BaseSource::open(options, mark);
+            opened.map(Arc::new).map_err(|error| damaged_base(options, mark, error.into()))
+        };
+        let source = state.base.as_ref().map(open).transpose()?;
+        Ok(Carried {
             marked: Arc::new(watch::Sender::new(source.as_ref().map(|source| source.label().at))),
             source,
             growth_refused: Mutex::default(),
             meter: Arc::default(),
-        }
+        })
     }
 }
 
@@ -181,7 +177,6 @@ pub(crate) fn start(
 ) -> Result<Store, OpenError> {
     let runner = options.runner;
     Meter::add(&carried.meter.since_base, unbased_bytes(&log, state, begun.applied));
-    let unsendable = state.base.is_some() && carried.source.is_none();
     let shared = Arc::new(Shared {
         log,
         generation: state.generation,
@@ -190,7 +185,7 @@ pub(crate) fn start(
         tail: RwLock::new(Tail::new(revision, begun.applied)),
         cache: Mutex::new(BlockCache::new(options.block_cache_bytes)),
         size: Mutex::new(begun.size),
-        orders: Mutex::new(Orders { base_wanted: unsendable, ..Orders::default() }),
+        orders: Mutex::new(Orders::default()),
         wake: Condvar::new(),
         stopped: AtomicBool::new(false),
         stop_reason: Mutex::new(None),
