@@ -113,10 +113,6 @@ impl Taken {
 }
 
 impl Leadership for Seat {
-    fn is_fresh(&self, term: Term) -> bool {
-        self.0.get().is_some_and(|taken| taken.leads(term))
-    }
-
     fn confirm(&self, term: Term) -> BoxFuture<'static, Result<(), NotLeader>> {
         let seat = self.clone();
         Box::pin(async move {

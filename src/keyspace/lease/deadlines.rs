@@ -32,6 +32,8 @@ struct Held {
     deadline: Instant,
     due_at: Instant,
     checkpoint_at: Option<Instant>,
+    /// This rest was proposed, and what became of it is not known yet.
+    proposed_rest: Option<i64>,
     /// Its end was proposed in this term, and may be committed at any time.
     ending: bool,
     /// Dropped with the lease: whoever waits for its end hears of it.
@@ -43,7 +45,8 @@ struct Held {
 pub(super) enum Renewal {
     /// The deadline was moved; the TTL granted.
     Renewed(i64),
-    /// Its replicated rest must be cleared first, or another leader would cut the lease short.
+    /// Its replicated rest must be cleared first, or another leader would cut the lease short. It may be one that is
+    /// still on its way: then what is known after the clearing is looked at anew.
     Checkpointed,
     /// It is past its deadline. The receiver's sender goes when the lease does.
     Expired(watch::Receiver<()>),
@@ -90,6 +93,9 @@ impl Deadlines {
             LeaseChange::Checkpointed { id, remaining_ttl } => {
                 if let Some(held) = self.leases.get_mut(&id) {
                     held.remaining_ttl = remaining_ttl;
+                    if held.proposed_rest == Some(remaining_ttl) {
+                        held.proposed_rest = None;
+                    }
                     self.schedule_checkpoint(id, now);
                 }
             }
@@ -104,6 +110,7 @@ impl Deadlines {
             deadline,
             due_at: deadline,
             checkpoint_at: None,
+            proposed_rest: None,
             ending: false,
             end: None,
         };
@@ -130,7 +137,7 @@ impl Deadlines {
             let end = held.end.get_or_insert_with(|| watch::Sender::new(()));
             return Renewal::Expired(end.subscribe());
         }
-        if held.remaining_ttl > 0 && !cleared {
+        if held.proposed_rest.is_some() || (held.remaining_ttl > 0 && !cleared) {
             return Renewal::Checkpointed;
         }
         self.due.remove(&(held.due_at, id));
@@ -208,16 +215,29 @@ impl Deadlines {
             && at <= now
         {
             self.schedule_checkpoint(id, now);
-            let Some(held) = self.leases.get(&id) else {
+            let Some(held) = self.leases.get_mut(&id) else {
                 continue;
             };
             let left = held.deadline.saturating_duration_since(now);
             let rest = left.as_millis().div_ceil(1000) as i64;
             if rest > 0 && rest < held.granted_ttl {
+                held.proposed_rest = Some(rest);
                 taken.push((id, rest));
             }
         }
         taken
+    }
+
+    /// Rests that were taken were not seen to be applied. They may be yet, ahead of all that is proposed from now on:
+    /// so they count as applied.
+    pub(super) fn doubt_checkpoints(&mut self, rests: &[(LeaseId, i64)]) {
+        for (id, rest) in rests {
+            if let Some(held) = self.leases.get_mut(id)
+                && held.proposed_rest.take_if(|proposed| proposed == rest).is_some()
+            {
+                held.remaining_ttl = *rest;
+            }
+        }
     }
 
     /// The TTL granted and the whole seconds left; 0 when the lease is past its deadline but has not ended.

@@ -175,38 +175,37 @@ impl Lessor {
     }
 
     /// Renews a lease and answers its TTL. One past its deadline is waited for until it has ended; then it is
-    /// [`RenewError::NotFound`]. A member that is not sure of its leadership confirms it first.
+    /// [`RenewError::NotFound`].
+    ///
+    /// A quorum is asked before each promise, and the promise begins when it was asked: another leader knows nothing
+    /// of it, and gives every lease its time from a moment that is later than that (architecture 5). What memory says
+    /// of this member's leadership is as old as the last time its process ran.
     pub async fn renew(&self, id: LeaseId) -> Result<i64, RenewError> {
-        // Leadership was confirmed, and with it that everything committed is applied here, since the last wait.
-        let mut confirmed = false;
         let mut cleared = false;
         loop {
             let term = self.term().ok_or(NotLeader)?;
-            if !confirmed && !self.0.leadership.is_fresh(term) {
-                self.0.leadership.confirm(term).await?;
-                confirmed = true;
-            }
-            let renewal = self.holding(term, |held| held.renew(id, Instant::now(), cleared))?;
+            let asked = Instant::now();
+            self.0.leadership.confirm(term).await?;
+            let renewal = self.holding(term, |held| {
+                let now = Instant::now();
+                let trusted = now.duration_since(asked) <= self.0.options.election_timeout / 2;
+                trusted.then(|| held.renew(id, now, cleared))
+            })?;
             match renewal {
-                Renewal::Renewed(ttl) => {
+                // The process stood still, or a quorum was long to answer.
+                None => {}
+                Some(Renewal::Renewed(ttl)) => {
                     self.0.counters.add_renewed();
                     return Ok(ttl);
                 }
-                Renewal::Unknown if confirmed => return Err(RenewError::NotFound),
-                Renewal::Unknown => {
-                    // A grant may be committed and not applied here yet.
-                    self.0.leadership.confirm(term).await?;
-                    confirmed = true;
-                }
-                Renewal::Expired(mut end) => {
+                Some(Renewal::Unknown) => return Err(RenewError::NotFound),
+                Some(Renewal::Expired(mut end)) => {
                     // An error says that the sender is gone, and that is what is waited for.
                     let _ = end.changed().await;
-                    confirmed = false;
                 }
-                Renewal::Checkpointed => {
+                Some(Renewal::Checkpointed) => {
                     self.clear_checkpoint(id).await?;
                     cleared = true;
-                    confirmed = false;
                 }
             }
         }

@@ -40,9 +40,6 @@ pub struct ProposalFailed(pub String);
 
 /// The leader's seat: is it still ours, and proposals made from it. Proposals are never forwarded to another member.
 pub trait Leadership: Send + Sync + 'static {
-    /// A quorum has acknowledged us as the leader of `term` within the election timeout, as far as memory tells.
-    fn is_fresh(&self, term: Term) -> bool;
-
     /// Asks a quorum whether we lead `term`, and waits until everything committed by then is applied here.
     fn confirm(&self, term: Term) -> BoxFuture<'static, Result<(), NotLeader>>;
 

@@ -83,11 +83,15 @@ impl Lessor {
             if rests.is_empty() {
                 return;
             }
-            let checkpoints = rests
-                .into_iter()
-                .map(|(id, remaining_ttl)| LeaseCheckpoint { id: id.0, remaining_ttl });
+            let checkpoints = rests.iter().map(|(id, remaining_ttl)| LeaseCheckpoint {
+                id: id.0,
+                remaining_ttl: *remaining_ttl,
+            });
             let checkpoint = LeaseCheckpointRequest { checkpoints: checkpoints.collect() };
-            if let Err(failed) = self.0.leadership.propose_checkpoint(checkpoint).await {
+            let outcome = self.0.leadership.propose_checkpoint(checkpoint).await;
+            // Those that were seen to be applied are in doubt no more. A member that lost the term holds none.
+            let _ = self.holding(term, |held| held.doubt_checkpoints(&rests));
+            if let Err(failed) = outcome {
                 tracing::debug!(%term, %failed, "lease checkpoints were not applied");
                 return;
             }

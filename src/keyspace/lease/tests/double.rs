@@ -1,6 +1,6 @@
 //! The replicated leases and the leader's seat, in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +38,9 @@ struct Facts {
     leases: BTreeMap<LeaseId, LeaseFact>,
     term: u64,
     index: u64,
-    fresh: bool,
     confirms: bool,
+    /// How long the next confirmations take.
+    delays: VecDeque<Duration>,
     fate: Fate,
     /// When each lease ended, and by what.
     ended: Vec<(LeaseId, Instant)>,
@@ -63,8 +64,8 @@ impl Member {
             leases: BTreeMap::new(),
             term: 1,
             index: 0,
-            fresh: true,
             confirms: true,
+            delays: VecDeque::new(),
             fate: Fate::Applied,
             ended: Vec::new(),
             expiries: Vec::new(),
@@ -113,12 +114,12 @@ impl Member {
         self.changed.notify_waiters();
     }
 
-    pub(super) fn set_fresh(&self, fresh: bool) {
-        self.facts.lock().fresh = fresh;
-    }
-
     pub(super) fn set_confirms(&self, confirms: bool) {
         self.facts.lock().confirms = confirms;
+    }
+
+    pub(super) fn delay_confirmations(&self, delays: impl IntoIterator<Item = Duration>) {
+        self.facts.lock().delays.extend(delays);
     }
 
     pub(super) fn grant(&self, id: i64, granted_ttl: i64) {
@@ -203,15 +204,16 @@ impl LeaseFacts for Member {
 }
 
 impl Leadership for Member {
-    fn is_fresh(&self, _term: Term) -> bool {
-        self.facts.lock().fresh
-    }
-
     fn confirm(&self, _term: Term) -> BoxFuture<'static, Result<(), NotLeader>> {
         let mut facts = self.facts.lock();
         facts.confirmations += 1;
         let confirms = facts.confirms;
-        async move { if confirms { Ok(()) } else { Err(NotLeader) } }.boxed()
+        let delay = facts.delays.pop_front().unwrap_or_default();
+        async move {
+            tokio::time::sleep(delay).await;
+            if confirms { Ok(()) } else { Err(NotLeader) }
+        }
+        .boxed()
     }
 
     fn propose_expiry(

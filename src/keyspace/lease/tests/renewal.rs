@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_core::api::ids::LeaseId;
 use tokio::time::{Instant, timeout};
 
-use super::double::{Fate, Member, pass};
+use super::double::{ELECTION, Fate, Member, pass};
 use crate::keyspace::lease::{NotLeader, RenewError, TimeToLive};
 
 #[tokio::test(start_paused = true)]
@@ -42,10 +42,18 @@ async fn a_member_that_does_not_lead_renews_nothing() {
     assert_eq!(member.lessor().time_to_live(LeaseId(1), false).await, Err(NotLeader));
 
     member.lead(2);
-    member.set_fresh(false);
     assert_eq!(member.lessor().renew(LeaseId(1)).await, Ok(5), "it is confirmed");
     member.set_confirms(false);
     assert_eq!(member.lessor().renew(LeaseId(1)).await, Err(not_leader), "it is not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_that_took_long_is_asked_for_again() {
+    let (member, _running) = Member::leading();
+    member.grant(1, 5);
+    member.delay_confirmations([ELECTION / 2 + Duration::from_millis(1), ELECTION / 2]);
+    assert_eq!(member.lessor().renew(LeaseId(1)).await, Ok(5));
+    assert_eq!(member.confirmations(), 2, "the first is too old to promise anything by");
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,6 +104,31 @@ async fn a_renewal_clears_a_checkpointed_rest_before_it_answers() {
 
     pass(301.0).await;
     assert_eq!(member.remaining(1), Some(100), "checkpoints go on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_waits_for_a_rest_that_is_on_its_way_and_clears_it() {
+    for applied in [Fate::Applied, Fate::Failed] {
+        let (member, _running) = Member::leading();
+        member.grant(1, 400);
+        member.set_fate(Fate::Waits);
+        pass(301.0).await;
+        let lessor = member.lessor();
+        let renewal = tokio::spawn(async move { lessor.renew(LeaseId(1)).await });
+        pass(0.1).await;
+        assert!(!renewal.is_finished(), "another leader would give it 100 s");
+        member.set_fate(applied);
+        pass(0.1).await;
+        member.set_fate(Fate::Applied);
+        let renewed = match applied {
+            Fate::Failed => member.lessor().renew(LeaseId(1)).await,
+            Fate::Applied | Fate::Waits => renewal.await.unwrap(),
+        };
+        assert_eq!(renewed, Ok(400));
+        assert_eq!(member.remaining(1), Some(0));
+        let last = member.checkpoints().pop().unwrap();
+        assert_eq!(last.checkpoints[0].remaining_ttl, 0, "the clearing comes last");
+    }
 }
 
 #[tokio::test(start_paused = true)]
