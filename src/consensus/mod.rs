@@ -81,7 +81,6 @@ pub use self::runtime::Timing;
 #[cfg(feature = "simulation")]
 pub use self::runtime::seeded;
 pub use self::snapshots::{SnapshotFigures, SnapshotLimits};
-use self::transfer::Handing;
 pub use self::transfer::TransferError;
 pub use self::types::{
     AppliedSink, Fatal, PreparedSnapshot, SnapshotLabel, SnapshotReceiver, SnapshotSource,
@@ -141,7 +140,7 @@ struct Inner {
     leader: watch::Receiver<LeaderView>,
     failed: watch::Receiver<Option<String>>,
     /// Leadership is being handed over: nothing is proposed meanwhile.
-    handing_over: Handing,
+    handing_over: transfer::Handing,
     /// Where whole states of other members are taken.
     incoming: Incoming,
     snapshot_figures: SnapshotFigures,
@@ -245,7 +244,7 @@ impl Consensus {
             heard,
             leader,
             failed,
-            handing_over: Handing::default(),
+            handing_over: transfer::Handing::default(),
             incoming,
             snapshot_figures,
             tasks: Mutex::new(vec![run_rounds, watch_leader]),

@@ -24,8 +24,6 @@ pub(crate) enum Handle {
     Source(Arc<dyn SnapshotSource>),
     /// It was received, and can be installed.
     Prepared(Box<dyn PreparedSnapshot>),
-    /// There is none.
-    Absent,
 }
 
 pub(crate) type Meta = SnapshotMeta<CommittedLeader, u64, PeerNode>;
@@ -55,16 +53,10 @@ impl SnapshotBuilder {
         self.sink.snapshots().borrow().is_some()
     }
 
-    /// The newest. Where there is none, none is asked for: raft looks at its start, and a group that never had a base
-    /// has purged nothing that would have to be sent.
-    fn newest(&self) -> Option<Arc<dyn SnapshotSource>> {
-        self.is_able().then(|| self.sink.snapshot()).flatten()
-    }
-
     /// What is to be sent now: the state of a transfer that broke off, so that it goes on where it stopped, else the
     /// newest. `None` before there is one, which is also before anything is purged. O(1).
     pub(crate) fn current(&self) -> Result<Option<HandleSnapshot>, io::Error> {
-        let source = self.outgoing.broken_off().or_else(|| self.newest());
+        let source = self.outgoing.broken_off().or_else(|| self.sink.snapshot());
         source.map(handle).transpose()
     }
 }
@@ -77,10 +69,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     type SnapshotData = Handle;
 
     async fn build_snapshot(&mut self) -> Result<HandleSnapshot, io::Error> {
-        match self.newest() {
-            Some(newest) => handle(newest),
-            // Only asked for at the start, over a log that was purged behind no base that can be sent.
-            None => Ok(Snapshot { meta: Meta::default(), snapshot: Handle::Absent }),
-        }
+        let newest = self.sink.snapshot();
+        handle(newest.ok_or_else(|| io::Error::other("there is no base to be sent"))?)
     }
 }

@@ -33,9 +33,10 @@ use crate::storage::journal::{
 };
 use crate::support::spawn::Blocking;
 
-/// Keeps what openraft asks back: where it stands, and under which membership.
+/// Keeps what openraft asks back: where it stands, and under which membership; and behind which base, if the suite
+/// purges what was never applied.
 #[derive(Default)]
-struct Standing(Mutex<(Option<LogId>, StoredMembership)>);
+struct Standing(Mutex<(Option<LogId>, StoredMembership)>, Mutex<Option<LogId>>);
 
 impl AppliedSink for Standing {
     fn apply(&self, entries: Vec<(LogId, LogPayload)>) -> BoxFuture<'_, Result<(), Fatal>> {
@@ -58,8 +59,9 @@ impl AppliedSink for Standing {
 
     /// The suite wants what it builds to be where it has applied to.
     fn snapshot(&self) -> Option<Arc<dyn SnapshotSource>> {
-        let (at, membership) = self.0.lock().clone();
-        Some(Arc::new(Label(SnapshotLabel { at: at?, membership, len: 0, hash: 0 })))
+        let (applied, membership) = self.0.lock().clone();
+        let at = applied.or(*self.1.lock())?;
+        Some(Arc::new(Label(SnapshotLabel { at, membership, len: 0, hash: 0 })))
     }
 
     fn snapshots(&self) -> watch::Receiver<Option<LogId>> {
@@ -86,6 +88,7 @@ impl SnapshotSource for Label {
 struct BasedLog {
     adapter: LogAdapter,
     log: GroupLog,
+    standing: Arc<Standing>,
     /// What the suite itself saved: a base says on top of it that its entry is committed, which the suite, purging
     /// what was never applied, cannot know.
     told_committed: bool,
@@ -160,6 +163,7 @@ impl RaftLogStorage<TypeConfig> for BasedLog {
     async fn purge(&mut self, id: RaftLogId) -> Result<(), io::Error> {
         let at = convert::log_id(&id);
         let base = BaseMark { at, ..BaseMark::default() };
+        *self.standing.1.lock() = Some(at);
         let done: Done = Box::new(|result| result.expect("the double is whole"));
         if self.log.state().last.is_none_or(|last| last.index < at.index) {
             // Nothing of the log stays: what an installed snapshot does.
@@ -241,13 +245,14 @@ impl StoreBuilder<TypeConfig, BasedLog, CarriedMachine, Journal> for OnDouble {
         let journal = Journal::open(device, options, Runner::Thread).expect("a new journal opens");
         let log = journal.group(GroupId(0));
         let blocking = Arc::new(Blocking::bounded(1));
+        let standing = Arc::new(Standing::default());
         let based = BasedLog {
             adapter: LogAdapter::new(log.clone(), blocking),
             log,
+            standing: Arc::clone(&standing),
             told_committed: false,
         };
         let outgoing = Outgoing::new(SnapshotLimits::default(), SnapshotFigures::default());
-        let standing = Arc::new(Standing::default());
         let sink = Arc::clone(&standing) as Arc<dyn AppliedSink>;
         let adapter = MachineAdapter::new(sink, Arc::new(outgoing), Arc::default());
         let machine = CarriedMachine { adapter, standing };

@@ -14,6 +14,8 @@ use quorate_core::api::ids::LogId;
 use quorate_core::api::pb::internal::{LogPayload, StoredMembership};
 use tokio::sync::watch;
 
+pub use crate::storage::BaseLabel as SnapshotLabel;
+
 /// Binds openraft's type parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TypeConfig;
@@ -84,19 +86,6 @@ pub(crate) struct PeerNode {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Fatal(pub String);
-
-/// Which whole state a snapshot is, in the same words on both sides.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SnapshotLabel {
-    /// The last entry whose effects are in it.
-    pub at: LogId,
-    /// The membership in force there.
-    pub membership: StoredMembership,
-    /// Bytes of it.
-    pub len: u64,
-    /// XXH3 of them, as the file's own trailer has it.
-    pub hash: u64,
-}
 
 /// A whole state that is sent. It can be read as long as this lives, whatever newer one is made meanwhile.
 pub trait SnapshotSource: Send + Sync + fmt::Debug + 'static {

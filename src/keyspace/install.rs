@@ -30,34 +30,31 @@ use tokio::time::Instant;
 use super::sink::{Sink, fatal};
 use super::state::Generation;
 use crate::consensus::{Fatal, PreparedSnapshot, SnapshotLabel, SnapshotReceiver, SnapshotSource};
-use crate::storage::{BaseLabel, BaseSource, Prepared, Receiving, Store};
+use crate::storage::{BACKGROUND_PACE, BaseSource, Prepared, Receiving, Store};
 use crate::support::spawn::{Blocking, background_thread};
-
-/// A state is taken in no faster, in bytes a second: a base is written as fast, and the journal's syncs have to pass.
-const RECEIVE_PACE: f64 = (32 << 20) as f64;
 
 /// A base that is sent.
 pub(crate) struct Source {
-    label: SnapshotLabel,
     base: Arc<BaseSource>,
     blocking: Arc<Blocking>,
 }
 
 impl Source {
     pub(crate) fn new(base: Arc<BaseSource>, blocking: Arc<Blocking>) -> Self {
-        Source { label: label(base.label()), base, blocking }
+        Source { base, blocking }
     }
 }
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Source({}, {} bytes)", self.label.at, self.label.len)
+        let label = self.base.label();
+        write!(f, "Source({}, {} bytes)", label.at, label.len)
     }
 }
 
 impl SnapshotSource for Source {
     fn label(&self) -> &SnapshotLabel {
-        &self.label
+        self.base.label()
     }
 
     fn read(&self, offset: u64, bytes_max: usize) -> BoxFuture<'_, Result<Bytes, String>> {
@@ -79,12 +76,6 @@ impl Receiver {
     /// Begins to take a state into the present store, or goes on with it.
     pub(crate) async fn begin(sink: Sink, label: SnapshotLabel) -> Result<Self, String> {
         let store = sink.state.store();
-        let label = BaseLabel {
-            at: label.at,
-            membership: label.membership,
-            len: label.len,
-            hash: label.hash,
-        };
         let receive = move || store.receive(label);
         let receiving = sink.state.blocking.run(receive).await.map_err(words)?;
         Ok(Receiver { receiving: Arc::new(receiving), sink, free_at: Instant::now() })
@@ -105,7 +96,7 @@ impl SnapshotReceiver for Receiver {
 
     fn write(&mut self, piece: Bytes) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
-            let takes = Duration::from_secs_f64(piece.len() as f64 / RECEIVE_PACE);
+            let takes = Duration::from_secs_f64(piece.len() as f64 / BACKGROUND_PACE);
             tokio::time::sleep_until(self.free_at).await;
             self.free_at = Instant::now() + takes;
             let receiving = Arc::clone(&self.receiving);
@@ -118,7 +109,7 @@ impl SnapshotReceiver for Receiver {
         Box::pin(async move {
             let Receiver { receiving, sink, .. } = *self;
             let prepared = sink.builder.build(&sink, receiving).await?;
-            let label = label(prepared.label());
+            let label = prepared.label().clone();
             let ready: Box<dyn PreparedSnapshot> = Box::new(Ready { label, prepared, sink });
             Ok(ready)
         })
@@ -238,16 +229,6 @@ impl Sink {
         }
         let (old_machine, old_store) = old.into_parts();
         store.succeed(old_store, old_machine);
-    }
-}
-
-/// Storage's label in consensus' words.
-fn label(told: &BaseLabel) -> SnapshotLabel {
-    SnapshotLabel {
-        at: told.at,
-        membership: told.membership.clone(),
-        len: told.len,
-        hash: told.hash,
     }
 }
 

@@ -168,12 +168,10 @@ impl Keyspace {
     /// Returns before there is a leader; calls wait for one.
     pub async fn open(
         config: KeyspaceConfig,
-        mut store: StoreOptions,
+        store: StoreOptions,
         log: GroupLog,
         seams: Seams,
     ) -> Result<Keyspace, OpenError> {
-        // Raft does, so that it knows who needs a whole state.
-        store.purge_behind_base = false;
         // Both in proportion to the disk: see `DiskSizes::fit`.
         let purge = PurgeLimits {
             catch_up_requests: config.catch_up_requests,

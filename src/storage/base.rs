@@ -9,8 +9,9 @@
 //!     block    first revision 16 bytes, headers with a varint length, values (the rest)
 //!     end      count u64, content sum u64
 //!
-//!   writing:  tmp-base-<generation> ──128 KiB writes, each pushed out──▶ one fsync ──▶ read back past the page cache, verified
-//!             ──▶ rename, directory fsync ──▶ named by a journal record ──▶ the journal behind it may go
+//!   writing:  tmp-base-<generation> ──128 KiB writes, each pushed out──▶ one fsync
+//!             ──▶ read back past the page cache, verified ──▶ rename, directory fsync
+//!             ──▶ named by a journal record ──▶ the journal behind it may go
 //! ```
 //!
 //! A base is believed only when its frames, its whole and its content sum agree, when it is written and when it is

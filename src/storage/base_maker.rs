@@ -28,7 +28,7 @@ use super::engine_sled::is_full;
 use super::error::StoreError;
 use super::format::ContentSum;
 use super::history::{Block, BlockBuilder, Header};
-use super::journal::{BaseMark, JournalError};
+use super::journal::{BaseMark, Done, JournalError};
 use super::key_space::{headers_key, headers_key_revision, values_key};
 use super::options::Meter;
 use super::shared::Shared;
@@ -36,8 +36,9 @@ use super::source::{BaseSource, membership_in};
 use super::upkeep::{Step, Upkeep};
 use crate::support::spawn::background_thread;
 
-/// A base is written at least this fast, in bytes a second: what an idle journal leaves free.
-const PACE_FLOOR: f64 = (32 << 20) as f64;
+/// A base is written at least this fast, and taken in from another member no faster, in bytes a second: the journal's
+/// syncs have to pass.
+pub const BACKGROUND_PACE: f64 = (32 << 20) as f64;
 /// Reading back leaves nothing for the journal's syncs to wait for: it may go so many times as fast.
 const READ_BACK_SPEED: f64 = 2.0;
 /// Bytes read back between two looks at the pace: what is checked of them takes less than a millisecond.
@@ -167,7 +168,7 @@ fn make_base(shared: &Shared, frozen: &Frozen) -> BaseOutcome {
     let done = Box::new(move |result| {
         let _gone = sender.send(result);
     });
-    tell_journal(shared, || shared.log.mark_base(mark.clone(), done))?;
+    mark_base(shared, mark.clone(), done)?;
     await_mark(shared, &receiver)?;
     let membership = membership_in(&frozen.records)?.unwrap_or_default();
     let source = BaseSource::of(&shared.options, &mark, membership)?;
@@ -175,9 +176,6 @@ fn make_base(shared: &Shared, frozen: &Frozen) -> BaseOutcome {
     *shared.source.lock() = Some(Arc::new(source));
     shared.tell_marked(mark.at);
     shared.forget_overtaken(mark.at).map_err(BaseError::Io)?;
-    if shared.options.purge_behind_base {
-        tell_journal(shared, || shared.log.purge_to(mark.at))?;
-    }
     if let Some(old) = old.filter(|old| old.file_name != mark.file_name) {
         let removed = device.remove(&old.file_name);
         removed.and_then(|()| device.sync_dir()).map_err(BaseError::Io)?;
@@ -186,16 +184,13 @@ fn make_base(shared: &Shared, frozen: &Frozen) -> BaseOutcome {
     Ok(mark)
 }
 
-/// Hands the journal a record, unless this generation is being replaced: then its bases count no more.
-fn tell_journal(
-    shared: &Shared,
-    tell: impl FnOnce() -> Result<(), JournalError>,
-) -> Result<(), StoreError> {
+/// Hands the journal the record, unless this generation is being replaced: then its bases count no more.
+fn mark_base(shared: &Shared, mark: BaseMark, done: Done) -> Result<(), StoreError> {
     let may_mark = shared.may_mark.lock();
     if !*may_mark {
         return Err(BaseError::Cancelled.into());
     }
-    Ok(tell()?)
+    Ok(shared.log.mark_base(mark, done)?)
 }
 
 /// Waits for the journal's word. While it waits for space it has none, and the store may be closed before it does.
@@ -370,12 +365,12 @@ impl<'a> Pacer<'a> {
             let elapsed = self.shared.options.clock.monotonic().saturating_sub(self.started);
             let committed =
                 self.shared.meter.committed.load(Ordering::Relaxed) - self.committed_before;
-            let allowed = (elapsed.as_secs_f64() * PACE_FLOOR).max(2.0 * committed as f64);
+            let allowed = (elapsed.as_secs_f64() * BACKGROUND_PACE).max(2.0 * committed as f64);
             let ahead = self.moved as f64 - allowed * self.speed;
             if in_place || ahead <= 0.0 {
                 return ControlFlow::Continue(());
             }
-            let wait = ahead / (PACE_FLOOR * self.speed);
+            let wait = ahead / (BACKGROUND_PACE * self.speed);
             let wait = Duration::from_secs_f64(wait.clamp(0.001, 0.1));
             self.shared.wake.wait_for(&mut orders, wait);
         }

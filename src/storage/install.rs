@@ -151,7 +151,7 @@ impl Prepared {
     }
 
     /// Hands the journal the record that makes this the group's state: it is when `done` is told so. From now on the
-    /// present store neither marks bases nor purges. After an error nothing was recorded.
+    /// present store marks no base. After an error nothing was recorded.
     pub fn record(&mut self, done: Done) -> Result<(), StoreError> {
         let install = InstallMark {
             snapshot: self.label.at,

@@ -205,7 +205,6 @@ pub(crate) fn start(
     });
     let upkeep = Upkeep {
         shared: Arc::clone(&shared),
-        generation: state.generation,
         serial: begun.serial,
         applied: begun.applied,
         content: begun.content,

@@ -57,8 +57,6 @@ pub struct StoreOptions {
     pub flush_every: Duration,
     /// A base is written when the journal since the last has grown beyond this and beyond that base's size.
     pub base_after_bytes: u64,
-    /// After a base the journal behind it is purged. Off where consensus purges by itself, for members that lag.
-    pub purge_behind_base: bool,
     /// Apply the whole journal, not only up to the commit index: right only for a group of a single voter.
     pub single_voter: bool,
     /// Apply the whole journal while the membership in force has this voter and no other.
@@ -107,7 +105,6 @@ impl StoreOptions {
             flush_bytes: 2 << 20,
             flush_every: Duration::from_millis(200),
             base_after_bytes: 64 << 20,
-            purge_behind_base: true,
             single_voter: false,
             lone_voter: None,
             reserve_bytes: 16 << 20,

@@ -75,7 +75,7 @@ impl Upkeep {
             return Ok(false);
         }
         let serial = self.serial + 1;
-        let folder = engine_folder(&shared.options, self.generation, serial);
+        let folder = engine_folder(&shared.options, shared.generation, serial);
         let group = shared.options.group.0;
         match self.copy(&*old, serial, dead, applied) {
             Ok((fresh, rewrite)) => {
@@ -83,7 +83,7 @@ impl Upkeep {
                 self.take_over(fresh, serial, rewrite);
                 tracing::info!(group, from = files, to = bytes, "state store renewed");
                 drop(old);
-                let stale = engine_folder(&shared.options, self.generation, serial - 1);
+                let stale = engine_folder(&shared.options, shared.generation, serial - 1);
                 if let Err(error) = fs::remove_dir_all(&stale) {
                     tracing::warn!(group, %error, "the old state store stays until the next start");
                 }
@@ -111,7 +111,7 @@ impl Upkeep {
         applied: LogId,
     ) -> Result<(Arc<dyn Engine>, Rewrite), Stopped> {
         let shared = &self.shared;
-        let fresh = open_engine(&shared.options, self.generation, serial)
+        let fresh = open_engine(&shared.options, shared.generation, serial)
             .map_err(|error| Stopped::New(error.into()))?;
         let write = |batch: EngineBatch| {
             if !shared.options.state_store_has_room() {

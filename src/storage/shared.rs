@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     pub(crate) source: Mutex<Option<Arc<BaseSource>>>,
     /// Where that base is, told to whoever listens; one channel for all generations.
     pub(crate) marked: Arc<watch::Sender<Option<LogId>>>,
-    /// Whether bases may be marked and the log purged: not from the moment on at which another generation is to be
+    /// Whether bases may be marked: not from the moment on at which another generation is to be
     /// recorded. Held while the journal is told.
     pub(crate) may_mark: Mutex<bool>,
     /// Another generation has taken this one's place; it is only read any more.

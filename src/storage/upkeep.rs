@@ -41,7 +41,6 @@ const FLUSH_BYTES_MAX: usize = 4 << 20;
 /// See the module.
 pub(crate) struct Upkeep {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) generation: u64,
     /// Which of the generation's state stores this is: each fresh one has the next.
     pub(crate) serial: u32,
     pub(crate) applied: Option<LogId>,
@@ -222,7 +221,7 @@ impl Upkeep {
     /// What tells that a state store of this generation holds `content`, up to `applied`.
     pub(crate) fn mark(&self, applied: LogId, content: ContentSum) -> StateMark {
         StateMark {
-            generation: self.generation,
+            generation: self.shared.generation,
             applied: Some(applied),
             content,
             high_water: self.shared.size.lock().size(),
@@ -289,7 +288,7 @@ impl Upkeep {
             Some(damage) => Err(damage),
             None => Ok(Frozen {
                 at: applied,
-                generation: self.generation,
+                generation: self.shared.generation,
                 revision: self.shared.tail.read().stored(),
                 records,
                 content: self.content,

@@ -56,6 +56,8 @@ pub(crate) fn check_perf(options: &Options) -> Result<Verdict> {
         }
     }
     drop(members);
-    workspace.discard()?;
+    if findings.is_empty() {
+        workspace.discard()?;
+    }
     Ok(Verdict::of(findings))
 }

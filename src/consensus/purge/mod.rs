@@ -183,7 +183,7 @@ impl Purger {
         Situation {
             base,
             purged: self.log.state().purged.map_or(0, |purged| purged.index),
-            pressed: self.log.pins_oldest() || self.log.growth_refused(0) || self.sink.lacks_room(),
+            pressed: self.log.pins_oldest() || self.sink.lacks_room(),
             alone: metrics.membership_config.membership().nodes().count() < 2,
             followers: others.map(follower).collect(),
             sent: sent.iter().map(|held| (held.index, held.since.elapsed())).collect(),

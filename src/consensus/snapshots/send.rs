@@ -62,6 +62,8 @@ pub(crate) struct Outgoing {
     pace: Pace,
     slots: Semaphore,
     targets: Mutex<BTreeMap<MemberId, Target>>,
+    /// Why nothing reached a member, as it was logged last: one that is down is tried every second.
+    told: Mutex<BTreeMap<MemberId, String>>,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,7 @@ impl Outgoing {
             pace: Pace::new(limits.bytes_per_second),
             slots: Semaphore::new(limits.at_once),
             targets: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -315,6 +318,7 @@ impl Attempt<'_> {
         }
         drop(targets);
         self.open = false;
+        self.outgoing.told.lock().remove(&self.to);
         self.outgoing.figures.send.end(self.to, Some(took));
         tracing::info!(to = %self.to, ?took, "a whole state was sent and installed");
     }
@@ -329,7 +333,10 @@ impl Attempt<'_> {
         }
         drop(targets);
         self.outgoing.figures.send.end(self.to, None);
-        tracing::warn!(to = %self.to, why, took = ?self.began.elapsed(), "a whole state was not sent");
+        let told = self.outgoing.told.lock().insert(self.to, why.to_owned());
+        if told.is_none_or(|told| told != why) {
+            tracing::warn!(to = %self.to, why, took = ?self.began.elapsed(), "a whole state was not sent");
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::storage::device::double::DoubleDevice;
 use crate::storage::device::{FileDevice, LogDevice, LogFile};
-use crate::storage::journal::{Journal, JournalOptions, LogRecord, Runner};
+use crate::storage::journal::{Journal, JournalError, JournalOptions, LogRecord, Runner};
 use crate::storage::{
     EngineKind, InstallError, OpenError, Opened, Prepared, RebuildReport, Store, StoreOptions,
     StoreView, UpkeepRunner,
@@ -203,6 +203,7 @@ impl Member {
         });
     }
 
+    /// Writes a base, and purges the log behind it, as consensus does.
     pub(super) fn take_base(&self) {
         let before = self.store.figures().bases;
         self.store.request_base();
@@ -210,6 +211,23 @@ impl Member {
             self.store.run_upkeep().unwrap();
             self.store.figures().bases > before
         });
+        self.purge().unwrap();
+    }
+
+    /// Purges the log behind the newest base.
+    pub(super) fn purge(&self) -> Result<(), JournalError> {
+        let log = self.journal.group(GROUP);
+        log.state().base.map_or(Ok(()), |base| log.purge_to(base.at))
+    }
+
+    /// Goes on after a crash: writes, takes a base, loses power and is the same again.
+    pub(super) fn goes_on(mut self, disk: &DoubleDevice, seed: u64, case: &str) {
+        self.write_randomly(77, 3, 100);
+        self.take_base();
+        let before = self.snapshot();
+        drop(self);
+        let after = disk.after_power_cut(seed);
+        assert_eq!(open(&Place::double(&after)).snapshot(), before, "{case}");
     }
 
     /// Receives the newest base of `from` in pieces of `piece` bytes, and builds it.
