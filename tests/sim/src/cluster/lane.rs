@@ -161,6 +161,10 @@ async fn carry(
         }
         let fate = match connection.is_broken() {
             true => Fate::Arrives,
+            // Batches come twice more often where that is to be found.
+            false if net.bug == Some(Bug::UncountedBatch) && net.lag(0..50).is_zero() => {
+                Fate::Twice
+            }
             false => net.fate(),
         };
         match fate {
