@@ -247,6 +247,10 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
         auto_compaction: validate::auto_compaction(config).map_err(StartError::Bootstrap)?,
         watch_progress_interval: config.member.watch_progress_interval.to_std(),
         catch_up_requests: config.cluster.snapshot_catchup_entries,
+        base_after_requests: match config.cluster.snapshot_count {
+            0 => defaults.base_after_requests,
+            count => count,
+        },
         ..defaults
     })
 }

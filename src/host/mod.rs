@@ -216,6 +216,7 @@ impl Host {
         let folder = directory.group(GroupId(0));
         let mut store = StoreOptions::new(GroupId(0), folder.clone(), device(&folder)?);
         store.base_after_bytes = sizes.base_after_bytes;
+        store.base_after_requests = config.base_after_requests;
         store.lone_voter = Some(config.member_id);
         let timing = PeerTiming::for_election_timeout(config.election_timeout);
         let peers = Peers::new(PeersConfig {

@@ -40,6 +40,9 @@ pub struct KeyspaceConfig {
     pub watch_progress_interval: Duration,
     /// `--snapshot-catchup-entries`: requests that the log keeps behind a base; 5,000 in etcd.
     pub catch_up_requests: u64,
+    /// A base is written when so many requests were applied since the last one, unless that one is larger than they are
+    /// (`--snapshot-count`).
+    pub base_after_requests: u64,
     /// How whole states are sent to members that are too far behind.
     pub snapshots: SnapshotLimits,
 }
@@ -62,6 +65,7 @@ impl KeyspaceConfig {
             auto_compaction: None,
             watch_progress_interval: Duration::from_secs(600),
             catch_up_requests: 5000,
+            base_after_requests: 10_000,
             snapshots: SnapshotLimits::default(),
         }
     }

@@ -73,6 +73,7 @@ impl Upkeep {
         let frozen = self.freeze(applied)?;
         self.shared.orders.lock().base_wanted = false;
         self.shared.meter.since_base.store(0, Ordering::Relaxed);
+        self.shared.meter.requests_since_base.store(0, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
         if self.is_in_place() {
             let outcome = make_base(&shared, &frozen);
@@ -95,10 +96,15 @@ impl Upkeep {
             self.shared.orders.lock().base_wanted = false;
             return false;
         }
-        let grown = self.shared.meter.since_base.load(Ordering::Relaxed);
-        let limit = base_len.max(self.shared.options.base_after_bytes);
+        let (meter, options) = (&self.shared.meter, &self.shared.options);
+        let grown = meter.since_base.load(Ordering::Relaxed);
+        let requests = meter.requests_since_base.load(Ordering::Relaxed);
+        // In neither case are more bytes written for bases than there are of changes.
+        let many = grown > options.base_after_bytes || requests > options.base_after_requests;
         let wanted = self.shared.orders.lock().base_wanted;
-        grown > limit || wanted || (self.is_purged_to(base_at) && self.shared.log.pins_oldest())
+        (many && grown > base_len)
+            || wanted
+            || (self.is_purged_to(base_at) && self.shared.log.pins_oldest())
     }
 
     /// Another base would let more of the log go than the last one does.

@@ -180,6 +180,7 @@ impl Prepared {
             .map_err(StoreError::Base)?;
         Meter::add(&old.meter.installs, 1);
         old.meter.since_base.store(0, Ordering::Relaxed);
+        old.meter.requests_since_base.store(0, Ordering::Relaxed);
         let carried = Carried {
             source: Some(Arc::new(source)),
             marked: Arc::clone(&old.marked),

@@ -176,7 +176,10 @@ pub(crate) fn start(
     carried: Carried,
 ) -> Result<Store, OpenError> {
     let runner = options.runner;
-    Meter::add(&carried.meter.since_base, unbased_bytes(&log, state, begun.applied));
+    let (bytes, entries) = unbased(&log, state, begun.applied);
+    Meter::add(&carried.meter.since_base, bytes);
+    // Of the requests that they packed nobody has kept count.
+    Meter::add(&carried.meter.requests_since_base, entries);
     let shared = Arc::new(Shared {
         log,
         generation: state.generation,
@@ -225,16 +228,16 @@ pub(crate) fn start(
     Ok(Store { shared, upkeep })
 }
 
-/// Bytes of the journal's entries above the base that the state store has already; what is applied later counts
-/// itself.
-fn unbased_bytes(log: &GroupLog, state: &GroupState, applied: Option<LogId>) -> u64 {
+/// Bytes and number of the journal's entries above the base that the state store has already; what is applied later
+/// counts itself.
+fn unbased(log: &GroupLog, state: &GroupState, applied: Option<LogId>) -> (u64, u64) {
     let next = |id: Option<LogId>| id.map_or(0, |id| id.index + 1);
     let (first, last) = (next(state.purged), next(state.last));
     let (base, applied) = (next(state.base.as_ref().map(|base| base.at)), next(applied));
     let share = applied.saturating_sub(base.max(first));
     let bytes = u128::from(log.retained_bytes()) * u128::from(share);
     let entries = u128::from(last.saturating_sub(first).max(1));
-    u64::try_from(bytes / entries).unwrap_or(u64::MAX)
+    (u64::try_from(bytes / entries).unwrap_or(u64::MAX), share)
 }
 
 fn replay_target(

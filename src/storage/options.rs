@@ -57,6 +57,8 @@ pub struct StoreOptions {
     pub flush_every: Duration,
     /// A base is written when the journal since the last has grown beyond this and beyond that base's size.
     pub base_after_bytes: u64,
+    /// ... or when it has grown by this many requests and beyond the last base's size.
+    pub base_after_requests: u64,
     /// Apply the whole journal, not only up to the commit index: right only for a group of a single voter.
     pub single_voter: bool,
     /// Apply the whole journal while the membership in force has this voter and no other.
@@ -105,6 +107,7 @@ impl StoreOptions {
             flush_bytes: 2 << 20,
             flush_every: Duration::from_millis(200),
             base_after_bytes: 64 << 20,
+            base_after_requests: u64::MAX,
             single_voter: false,
             lone_voter: None,
             reserve_bytes: 16 << 20,
@@ -122,6 +125,8 @@ pub(crate) struct Meter {
     pub(crate) base_in_progress: AtomicBool,
     /// Bytes that entered the state store since the last base was begun.
     pub(crate) since_base: AtomicU64,
+    /// And requests, each entry being at least one.
+    pub(crate) requests_since_base: AtomicU64,
     pub(crate) committed: AtomicU64,
     /// Bytes of other members' bases that came in.
     pub(crate) received: AtomicU64,
@@ -145,6 +150,8 @@ pub struct StoreFigures {
     /// Bytes that entered the state store since the last base was begun: beyond `base_after_bytes` and that base's
     /// size, the next is due.
     pub since_base_bytes: u64,
+    /// Requests since then: beyond `base_after_requests` it is due once the bytes are beyond that base's size.
+    pub since_base_requests: u64,
     /// Bytes of keys, values and records committed.
     pub committed_bytes: u64,
     /// Bytes of other members' bases received.

@@ -181,6 +181,7 @@ impl Store {
             base_in_progress: meter.base_in_progress.load(Ordering::Acquire),
             base_size_bytes: self.shared.base.lock().as_ref().map_or(0, |base| base.len),
             since_base_bytes: meter.since_base.load(Ordering::Relaxed),
+            since_base_requests: meter.requests_since_base.load(Ordering::Relaxed),
             received_bytes: meter.received.load(Ordering::Relaxed),
             installs: meter.installs.load(Ordering::Relaxed),
             committed_bytes: meter.committed.load(Ordering::Relaxed),

@@ -231,7 +231,9 @@ impl Upkeep {
     fn let_go(&self, count: usize) {
         let gone = self.shared.tail.write().pop(count);
         let bytes: usize = gone.iter().map(|batch| batch.bytes).sum();
+        let requests: usize = gone.iter().map(|batch| batch.batch.revisions.len().max(1)).sum();
         Meter::add(&self.shared.meter.since_base, bytes as u64);
+        Meter::add(&self.shared.meter.requests_since_base, requests as u64);
         self.shared.room.notify_waiters();
     }
 

@@ -20,6 +20,7 @@ pub(super) struct StorageFigures {
     base_in_progress: IntGaugeVec,
     base_size: IntGaugeVec,
     since_base: IntGaugeVec,
+    requests_since_base: IntGaugeVec,
     state_store_written: IntCounterVec,
     state_store_size: IntGaugeVec,
     committed: IntCounterVec,
@@ -72,6 +73,11 @@ impl StorageFigures {
                 "quorate_since_base_bytes",
                 "Bytes stored since the last base was begun: the next is due beyond its size and \
                  --base-after-bytes.",
+            ),
+            requests_since_base: gauges(
+                "quorate_since_base_requests",
+                "Requests stored since the last base was begun: beyond --snapshot-count the next is due once their \
+                 bytes exceed its size.",
             ),
             state_store_written: counters(
                 "quorate_state_store_written_bytes_total",
@@ -130,6 +136,7 @@ impl StorageFigures {
             (&self.base_in_progress, figures.base_in_progress.into()),
             (&self.base_size, figures.base_size_bytes),
             (&self.since_base, figures.since_base_bytes),
+            (&self.requests_since_base, figures.since_base_requests),
             (&self.state_store_size, figures.state_store_files_bytes),
             (&self.tail, figures.tail_bytes),
         ] {

@@ -1,6 +1,6 @@
 //! The power is cut at every sync point while bases are written, marked and the journal behind them is freed.
 
-use super::rig::{Member, Place, eventually, open, try_open};
+use super::rig::{Member, Place, eventually, open, put, try_open};
 use crate::storage::device::LogDevice;
 use crate::storage::device::double::DoubleDevice;
 
@@ -86,6 +86,31 @@ fn a_base_for_which_there_is_no_room_is_tried_again() {
     let before = member.snapshot();
     drop(member);
     assert_eq!(open(&Place::double(&disk.after_power_cut(3))).snapshot(), before);
+}
+
+#[test]
+fn a_base_is_due_by_requests_once_they_outweigh_the_last_one() {
+    let disk = DoubleDevice::default();
+    let mut member = open(&Place { base_after_requests: 20, ..Place::double(&disk) });
+    let mut written = Vec::new();
+    for n in 0..200_u64 {
+        member.propose(vec![put(&format!("key-{n}"), &[7; 100])]);
+        eventually(|| {
+            member.store.run_upkeep().unwrap();
+            member.store.figures().tail_bytes == 0
+        });
+        let figures = member.store.figures();
+        if figures.bases > written.len() as u64 {
+            written.push((n + 1, figures.base_size_bytes));
+        }
+    }
+    let [(first, _), (second, _), (third, size), ..] = written[..] else {
+        panic!("three bases at least: {written:?}")
+    };
+    assert_eq!(first, 21, "{written:?}");
+    assert!(second < 50 && third > second + 20, "as many bytes again: {written:?}");
+    let bytes = third * 100;
+    assert!(size > bytes && written.len() < 6, "{written:?}");
 }
 
 #[test]

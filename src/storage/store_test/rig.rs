@@ -38,6 +38,7 @@ pub(super) struct Place {
     pub(super) engine: EngineKind,
     pub(super) runner: UpkeepRunner,
     pub(super) base_after_bytes: u64,
+    pub(super) base_after_requests: u64,
     pub(super) segment_bytes: u64,
 }
 
@@ -52,6 +53,7 @@ impl Place {
             engine: EngineKind::Sled,
             runner: UpkeepRunner::Threads,
             base_after_bytes: 64 << 20,
+            base_after_requests: u64::MAX,
             segment_bytes: 512 << 10,
         }
     }
@@ -66,6 +68,7 @@ impl Place {
             engine: EngineKind::Memory,
             runner: UpkeepRunner::InPlace,
             base_after_bytes: u64::MAX,
+            base_after_requests: u64::MAX,
             segment_bytes: 128 << 10,
         }
     }
@@ -77,6 +80,7 @@ impl Place {
             sled_cache_bytes: 4 << 20,
             flush_every: Duration::from_millis(5),
             base_after_bytes: self.base_after_bytes,
+            base_after_requests: self.base_after_requests,
             reserve_bytes: 0,
             single_voter: true,
             ..StoreOptions::new(GROUP, self.folder.clone(), Arc::clone(&self.group))
