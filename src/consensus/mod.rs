@@ -14,6 +14,7 @@
 //!
 //! **Invariant:** every proposal's ticket resolves: applied, rejected, in doubt, or stopped.
 
+mod catch_up;
 #[cfg(test)]
 mod cluster_test;
 #[cfg(test)]
@@ -141,6 +142,7 @@ struct Inner {
     failed: watch::Receiver<Option<String>>,
     /// Leadership is being handed over: nothing is proposed meanwhile.
     handing_over: transfer::Handing,
+    catch_up: catch_up::CatchUp,
     /// Where whole states of other members are taken.
     incoming: Incoming,
     snapshot_figures: SnapshotFigures,
@@ -245,6 +247,7 @@ impl Consensus {
             leader,
             failed,
             handing_over: transfer::Handing::default(),
+            catch_up: catch_up::CatchUp::new(settings.snapshots.log_bytes_per_second),
             incoming,
             snapshot_figures,
             tasks: Mutex::new(vec![run_rounds, watch_leader]),

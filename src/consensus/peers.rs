@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::errors::RaftError;
-use openraft::raft::AppendEntriesResponse;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use quorate_core::api::ids::{GroupId, MemberId};
+use tokio::time::Instant;
 
 use super::network::{Answer, Ask, BadFrame, Lane, Purpose, Transport, TransportError};
 use super::types::TypeConfig;
@@ -126,15 +127,19 @@ impl Consensus {
     /// Answers one frame of another member, which the transport has identified. Frames of a lane are to be polled
     /// for the first time in the order of their arrival.
     pub async fn serve_peer(&self, frame: Bytes) -> Result<Served, PeerError> {
-        let raft = &self.0.raft;
+        let (raft, bytes) = (&self.0.raft, frame.len());
         let answer = match Ask::decode(frame, self.0.settings.member)? {
             Ask::Append(request) => {
+                let due = self.due(&request, bytes);
                 let response = raft.append_entries(request).await.map_err(failed)?;
                 match &response {
                     AppendEntriesResponse::Success
                     | AppendEntriesResponse::PartialSuccess(_)
                     | AppendEntriesResponse::Conflict => self.0.heard.now(),
                     AppendEntriesResponse::HigherVote(_) => {}
+                }
+                if let Some(due) = due {
+                    tokio::time::sleep_until(due).await;
                 }
                 Answer::Append(response)
             }
@@ -152,6 +157,13 @@ impl Consensus {
             Ask::Snapshot(shipment) => Answer::Snapshot(self.0.incoming.take(shipment).await),
         };
         Ok(Served::Answer(answer.encode()))
+    }
+
+    /// When an append is to be answered: see [`CatchUp`](super::catch_up::CatchUp).
+    fn due(&self, request: &AppendEntriesRequest<TypeConfig>, bytes: usize) -> Option<Instant> {
+        let last = request.entries.last()?.log_id.index;
+        let committed = request.leader_commit.map_or(0, |at| at.index);
+        self.0.catch_up.due(last, committed, bytes)
     }
 
     async fn propose_for_another(

@@ -20,6 +20,7 @@ use super::bootstrap::Who;
 use super::config::Config;
 use super::gates::{GATES, is_on};
 use super::{Built, bootstrap, validate};
+use crate::consensus::SnapshotLimits;
 use crate::host::{DiskSizes, Host, HostError, claim};
 use crate::keyspace::{InitialMember, KeyspaceConfig};
 use crate::service::serve::{ConnectionLimits, Tasks, Traffic, serve};
@@ -28,6 +29,10 @@ use crate::storage::journal::{FrameFigures, JournalObserver};
 use crate::support::listen::{ListenError, Listener, SocketOptions, bind};
 use crate::support::shutdown::Drain;
 use crate::support::urls::{Url, texts};
+
+/// Bytes of log a second that a member which was away takes in, for each core: what it missed is applied and stored by
+/// the same cores that serve, in this and maybe in other members.
+const LOG_PACE_PER_CORE: u64 = 6 << 20;
 
 /// A server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -251,8 +256,16 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
             0 => defaults.base_after_requests,
             count => count,
         },
+        snapshots: SnapshotLimits {
+            log_bytes_per_second: LOG_PACE_PER_CORE * cores(),
+            ..defaults.snapshots
+        },
         ..defaults
     })
+}
+
+fn cores() -> u64 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
 }
 
 fn limits(config: &Config, keyspace: &KeyspaceConfig) -> ConnectionLimits {

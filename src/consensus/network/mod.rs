@@ -18,13 +18,14 @@ mod transport;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, FuturesOrdered, StreamExt as _};
 use futures::{FutureExt as _, Stream};
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::RPCOption;
+use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, VoteRequest,
     VoteResponse,
@@ -46,6 +47,12 @@ const WINDOW: usize = 16;
 
 /// Bytes under way beyond which no further append is sent; one carries a mebibyte, or one entry if that is longer.
 pub const WINDOW_BYTES: usize = 8 << 20;
+
+/// And when a stream begins: a member that was away is not handed all of that at once.
+const FIRST_BYTES: usize = 1 << 20;
+
+/// How often a member that cannot be reached is tried: each time up to a mebibyte of log is read for it.
+const TRY_EVERY: Duration = Duration::from_millis(100);
 
 /// Makes a client for each member and purpose.
 pub(crate) struct Network {
@@ -148,13 +155,15 @@ struct Window<'s, S> {
     more: bool,
     under_way: FuturesOrdered<BoxFuture<'s, Appended>>,
     bytes: usize,
+    /// Bytes that may be under way: few at first, and more as they are answered.
+    limit: usize,
 }
 
 impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, S> {
     /// The next that is answered, while others are sent.
     async fn next(&mut self) -> Option<Appended> {
         loop {
-            let wanted = self.more && self.under_way.len() < WINDOW && self.bytes < WINDOW_BYTES;
+            let wanted = self.more && self.under_way.len() < WINDOW && self.bytes < self.limit;
             tokio::select! {
                 biased;
                 rpc = self.input.next(), if wanted => match rpc {
@@ -162,7 +171,9 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, 
                     None => self.more = false,
                 },
                 appended = self.under_way.next(), if !self.under_way.is_empty() => {
-                    self.bytes -= appended.as_ref().map_or(0, |appended| appended.bytes);
+                    let answered = appended.as_ref().map_or(0, |appended| appended.bytes);
+                    self.bytes -= answered;
+                    self.limit = WINDOW_BYTES.min(self.limit + answered);
                     return appended;
                 }
                 else => return None,
@@ -252,7 +263,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         let under_way = FuturesOrdered::new();
-        let window = Window { client: &*self, input, more: true, under_way, bytes: 0 };
+        let (bytes, limit) = (0, FIRST_BYTES);
+        let window = Window { client: &*self, input, more: true, under_way, bytes, limit };
         // Up to and with the first that ends the stream.
         let answers = stream::unfold(Some(window), |window| async move {
             let mut window = window?;
@@ -261,6 +273,12 @@ impl RaftNetworkV2<TypeConfig> for Client {
         });
         let answers: BoxStream<'s, _> = Box::pin(answers);
         Box::pin(async { Ok(answers) })
+    }
+
+    /// Between two tries of a member that cannot be reached. openraft's own policy grows to a second, and one that is
+    /// back again would wait for it, once for the first append and once more for the second.
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(TRY_EVERY)))
     }
 
     async fn vote(

@@ -33,6 +33,8 @@ pub struct SnapshotLimits {
     pub pieces: usize,
     /// Bytes a second, to all members together.
     pub bytes_per_second: u64,
+    /// Bytes of log a second that this member takes in of what was committed without it; more if the log grows faster.
+    pub log_bytes_per_second: u64,
     /// Members sent to at once; others wait.
     pub at_once: usize,
     /// One piece or question without an answer for this long breaks the transfer off.
@@ -47,6 +49,7 @@ impl Default for SnapshotLimits {
             piece_bytes: 256 << 10,
             pieces: 4,
             bytes_per_second: 64 << 20,
+            log_bytes_per_second: 12 << 20,
             at_once: 2,
             answer: Duration::from_secs(10),
             resume_within: Duration::from_secs(60),

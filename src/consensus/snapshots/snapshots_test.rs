@@ -23,6 +23,7 @@ const OTHER: MemberId = MemberId(3);
 const TARGET: MemberId = MemberId(2);
 /// Of a state of 1000 numbers, 16 pieces.
 const LIMITS: SnapshotLimits = SnapshotLimits {
+    log_bytes_per_second: 12 << 20,
     piece_bytes: 4000,
     pieces: 4,
     bytes_per_second: 64 << 20,
