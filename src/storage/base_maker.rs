@@ -24,6 +24,7 @@ use super::base::{
     BaseError, BaseReader, BaseWriter, Pace, Part, Preamble, Written, base_name, check_block,
     temporary,
 };
+use super::device::BACKGROUND_PACE;
 use super::engine_sled::is_full;
 use super::error::StoreError;
 use super::format::ContentSum;
@@ -36,9 +37,6 @@ use super::source::{BaseSource, membership_in};
 use super::upkeep::{Step, Upkeep};
 use crate::support::spawn::background_thread;
 
-/// A base is written at least this fast, and taken in from another member no faster, in bytes a second: the journal's
-/// syncs have to pass.
-pub const BACKGROUND_PACE: f64 = (32 << 20) as f64;
 /// Reading back leaves nothing for the journal's syncs to wait for: it may go so many times as fast.
 const READ_BACK_SPEED: f64 = 2.0;
 /// Bytes read back between two looks at the pace: what is checked of them takes less than a millisecond.

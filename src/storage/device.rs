@@ -47,7 +47,14 @@ pub trait LogDevice: Send + Sync + Debug {
     /// The names in the folder, in name order.
     fn list(&self) -> io::Result<Vec<String>>;
     /// A new file of `size` zeroes, written out (not merely reserved) and synced. Its name is not yet synced.
-    fn create_zeroed(&self, name: &str, size: u64) -> io::Result<Arc<dyn LogFile>>;
+    ///
+    /// `written` is told of each part that was written, of a mebibyte at most, and takes as long as it likes.
+    fn create_zeroed(
+        &self,
+        name: &str,
+        size: u64,
+        written: &mut dyn FnMut(u64),
+    ) -> io::Result<Arc<dyn LogFile>>;
     /// A new empty file; its name is not yet synced.
     fn create(&self, name: &str) -> io::Result<Arc<dyn LogFile>>;
     /// Opens an existing file.
@@ -61,6 +68,10 @@ pub trait LogDevice: Send + Sync + Debug {
     /// Bytes that may still be written.
     fn free_space(&self) -> io::Result<u64>;
 }
+
+/// What is written in the background, in bytes a second, unless the load itself is faster: bases, states that come from
+/// another member, files made ahead of their use, a log that is caught up with. The journal's syncs have to pass.
+pub const BACKGROUND_PACE: f64 = (32 << 20) as f64;
 
 const ZEROES: usize = 1 << 20;
 
@@ -143,14 +154,21 @@ impl LogDevice for FileDevice {
         Ok(names)
     }
 
-    fn create_zeroed(&self, name: &str, size: u64) -> io::Result<Arc<dyn LogFile>> {
+    fn create_zeroed(
+        &self,
+        name: &str,
+        size: u64,
+        written: &mut dyn FnMut(u64),
+    ) -> io::Result<Arc<dyn LogFile>> {
         let file = self.new_file(name)?;
         let zeroes = vec![0; ZEROES];
         let mut offset = 0;
         while offset < size {
             let step = (size - offset).min(ZEROES as u64);
             FileExt::write_all_at(&file, &zeroes[..step as usize], offset)?;
+            LogFile::push_out(&file, offset, step)?;
             offset += step;
+            written(step);
         }
         file.sync_all()?;
         Ok(Arc::new(file))

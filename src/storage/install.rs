@@ -56,6 +56,9 @@ pub(crate) struct Remains {
     loaded: Option<Loaded>,
 }
 
+/// A state store is built at this share of the pace at which bases are written: it writes each byte some three times.
+const BUILD_SPEED: f64 = 0.4;
+
 impl Receiving {
     /// Checks what was received and builds its state. Takes long; `cancelled` is asked now and then. What was
     /// received is gone if it fails.
@@ -99,7 +102,7 @@ impl Receiving {
         incoming.file.sync_data()?;
         incoming.file.forget_cached()?;
         let engine = open_engine(&shared.options, remains.generation, remains.serial)?;
-        let mut pacer = Pacer::new(shared, 1.0);
+        let mut pacer = Pacer::new(shared, BUILD_SPEED);
         let mut pace = |bytes| {
             if cancelled() || self.store_ends() || pacer.pace(bytes).is_break() {
                 return Err(BaseError::Cancelled);

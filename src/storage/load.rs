@@ -26,7 +26,7 @@ use super::options::StoreOptions;
 use super::size;
 
 /// Bytes of a base that enter the state store in one batch.
-const LOAD_BYTES: u64 = 2 << 20;
+const LOAD_BYTES: u64 = 256 << 10;
 
 /// Why a state store is not believed. Never an error for the caller: it is rebuilt.
 #[derive(Debug, thiserror::Error)]

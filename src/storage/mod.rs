@@ -44,7 +44,7 @@ mod tail;
 mod upkeep;
 mod view;
 
-pub use base_maker::BACKGROUND_PACE;
+pub use device::BACKGROUND_PACE;
 pub use error::{OpenError, StoreError};
 pub use format::ContentSum;
 pub use incoming::{InstallError, Receiving};

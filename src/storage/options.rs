@@ -104,7 +104,7 @@ impl StoreOptions {
             tail_bytes: 64 << 20,
             block_cache_bytes: 16 << 20,
             value_budget_bytes: 64 << 20,
-            flush_bytes: 2 << 20,
+            flush_bytes: 512 << 10,
             flush_every: Duration::from_millis(200),
             base_after_bytes: 64 << 20,
             base_after_requests: u64::MAX,

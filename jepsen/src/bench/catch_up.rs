@@ -52,7 +52,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 64)]
     clients: usize,
     /// Puts a second, evenly spread.
-    #[arg(long, default_value_t = 1000.0)]
+    #[arg(long, default_value_t = 4000.0)]
     rate: f64,
     /// Seconds of load before the follower comes back.
     #[arg(long, default_value_t = 8.0)]

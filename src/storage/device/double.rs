@@ -379,7 +379,12 @@ impl LogDevice for DoubleDevice {
         Ok(disk.live_names.keys().cloned().collect())
     }
 
-    fn create_zeroed(&self, name: &str, size: u64) -> io::Result<Arc<dyn LogFile>> {
+    fn create_zeroed(
+        &self,
+        name: &str,
+        size: u64,
+        _written: &mut dyn FnMut(u64),
+    ) -> io::Result<Arc<dyn LogFile>> {
         let mut disk = self.disk.lock();
         disk.count_sync()?;
         if let Err(full) = disk.room_for(size) {

@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use super::error::JournalError;
 use super::options::Runner;
 use super::segment::FileName;
-use crate::storage::device::{LogDevice, LogFile};
+use crate::storage::device::{BACKGROUND_PACE, LogDevice, LogFile};
 
 /// Files kept waiting at most; more are removed.
 const READY_MAX: usize = 2;
@@ -66,6 +66,10 @@ pub(crate) struct Pool {
     state: Mutex<State>,
     changed: Condvar,
     bytes_zeroed: AtomicU64,
+    /// Bytes of the live segment: filled now, in all, and filled when a file was asked for.
+    used: AtomicU64,
+    live: AtomicU64,
+    asked_at: AtomicU64,
 }
 
 impl Pool {
@@ -82,13 +86,19 @@ impl Pool {
             state: Mutex::new(State { next_number, ..State::default() }),
             changed: Condvar::new(),
             bytes_zeroed: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            live: AtomicU64::new(0),
+            asked_at: AtomicU64::new(0),
         }
     }
 
-    /// Asks for a file to be ready soon.
-    pub(crate) fn request(&self) {
+    /// Asks for a file to be ready before the live segment is full, of whose bytes so many are `used`.
+    pub(crate) fn request(&self, used: u64, live: u64) {
+        self.used.store(used, Ordering::Relaxed);
+        self.live.store(live, Ordering::Relaxed);
         let mut state = self.state.lock();
         if state.ready.is_empty() && !state.wanted {
+            self.asked_at.store(used, Ordering::Relaxed);
             state.wanted = true;
             self.changed.notify_all();
         }
@@ -199,7 +209,7 @@ impl Pool {
         match waiting {
             Some(waiting) => Ok(waiting),
             None => {
-                let made = self.prepare_sized(bytes.next_multiple_of(page));
+                let made = self.prepare_sized(bytes.next_multiple_of(page), &mut |_part| {});
                 made.map_err(|error| preparing(Arc::new(error)))
             }
         }
@@ -207,13 +217,13 @@ impl Pool {
 
     /// Makes a file now, on the caller's thread. What was made of it goes when it cannot be finished.
     pub(crate) fn prepare(&self) -> io::Result<Prepared> {
-        self.prepare_sized(self.segment_bytes)
+        self.prepare_sized(self.segment_bytes, &mut |_part| {})
     }
 
-    fn prepare_sized(&self, bytes: u64) -> io::Result<Prepared> {
+    fn prepare_sized(&self, bytes: u64, written: &mut dyn FnMut(u64)) -> io::Result<Prepared> {
         let free = self.free_name();
         let temporary = free.replacen("free-", "tmp-", 1);
-        let made = self.device.create_zeroed(&temporary, bytes).and_then(|file| {
+        let made = self.device.create_zeroed(&temporary, bytes, written).and_then(|file| {
             self.device.rename(&temporary, &free)?;
             Ok(file)
         });
@@ -228,6 +238,29 @@ impl Pool {
                 Err(error)
             }
         }
+    }
+
+    /// How much of a file is to be made by now, so that it is whole when two thirds of what the live segment had left
+    /// are filled.
+    fn needed(&self) -> u64 {
+        let (asked, used) =
+            (self.asked_at.load(Ordering::Relaxed), self.used.load(Ordering::Relaxed));
+        let left = self.live.load(Ordering::Relaxed).saturating_sub(asked).max(1) as f64;
+        (1.5 * used.saturating_sub(asked) as f64 / left * self.segment_bytes as f64) as u64
+    }
+
+    /// Makes one ahead of its use, at a pace that lets the syncs of others pass and is ready well before it is needed.
+    fn prepare_at_leisure(&self) -> io::Result<Prepared> {
+        let mut made = 0;
+        self.prepare_sized(self.segment_bytes, &mut |part| {
+            made += part;
+            let mut state = self.state.lock();
+            let hurried = state.taker_waits || state.stopped || state.closing;
+            if !hurried && made > self.needed() {
+                let rest = Duration::from_secs_f64(part as f64 / BACKGROUND_PACE);
+                self.changed.wait_for(&mut state, rest);
+            }
+        })
     }
 
     /// Whether the last try to prepare a file failed and none is ready.
@@ -267,7 +300,7 @@ impl Pool {
                 continue;
             }
             drop(state);
-            let made = self.prepare();
+            let made = self.prepare_at_leisure();
             state = self.state.lock();
             match made {
                 Ok(prepared) => {
@@ -307,4 +340,23 @@ fn preparing(source: Arc<io::Error>) -> JournalError {
         return JournalError::NoSpace;
     }
     JournalError::Io { what: "preparing a segment".to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::device::double::DoubleDevice;
+
+    #[test]
+    fn a_file_is_whole_when_two_thirds_of_what_was_left_are_filled() {
+        let pool = Pool::new(Arc::new(DoubleDevice::default()), 6000, Runner::Thread, 0);
+        pool.request(100, 1000);
+        assert_eq!(pool.needed(), 0, "at leisure");
+        pool.request(400, 1000);
+        assert_eq!(pool.needed(), 3000);
+        pool.request(700, 1000);
+        assert_eq!(pool.needed(), 6000);
+        pool.request(30, 6000);
+        assert_eq!(pool.needed(), 0, "the live segment is another one");
+    }
 }

@@ -201,8 +201,13 @@ impl LogDevice for Removals {
     fn list(&self) -> io::Result<Vec<String>> {
         self.device.list()
     }
-    fn create_zeroed(&self, name: &str, size: u64) -> io::Result<Arc<dyn LogFile>> {
-        self.device.create_zeroed(name, size)
+    fn create_zeroed(
+        &self,
+        name: &str,
+        size: u64,
+        written: &mut dyn FnMut(u64),
+    ) -> io::Result<Arc<dyn LogFile>> {
+        self.device.create_zeroed(name, size, written)
     }
     fn create(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
         self.device.create(name)

@@ -394,10 +394,16 @@ impl Writer {
             self.durable = self.sequence - 1;
             self.count(written.saturating_sub(begun), synced.saturating_sub(written));
         }
-        if self.active.offset > self.active.bytes / 2 {
-            self.pool.request();
-        }
+        self.ask_ahead();
         Ok(())
+    }
+
+    /// Asks for the next segment in time: in the second half of this one, or at once where a start made it short.
+    fn ask_ahead(&self) {
+        let Active { offset, bytes, .. } = self.active;
+        if offset > bytes / 2 || bytes < self.shared.options.segment_bytes {
+            self.pool.request(offset, bytes);
+        }
     }
 
     fn count(&self, write: Duration, sync: Duration) {

@@ -365,8 +365,13 @@ impl LogDevice for Folder {
         Ok(names.filter_map(|name| Some(name.strip_prefix(self.name)?.to_owned())).collect())
     }
 
-    fn create_zeroed(&self, name: &str, size: u64) -> io::Result<Arc<dyn LogFile>> {
-        self.disk.create_zeroed(&self.path(name), size)
+    fn create_zeroed(
+        &self,
+        name: &str,
+        size: u64,
+        written: &mut dyn FnMut(u64),
+    ) -> io::Result<Arc<dyn LogFile>> {
+        self.disk.create_zeroed(&self.path(name), size, written)
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
