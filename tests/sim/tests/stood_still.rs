@@ -80,3 +80,64 @@ fn a_leader_that_stood_still_renews_no_lease_by_itself() {
         });
     }
 }
+
+/// The longest time without a write that succeeds at `next`, over the next six seconds.
+async fn longest_gap(next: &Running) -> Duration {
+    let until = Instant::now() + Duration::from_secs(6);
+    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
+    while Instant::now() < until {
+        let put = pb::PutRequest { key: "k".into(), ..pb::PutRequest::default() };
+        let written = on(next, |keyspace| async move { keyspace.put(put).await });
+        match tokio::time::timeout(Duration::from_millis(500), written).await {
+            Ok(Ok(_)) => {
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+            }
+            Ok(Err(_)) | Err(_) => {}
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    longest.max(last.elapsed())
+}
+
+/// What it had not sent when it stopped holds the others' elections back when it goes on.
+async fn a_leader_stands_still(fleet: Arc<Fleet>, still: Duration) -> Duration {
+    for id in MEMBERS {
+        fleet.start(id, 100 + id);
+    }
+    let (old, _) = eventually(|| leader(&fleet)).await;
+    let next = MEMBERS.into_iter().find(|id| *id != old).expect("there are three");
+    let next = fleet.member(next).expect("it runs");
+    sleep(Duration::from_secs(2)).await;
+    let stop = async {
+        sleep(Duration::from_millis(500)).await;
+        fleet.set_still(old, true);
+        sleep(still).await;
+        fleet.set_still(old, false);
+    };
+    let busy = async {
+        let member = fleet.member(old).expect("it runs");
+        for n in 0..120 {
+            let put = pb::PutRequest { key: format!("{n}").into(), ..pb::PutRequest::default() };
+            let keyspace = member.keyspace.clone();
+            // Nobody waits for it.
+            drop(member.spawn(async move { keyspace.put(put).await }));
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::join!(longest_gap(&next), stop, busy).0
+}
+
+#[test]
+fn writes_go_on_soon_after_a_leader_stood_still_however_long() {
+    for seed in 1..=40 {
+        engine::run(seed, None, |fleet, _net| {
+            quorate::consensus::seeded(seed, async move {
+                let still = Duration::from_millis(1000 + 40 * seed);
+                let gap = a_leader_stands_still(fleet, still).await;
+                let told = format!("seed {seed}: {gap:?} without a write after {still:?}");
+                assert!(gap < Duration::from_millis(2600), "{told}");
+            })
+        });
+    }
+}

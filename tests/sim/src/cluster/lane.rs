@@ -149,6 +149,7 @@ async fn carry(
     let route = connection.route();
     while let Some(frame) = arriving.recv().await {
         tokio::time::sleep_until(frame.due + connection.lag()).await;
+        out_of_the_box(&net, &connection).await;
         if net.is_cut(route) && phantom(&net, &frame) {
             continue;
         }
@@ -189,6 +190,23 @@ async fn carry(
             return;
         };
         deliver(&net, &connection, &target, frame, fate, &serve);
+    }
+}
+
+/// What a member that stands still has written may be on its way, or lie in its own buffers until it goes on.
+async fn out_of_the_box(net: &Arc<Net>, connection: &Arc<Connection>) {
+    let (from, _) = connection.route();
+    let mut changes = net.fleet.changes();
+    let still = || net.fleet.member(from).is_some_and(|sender| sender.stands_still());
+    if !still() || net.lag(0..2).is_zero() {
+        return;
+    }
+    net.count("frame held back by a sender that stands still");
+    loop {
+        changes.mark_unchanged();
+        if !still() || changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 
