@@ -115,6 +115,11 @@ pub(crate) fn log_record(entry: RaftEntry) -> LogRecord {
     LogRecord { id, payload }
 }
 
+/// An entry of no effect, to be proposed.
+pub(crate) fn blank() -> Bytes {
+    encode(Payload::Blank(Blank {}))
+}
+
 pub(crate) fn raft_entry(record: LogRecord) -> Result<RaftEntry, io::Error> {
     let payload = raft_payload(record.id, record.payload)?;
     Ok(RaftEntry { log_id: raft_log_id(record.id), payload })

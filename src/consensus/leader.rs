@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** a leader that went silent is not named for longer than one election timeout after it was last heard.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ use quorate_core::api::ids::{MemberId, Term};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::Raft;
+use super::types::Proposal;
+use super::{Raft, convert};
 
 /// Who leads, and whether that may be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,16 +63,41 @@ impl Heard {
     }
 }
 
+/// When each member last answered this one, whatever it had been asked and however long ago.
+#[derive(Debug, Default)]
+pub(crate) struct Answered {
+    at: Mutex<BTreeMap<u64, Instant>>,
+    awaited: AtomicBool,
+    bell: Notify,
+}
+
+impl Answered {
+    pub(crate) fn now(&self, member: MemberId) {
+        self.at.lock().insert(member.0, Instant::now());
+        if self.awaited.load(Ordering::Relaxed) {
+            self.bell.notify_one();
+        }
+    }
+
+    /// Enough members for a quorum with `own` are there now.
+    fn by_quorum(&self, own: u64, voters: &BTreeSet<u64>, within: Duration) -> bool {
+        let at = self.at.lock();
+        let there = |id: &&u64| **id == own || at.get(*id).is_some_and(|at| at.elapsed() < within);
+        2 * voters.iter().filter(there).count() > voters.len()
+    }
+}
+
 /// Keeps `publish` true until raft stops, and returns why it did.
 pub(crate) async fn watch_leader(
     member: MemberId,
     raft: &Raft,
-    heard: &Heard,
+    (heard, answered): (&Heard, &Answered),
     election_timeout: Duration,
     publish: &watch::Sender<LeaderView>,
 ) -> String {
     let mut server = raft.server_metrics();
     let mut data = raft.data_metrics();
+    let mut asked = false;
     loop {
         // Before the look: what is heard after it rings.
         heard.awaited.store(true, Ordering::Relaxed);
@@ -82,6 +109,9 @@ pub(crate) async fn watch_leader(
             changed
         });
         let stale = silent_at.is_none();
+        let doubts = stale && next.leader == Some(member);
+        answered.awaited.store(doubts && !asked, Ordering::Relaxed);
+        asked = doubts && (asked || ask_again(raft, answered, election_timeout).await);
         // A fresh view changes with the vote, or by going stale; a stale one also by whatever is heard.
         let look = silent_at.unwrap_or_else(|| Instant::now() + election_timeout);
         tokio::select! {
@@ -92,6 +122,7 @@ pub(crate) async fn watch_leader(
             }
             _ = data.changed(), if stale => {}
             () = heard.bell.notified(), if stale => {}
+            () = answered.bell.notified(), if doubts && !asked => {}
             () = tokio::time::sleep_until(look) => {}
         }
     }
@@ -100,6 +131,25 @@ pub(crate) async fn watch_leader(
         Ok(()) => "raft ended".to_owned(),
         Err(fatal) => fatal.to_string(),
     }
+}
+
+/// A leader whose process stood still has lost its quorum by the clock, and raft then is silent for two election
+/// timeouts so that others may campaign. But what it had not sent when it stopped reached them when it went on, and
+/// holds their campaigns back as long. If a quorum is seen to be there, an entry of no effect finds out at once whether
+/// it still follows. Whether it was asked: once, until leadership is sure again, so that a leader which hears nobody
+/// holds nobody back.
+async fn ask_again(raft: &Raft, answered: &Answered, election_timeout: Duration) -> bool {
+    let (own, voters) = {
+        let server = raft.server_metrics();
+        let server = server.borrow_watched();
+        (server.id, server.membership_config.voter_ids().collect())
+    };
+    if !answered.by_quorum(own, &voters, election_timeout / 4) {
+        return false;
+    }
+    // Its fate is seen by what it is for.
+    drop(raft.client_write_ff(Proposal(convert::blank()), None).await);
+    true
 }
 
 /// Logs what changed, in the words of etcd's raft (raft.go and node.go of go.etcd.io/raft): who reads logs looks for them.

@@ -58,7 +58,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::instrument::WithSubscriber as _;
 
-use self::leader::Heard;
+use self::leader::{Answered, Heard};
 use self::log_adapter::LogAdapter;
 use self::machine_adapter::MachineAdapter;
 use self::network::Network;
@@ -172,6 +172,7 @@ impl Consensus {
         let figures = SnapshotFigures::default();
         let outgoing = Arc::new(Outgoing::new(settings.snapshots, figures.clone()));
         let (floor, sizes) = (Floor::default(), Arc::new(sizes(&log)));
+        let answered = Arc::new(Answered::default());
         let raft = Raft::new(
             member.0,
             config,
@@ -181,6 +182,7 @@ impl Consensus {
                 Arc::clone(&transport),
                 Arc::clone(&outgoing),
                 floor.clone(),
+                Arc::clone(&answered),
             ),
             LogAdapter::new(log.clone(), blocking),
             MachineAdapter::new(Arc::clone(&sink), Arc::clone(&outgoing), Arc::clone(&sizes)),
@@ -192,7 +194,8 @@ impl Consensus {
             Receiving::new(raft.clone(), Arc::clone(&sink), settings.snapshots, figures.clone());
         let limits = settings.purge;
         let purger = Purger { raft: raft.clone(), log, sink, outgoing, sizes, floor, limits };
-        let consensus = Consensus::attend(settings, peers, entry_bytes_max, (incoming, figures));
+        let consensus =
+            Consensus::attend(settings, peers, entry_bytes_max, answered, (incoming, figures));
         consensus.0.tasks.lock().extend([
             tokio::spawn(receiving.run().with_current_subscriber()),
             tokio::spawn(purger.run().with_current_subscriber()),
@@ -210,6 +213,7 @@ impl Consensus {
         settings: Settings,
         peers: Peers,
         entry_bytes_max: usize,
+        answered: Arc<Answered>,
         (incoming, snapshot_figures): (Incoming, SnapshotFigures),
     ) -> Consensus {
         let raft = peers.raft.clone();
@@ -233,7 +237,8 @@ impl Consensus {
             async move {
                 let limit = settings.timing.election_timeout;
                 let member = settings.member;
-                let cause = leader::watch_leader(member, &raft, &heard, limit, &publish).await;
+                let signs = (&*heard, &*answered);
+                let cause = leader::watch_leader(member, &raft, signs, limit, &publish).await;
                 fail.send_replace(Some(cause));
             }
         });

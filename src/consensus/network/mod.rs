@@ -33,6 +33,7 @@ use openraft::raft::{
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use quorate_core::api::ids::{GroupId, MemberId};
 
+use super::leader::Answered;
 use super::purge::Floor;
 use super::snapshot_adapter::{Handle, HandleSnapshot};
 use super::snapshots::{Broke, Outgoing};
@@ -61,6 +62,7 @@ pub(crate) struct Network {
     transport: Arc<dyn Transport>,
     outgoing: Arc<Outgoing>,
     floor: Floor,
+    answered: Arc<Answered>,
 }
 
 impl Network {
@@ -70,8 +72,9 @@ impl Network {
         transport: Arc<dyn Transport>,
         outgoing: Arc<Outgoing>,
         floor: Floor,
+        answered: Arc<Answered>,
     ) -> Self {
-        Network { group, from, transport, outgoing, floor }
+        Network { group, from, transport, outgoing, floor, answered }
     }
 
     fn client(&self, to: u64, purpose: Purpose) -> Client {
@@ -81,6 +84,7 @@ impl Network {
             transport: Arc::clone(&self.transport),
             outgoing: Arc::clone(&self.outgoing),
             floor: self.floor.clone(),
+            answered: Arc::clone(&self.answered),
         }
     }
 }
@@ -107,6 +111,7 @@ pub(crate) struct Client {
     transport: Arc<dyn Transport>,
     outgoing: Arc<Outgoing>,
     floor: Floor,
+    answered: Arc<Answered>,
 }
 
 impl Client {
@@ -121,6 +126,7 @@ impl Client {
     ) -> impl Future<Output = Result<Answer, RPCError<TypeConfig>>> + Send {
         self.transport.exchange(&self.lane, frame).map(|answered| {
             let answer = answered.map_err(rpc_error)?;
+            self.answered.now(self.lane.to);
             Answer::decode(answer).map_err(|error| RPCError::Network(NetworkError::new(&error)))
         })
     }

@@ -65,7 +65,14 @@ fn append(index: u64, bytes: usize) -> AppendEntriesRequest<TypeConfig> {
 fn client(held: &Arc<Held>) -> Client {
     let transport: Arc<dyn Transport> = Arc::clone(held) as _;
     let outgoing = Arc::new(Outgoing::new(Default::default(), Default::default()));
-    let network = Network::new(GroupId(0), MemberId(1), transport, outgoing, Floor::default());
+    let network = Network::new(
+        GroupId(0),
+        MemberId(1),
+        transport,
+        outgoing,
+        Floor::default(),
+        Arc::default(),
+    );
     network.client(2, Purpose::Log)
 }
 
