@@ -122,6 +122,8 @@ impl Node {
         store.run_upkeep().unwrap();
         let newest = bases.wait_for(|base| *base == at);
         timeout(Duration::from_secs(20), newest).await.unwrap().unwrap();
+        // As consensus does.
+        self.log.purge_to(at.unwrap()).unwrap();
     }
 
     async fn prepare_from(&self, from: &Node) -> Box<dyn PreparedSnapshot> {

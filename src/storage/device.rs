@@ -70,7 +70,7 @@ pub trait LogDevice: Send + Sync + Debug {
 }
 
 /// What is written in the background, in bytes a second, unless the load itself is faster: bases, states that come from
-/// another member, files made ahead of their use, a log that is caught up with. The journal's syncs have to pass.
+/// another member, files made ahead of their use. The journal's syncs have to pass.
 pub const BACKGROUND_PACE: f64 = (32 << 20) as f64;
 
 const ZEROES: usize = 1 << 20;

@@ -24,7 +24,7 @@ pub use self::figures::SnapshotFigures;
 pub(crate) use self::receive::{Incoming, Receiving};
 pub(crate) use self::send::{Broke, Outgoing};
 
-/// How whole states are sent and taken.
+/// How a member that is behind is brought up: by whole states, and by the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotLimits {
     /// Bytes of a piece.

@@ -24,6 +24,8 @@ fn run(disk: &DoubleDevice) -> (u64, Vec<u64>) {
             member.store.request_base();
             let worked = member.store.run_upkeep();
             assert!(worked.is_ok() || disk.is_frozen(), "{worked:?}");
+            let purged = member.purge();
+            assert!(purged.is_ok() || disk.is_frozen(), "{purged:?}");
         }
     }
     (hashes.len() as u64, hashes)

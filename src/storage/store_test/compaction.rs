@@ -109,6 +109,7 @@ fn a_base_written_during_a_compaction_is_whole() {
             member.propose(vec![compact(at - 3)]);
             member.store.request_base();
             sweep(&mut member);
+            member.purge().unwrap();
         }
     }
     member.take_base();
