@@ -80,7 +80,7 @@ fn bare(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let device = FileDevice::open(folder.path()).expect("it is there");
     let size = 64 << 20;
-    let file = device.create_zeroed("bare", size).expect("there is room");
+    let file = device.create_zeroed("bare", size, &mut |_| {}).expect("there is room");
     let bytes = vec![7; ENTRY + 76];
     let mut offset = 0;
     c.bench_function("journal/bare write + fdatasync", |b| {
