@@ -19,7 +19,8 @@ use tracing::Dispatch;
 use crate::support::telemetry;
 
 pub use config::{
-    ClusterSettings, Config, DEFAULT_INITIAL_CLUSTER, DEFAULT_NAME, LogSettings, MemberSettings,
+    ClusterSettings, Config, DEFAULT_INITIAL_CLUSTER, DEFAULT_LOG_ROTATION, DEFAULT_NAME,
+    LogSettings, MemberSettings,
 };
 pub use server::{Server, StartError};
 pub use validate::ADVERTISE_MISSING;

@@ -1,9 +1,11 @@
-//! The daemon: reads the command line, picks the runtime, runs one server.
+//! The program: reads the command line, picks the runtime, runs one server or gateway.
 
+use std::io;
 use std::process::ExitCode;
 
 use quorate::cli::environment::Environment;
 use quorate::cli::{Outcome, Threads, daemon, read};
+use tokio::runtime::{Builder, Runtime};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -19,11 +21,7 @@ fn main() -> ExitCode {
     match read(&arguments, &environment) {
         Outcome::Exit(code) => code.into(),
         Outcome::Start(built, threads) => {
-            let mut builder = match threads {
-                Threads::Single => tokio::runtime::Builder::new_current_thread(),
-                Threads::Multi => tokio::runtime::Builder::new_multi_thread(),
-            };
-            let runtime = match builder.enable_all().build() {
+            let runtime = match runtime(threads) {
                 Ok(runtime) => runtime,
                 Err(why) => {
                     tracing::dispatcher::with_default(built.log(), || {
@@ -37,5 +35,22 @@ fn main() -> ExitCode {
             runtime.shutdown_background();
             code.into()
         }
+        Outcome::Gateway(gateway) => match runtime(Threads::Multi) {
+            Ok(runtime) => {
+                let code = runtime.block_on(gateway.run(&environment));
+                // Connections that are being carried end with the process.
+                runtime.shutdown_background();
+                code.into()
+            }
+            Err(_) => ExitCode::FAILURE,
+        },
     }
+}
+
+fn runtime(threads: Threads) -> io::Result<Runtime> {
+    let mut builder = match threads {
+        Threads::Single => Builder::new_current_thread(),
+        Threads::Multi => Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }

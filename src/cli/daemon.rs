@@ -165,7 +165,7 @@ fn look_at_directory(config: &Config) -> Result<(), u8> {
 }
 
 /// Tells systemd, if it started us (`Type=notify`).
-fn notify(environment: &Environment) {
+pub(super) fn notify(environment: &Environment) {
     let Some((_, socket)) = environment.iter().find(|(key, _)| key == "NOTIFY_SOCKET") else {
         return;
     };
@@ -188,13 +188,14 @@ fn send_ready(socket: &str) -> io::Result<()> {
     UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address).map(drop)
 }
 
-struct Signals {
+/// What ends a process in order.
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn listen() -> io::Result<Signals> {
+    pub(super) fn listen() -> io::Result<Signals> {
         Ok(Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -202,7 +203,7 @@ impl Signals {
     }
 
     /// Its name in Go's words, and its number.
-    async fn next(&mut self) -> (&'static str, u8) {
+    pub(super) async fn next(&mut self) -> (&'static str, u8) {
         tokio::select! {
             _ = self.terminate.recv() => ("terminated", 15),
             _ = self.interrupt.recv() => ("interrupt", 2),

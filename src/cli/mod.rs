@@ -12,6 +12,7 @@ pub mod daemon;
 mod data_dir;
 pub mod environment;
 mod file;
+pub mod gateway;
 mod help;
 mod settings;
 pub mod table;
@@ -23,6 +24,7 @@ use tracing::dispatcher::with_default;
 
 use self::environment::{Environment, Taken};
 use self::file::FileError;
+use self::gateway::Gateway;
 use self::table::{EXPERIMENTAL, Twin};
 use crate::embed::{ADVERTISE_MISSING, Built};
 use crate::service::version;
@@ -37,6 +39,8 @@ pub enum Outcome {
     Exit(u8),
     /// A server to start, and the threads it asked for.
     Start(Box<Built>, Threads),
+    /// `gateway start`.
+    Gateway(Box<Gateway>),
 }
 
 /// `--runtime`.
@@ -56,9 +60,18 @@ const EXIT_USAGE: u8 = 2;
 
 /// Reads arguments (the program's name first) and variables.
 pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
-    if let Some(word @ ("gateway" | "grpc-proxy")) = arguments.get(1).map(String::as_str) {
-        let why = format!("{word} is not supported yet: this program is a server");
-        return failed(&early_log(), arguments, &why);
+    match arguments.get(1).map(String::as_str) {
+        Some("gateway") => {
+            return match gateway::read(arguments) {
+                Ok(gateway) => Outcome::Gateway(Box::new(gateway)),
+                Err(code) => Outcome::Exit(code),
+            };
+        }
+        Some("grpc-proxy") => {
+            let why = "grpc-proxy is not supported yet: this program is a server";
+            return failed(&early_log(), arguments, why);
+        }
+        Some(_) | None => {}
     }
     let mut flags = settings::defaults();
     let leftover = match flags.parse(arguments.get(1..).unwrap_or_default()) {

@@ -31,6 +31,8 @@ pub(super) fn config(flags: &FlagSet, from_file: bool) -> Config {
             level: flags.text("log-level"),
             format: flags.text("log-format"),
             outputs: flags.texts("log-outputs"),
+            rotate: flags.bool("enable-log-rotation"),
+            rotation: flags.text("log-rotation-config-json"),
         },
     }
 }

@@ -121,7 +121,15 @@ pub struct LogSettings {
     pub format: String,
     /// `--log-outputs`.
     pub outputs: Vec<String>,
+    /// `--enable-log-rotation`.
+    pub rotate: bool,
+    /// `--log-rotation-config-json`.
+    pub rotation: String,
 }
+
+/// `--log-rotation-config-json` if it is not set.
+pub const DEFAULT_LOG_ROTATION: &str =
+    r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#;
 
 fn urls(text: &str) -> Vec<Url> {
     parse_list(text).expect("etcd's default URLs are URLs")
@@ -193,6 +201,8 @@ impl Default for LogSettings {
             level: "info".to_owned(),
             format: "json".to_owned(),
             outputs: vec!["default".to_owned()],
+            rotate: false,
+            rotation: DEFAULT_LOG_ROTATION.to_owned(),
         }
     }
 }

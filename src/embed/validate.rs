@@ -2,18 +2,21 @@
 
 use std::net::IpAddr;
 
-use super::config::{Config, DEFAULT_NAME};
+use super::config::{Config, DEFAULT_NAME, LogSettings};
 use super::gates::is_on;
 use crate::host::DiskSizes;
 use crate::keyspace::{AutoCompaction, request_bytes_max};
 use crate::support::go::duration::GoDuration;
 use crate::support::go::quote::quote;
-use crate::support::telemetry::{Format, Output, Severity};
+use crate::support::telemetry::{Format, Output, Rotation, Severity};
 use crate::support::urls::{Url, split_host_port, texts};
 
 /// `--advertise-client-urls` is missing. Told apart from the others because the command line says more about it.
 pub const ADVERTISE_MISSING: &str =
     "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+
+/// The journal of systemd, among `--log-outputs`.
+const JOURNAL: &str = "systemd/journal";
 
 const ELECTION_MS_MAX: u64 = 50_000;
 
@@ -35,20 +38,8 @@ pub(super) fn log_plan(config: &Config) -> Result<LogPlan, String> {
     if log.outputs.len() > 1 && log.outputs.iter().any(|o| o == "default") {
         return Err("multi logoutput for \"default\" is not supported yet".to_owned());
     }
-    let mut outputs = Vec::new();
-    for output in &log.outputs {
-        outputs.push(match output.as_str() {
-            "default" | "stderr" | "" => Output::Stderr,
-            "stdout" => Output::Stdout,
-            "systemd/journal" => {
-                return Err("--log-outputs=systemd/journal is not supported yet".to_owned());
-            }
-            path => Output::File(path.to_owned()),
-        });
-    }
-    if outputs.is_empty() {
-        outputs.push(Output::Stderr);
-    }
+    let rotation = if log.rotate { Some(rotation(log)?) } else { None };
+    let outputs = outputs(log, rotation.as_ref())?;
     let level = Severity::parse(&log.level)
         .ok_or_else(|| format!("unrecognized level: {}", quote(&log.level)))?;
     let format = match log.format.as_str() {
@@ -59,6 +50,50 @@ pub(super) fn log_plan(config: &Config) -> Result<LogPlan, String> {
         }
     };
     Ok(LogPlan { level, format, outputs })
+}
+
+fn outputs(log: &LogSettings, rotation: Option<&Rotation>) -> Result<Vec<Output>, String> {
+    let mut outputs = Vec::new();
+    for output in &log.outputs {
+        outputs.push(match (output.as_str(), rotation) {
+            ("default" | "stderr" | "", _) => Output::Stderr,
+            ("stdout", _) => Output::Stdout,
+            (JOURNAL, _) => Output::Journald,
+            (path, Some(rotation)) => Output::Rotating(path.to_owned(), rotation.clone()),
+            (path, None) => Output::File(path.to_owned()),
+        });
+    }
+    if outputs.is_empty() {
+        outputs.push(Output::Stderr);
+    }
+    if outputs.contains(&Output::Journald) {
+        if outputs.len() > 1 {
+            return Err(format!(
+                "running with systemd/journal but other '--log-outputs' values ({}) are configured \
+                 with 'default'; override 'default' value with something else",
+                quoted(&log.outputs)
+            ));
+        }
+        return Ok(vec![Output::Journald]);
+    }
+    Ok(outputs)
+}
+
+/// A list of strings as Go's `%q` writes it.
+fn quoted(words: &[String]) -> String {
+    format!("[{}]", words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" "))
+}
+
+/// Exactly one file can be rotated (etcd `server/embed/config_logging.go`, `setupLogRotation`).
+fn rotation(log: &LogSettings) -> Result<Rotation, String> {
+    let plain = |output: &&String| !matches!(output.as_str(), "default" | "stderr" | "stdout");
+    let files = log.outputs.iter().filter(plain).count();
+    if files > 1 || (files == 0 && log.outputs.len() == 1) {
+        return Err("--log-outputs requires a single file path when --log-rotate-config-json is \
+                    defined"
+            .to_owned());
+    }
+    Rotation::parse(&log.rotation)
 }
 
 /// Every fault, in the order in which etcd looks for them; none if the settings can be started with.

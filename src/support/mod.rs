@@ -8,6 +8,7 @@ pub mod listen;
 pub mod metrics;
 pub mod shutdown;
 pub mod spawn;
+pub mod srv;
 pub mod telemetry;
 pub mod urls;
 pub mod yaml;

@@ -164,6 +164,11 @@ pub fn split_host_port(address: &str) -> Result<(String, String), String> {
     Ok((host.to_owned(), port.to_owned()))
 }
 
+/// Go's `net.JoinHostPort`: an IPv6 address is put in brackets.
+pub fn join_host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

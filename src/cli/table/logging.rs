@@ -1,6 +1,7 @@
 //! Flags of log lines, metrics, profiling and tracing.
 
 use super::{Group, Row};
+use crate::embed::DEFAULT_LOG_ROTATION;
 use crate::support::flags::Kind;
 
 const fn log(name: &'static str, kind: Kind, default: &'static str) -> Row {
@@ -11,23 +12,18 @@ const fn monitor(name: &'static str, kind: Kind, default: &'static str) -> Row {
     Row::new(Group::Monitoring, name, kind, default)
 }
 
-const ROTATION: &str =
-    r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#;
-
 pub(super) const ROWS: [Row; 16] = [
     log("logger", Kind::Text, "zap")
         .help("The only logger is 'zap': structured lines as etcd writes them."),
     log("log-outputs", Kind::UniqueTexts, "default")
-        .help("Where lines go: 'default' (which is stderr), 'stderr', 'stdout' or files."),
+        .help("Where lines go: 'default' (which is stderr), 'stderr', 'stdout', 'systemd/journal' or files."),
     log("log-level", Kind::Text, "info")
         .help("The least level written: debug, info, warn, error, dpanic, panic or fatal."),
     log("log-format", Kind::Text, "json").help("How lines are written: json or console."),
     log("enable-log-rotation", Kind::Bool, "false")
-        .not_yet()
-        .help("Rotate a log file. Not built yet: leave it to the system."),
-    log("log-rotation-config-json", Kind::Text, ROTATION)
-        .silent()
-        .help("How to rotate a log file."),
+        .help("Move the log file aside when it is full. --log-outputs must name one file."),
+    log("log-rotation-config-json", Kind::Text, DEFAULT_LOG_ROTATION)
+        .help("When a log file is full, and which of those moved aside are kept: MiB, days, number."),
     log("warning-unary-request-duration", Kind::Duration, "300ms")
         .help("A request that takes longer is logged."),
     monitor("enable-pprof", Kind::Bool, "false")

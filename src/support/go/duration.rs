@@ -25,6 +25,11 @@ impl GoDuration {
         Duration::from_nanos(u64::try_from(self.0).unwrap_or(0))
     }
 
+    /// The same span as Go has it; what is too long for Go is the longest.
+    pub fn from_std(span: Duration) -> Self {
+        GoDuration(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX))
+    }
+
     /// `time.ParseDuration`: a signed run of decimal numbers with units, such as `-1.5h`, `300ms`, `1h30m`.
     pub fn parse(text: &str) -> Option<GoDuration> {
         let (negative, mut rest) = match text.as_bytes().first()? {

@@ -137,6 +137,13 @@ fn caller(metadata: &Metadata<'_>) -> Option<String> {
     Some(format!("{}:{}", &file[start..], metadata.line()?))
 }
 
+/// The folder of the source file that speaks, or nothing.
+pub(super) fn folder<'a>(metadata: &Metadata<'a>) -> &'a str {
+    let path = metadata.file().unwrap_or_default();
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    folder.rsplit('/').next().unwrap_or_default()
+}
+
 /// `2026-11-21T10:42:27.863685Z`, from microseconds since 1970.
 fn rfc3339(micros: u64) -> String {
     let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);

@@ -1,7 +1,7 @@
 //! Log lines in the shape of etcd's zap logger, one subscriber a server.
 //!
 //! ```text
-//!   tracing event ──> level and origin ──> JSON or console line ──> stderr, stdout, files
+//!   tracing event ──> level and origin ──> JSON or console line ──> stderr, stdout, files, systemd's journal
 //! ```
 //!
 //! ```json
@@ -13,7 +13,9 @@
 //!
 //! **Invariant:** never a colour, never a line that is not whole: one write a line, under one lock.
 
+mod journald;
 mod line;
+mod rotation;
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -26,7 +28,10 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 
+use self::journald::Journald;
 use self::line::{Fields, Line};
+use self::rotation::RotatingFile;
+pub use self::rotation::Rotation;
 
 /// zap's levels, lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +106,24 @@ pub enum Output {
     Stdout,
     /// A file, appended to.
     File(String),
+    /// A file that is moved aside when it is full.
+    Rotating(String, Rotation),
+    /// The journal of systemd.
+    Journald,
+}
+
+/// Takes whole lines.
+pub(crate) trait Sink: Send {
+    /// `folder` is that of the source file that speaks; `line` ends with a line break.
+    fn line(&mut self, severity: Severity, folder: &str, line: &str);
+}
+
+impl<W: Write + Send> Sink for W {
+    fn line(&mut self, _severity: Severity, _folder: &str, line: &str) {
+        // Nowhere is left to say that a line could not be written.
+        let _ = self.write_all(line.as_bytes());
+        let _ = self.flush();
+    }
 }
 
 /// A logger of its own for one server: hand it to [`tracing::dispatcher`] or to a future's `with_subscriber`.
@@ -108,7 +131,7 @@ pub fn dispatch(least: Severity, format: Format, outputs: &[Output]) -> io::Resu
     let mut outputs = outputs.to_vec();
     outputs.sort();
     outputs.dedup();
-    let mut sinks: Vec<Box<dyn Write + Send>> = Vec::new();
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     if !outputs.contains(&Output::File("/dev/null".to_owned())) {
         for output in &outputs {
             sinks.push(match output {
@@ -117,14 +140,18 @@ pub fn dispatch(least: Severity, format: Format, outputs: &[Output]) -> io::Resu
                 Output::File(path) => {
                     Box::new(OpenOptions::new().append(true).create(true).open(path)?)
                 }
+                Output::Rotating(path, rotation) => {
+                    Box::new(RotatingFile::open(path, rotation.clone())?)
+                }
+                Output::Journald => Box::new(Journald::connect()?),
             });
         }
     }
     Ok(dispatch_to(least, format, sinks))
 }
 
-/// The same, into any writers.
-pub fn dispatch_to(least: Severity, format: Format, sinks: Vec<Box<dyn Write + Send>>) -> Dispatch {
+/// The same, into any sinks.
+pub(crate) fn dispatch_to(least: Severity, format: Format, sinks: Vec<Box<dyn Sink>>) -> Dispatch {
     Dispatch::new(Registry::default().with(ZapLayer { least, format, sinks: Mutex::new(sinks) }))
 }
 
@@ -137,7 +164,7 @@ const CHATTY: &str = "openraft";
 struct ZapLayer {
     least: Severity,
     format: Format,
-    sinks: Mutex<Vec<Box<dyn Write + Send>>>,
+    sinks: Mutex<Vec<Box<dyn Sink>>>,
 }
 
 impl ZapLayer {
@@ -214,10 +241,9 @@ where
         }
         let line = Line { severity, metadata: event.metadata(), around: &around, own: &own }
             .write(self.format);
+        let folder = line::folder(event.metadata());
         for sink in self.sinks.lock().iter_mut() {
-            // Nowhere is left to say that a line could not be written.
-            let _ = sink.write_all(line.as_bytes());
-            let _ = sink.flush();
+            sink.line(severity, folder, &line);
         }
     }
 }
