@@ -78,6 +78,7 @@ impl StateMachine {
             let value = attributes.encode_to_vec().into();
             records.push(change(Space::MemberAttributes, key, value));
         }
+        records.extend(self.auth.records().map(|(space, key, value)| change(space, key, value)));
         FrozenMachine {
             applied: self.applied,
             revision: self.mvcc.revision,
@@ -122,6 +123,9 @@ impl Restorer {
             Space::Proposer => self.machine.proposers.restore(value)?,
             Space::Membership => self.machine.members.restore_membership(value)?,
             Space::MemberAttributes => self.machine.members.restore_attributes(value)?,
+            Space::Auth => self.machine.auth.restore(value)?,
+            Space::User => self.machine.auth.restore_user(value)?,
+            Space::Role => self.machine.auth.restore_role(value)?,
         }
         Ok(())
     }
@@ -173,6 +177,7 @@ impl Restorer {
         machine.last_time_ms = stored.last_time_ms;
         machine.mvcc.index.fill(self.index.finish());
         machine.attach_leased_keys()?;
+        machine.auth.restored();
         Ok(machine)
     }
 }

@@ -147,6 +147,7 @@ impl Model {
             }
             Request::Alarm(alarm) => Reply::Alarm(self.alarm(alarm)),
             Request::MemberAttributes(_) | Request::ClusterLevel(_) => Reply::Done,
+            Request::Auth(_) => panic!("the model knows no users"),
         };
         self.finish();
         Ok(reply)
@@ -163,7 +164,8 @@ impl Model {
             Request::LeaseCheckpoint(_)
             | Request::Alarm(_)
             | Request::MemberAttributes(_)
-            | Request::ClusterLevel(_) => Ok(()),
+            | Request::ClusterLevel(_)
+            | Request::Auth(_) => Ok(()),
             Request::Put(_)
             | Request::LeaseGrant(_)
             | Request::Txn(_)
