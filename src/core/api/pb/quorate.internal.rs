@@ -115,6 +115,7 @@ pub mod auth_request {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthUserAdd {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -124,6 +125,7 @@ pub struct AuthUserAdd {
     pub password_hash: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthUserChangePassword {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -131,6 +133,7 @@ pub struct AuthUserChangePassword {
     pub password_hash: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthLogin {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
