@@ -1,7 +1,7 @@
 //! Floor 1, the decisions: a log entry in, replies, changes and lease news out.
 //!
 //! ```text
-//!   log entry ──> StateMachine::apply ──> Applied { replies, batch, leases }
+//!   log entry ──> StateMachine::apply ──> Applied { replies, batch, leases, tokens }
 //!                   │         ▲
 //!                   │         └── View: values that memory does not hold
 //!                   ├─ mvcc        keys, revisions, values

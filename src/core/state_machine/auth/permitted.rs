@@ -80,11 +80,16 @@ impl Ranges {
         let mut merged: Vec<KeyRange> = Vec::with_capacity(ranges.len());
         for range in ranges {
             match merged.last_mut() {
-                Some(last) if last.reaches(&range.start) => match (&last.end, range.end) {
-                    (None, _) => {}
-                    (Some(end), Some(new)) if *end >= new => {}
-                    (Some(_), new) => last.end = new,
-                },
+                Some(last) if last.reaches(&range.start) => {
+                    let longer = match (&last.end, &range.end) {
+                        (None, _) => false,
+                        (Some(_), None) => true,
+                        (Some(old), Some(new)) => new > old,
+                    };
+                    if longer {
+                        last.end = range.end;
+                    }
+                }
                 Some(_) | None => merged.push(range),
             }
         }
@@ -103,5 +108,86 @@ impl Ranges {
             end if end > key => range.reaches(end),
             _ => range.end.as_ref().is_none_or(|end| end > key),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permission(kind: Type, key: &'static str, range_end: &'static str) -> Permission {
+        let (key, range_end) = (Bytes::from(key), Bytes::from(range_end));
+        Permission { perm_type: kind as i32, key, range_end }
+    }
+
+    fn to_read(ranges: &[(&'static str, &'static str)]) -> Ranges {
+        let granted: Vec<Permission> =
+            ranges.iter().map(|(key, end)| permission(Type::Read, key, end)).collect();
+        Permitted::merge(granted.iter()).read
+    }
+
+    #[test]
+    fn a_range_is_covered_by_what_is_granted_together() {
+        #[rustfmt::skip]
+        let table: [(&[(&str, &str)], &str, &str, bool); 30] = [
+            // granted                                   key   range_end
+            (&[],                                        "a",  "",    false),
+            (&[("a", "")],                               "a",  "",    true),
+            (&[("a", "")],                               "a\0","",    false),
+            (&[("a", "")],                               "a",  "a\0", true),
+            (&[("a", "")],                               "a",  "b",   false),
+            (&[("a", "")],                               "a",  "\0",  false),
+            (&[("a", "c"), ("x", "z")],                  "a",  "z",   false),
+            (&[("a", "c"), ("x", "z")],                  "f",  "",    false),
+            (&[("a", "c")],                              "c",  "",    false),
+            (&[("a", "c")],                              "b",  "c",   true),
+            (&[("a", "c")],                              "b",  "c\0", false),
+            (&[("a", "f"), ("c", "d"), ("f", "z")],      "a",  "z",   true),
+            (&[("f", "z"), ("a", "f"), ("c", "d")],      "b",  "",    true),
+            (&[("a", "d"), ("a", "b"), ("c", "f")],      "a",  "f",   true),
+            (&[("a", "d"), ("a", "b"), ("c", "f")],      "a",  "\0",  false),
+            (&[("a", "d"), ("a", "b"), ("c", "f")],      "d",  "",    true),
+            (&[("a", "d"), ("a", "b"), ("c", "f")],      "f",  "",    false),
+            (&[("a", "d"), ("a", "b"), ("c", "\0")],     "f",  "",    true),
+            (&[("a", "d"), ("c", "\0")],                 "a",  "\0",  true),
+            (&[("a", "c"), ("d", "\0")],                 "a",  "\0",  false),
+            (&[("a", "\0"), ("b", "c")],                 "b",  "\0",  true),
+            (&[("a", "\0")],                             "A",  "\0",  false),
+            (&[("\0", "\0")],                            "a",  "\0",  true),
+            (&[("\0", "\0")],                            "\0", "\0",  true),
+            (&[("\0", "\0")],                            "a",  "b",   true),
+            // A key, and what begins right behind it.
+            (&[("a", ""), ("a\0", "c")],                 "a",  "c",   true),
+            (&[("a", ""), ("b", "c")],                   "a",  "c",   false),
+            // No keys: counts as its start.
+            (&[("a", "c")],                              "b",  "a",   true),
+            (&[("a", "c")],                              "b",  "b",   true),
+            (&[("a", "c")],                              "d",  "a",   false),
+        ];
+        for (granted, key, range_end, covered) in table {
+            let ranges = to_read(granted);
+            let answer = ranges.cover(key.as_bytes(), range_end.as_bytes());
+            assert_eq!(answer, covered, "{granted:?}: {key:?} to {range_end:?}");
+        }
+    }
+
+    #[test]
+    fn kinds_are_kept_apart_and_unknown_ones_permit_nothing() {
+        let mut odd = permission(Type::Read, "d", "");
+        odd.perm_type = 7;
+        let granted = [
+            permission(Type::Read, "a", ""),
+            permission(Type::Write, "b", ""),
+            permission(Type::Readwrite, "c", ""),
+            odd,
+        ];
+        let permitted = Permitted::merge(granted.iter());
+        let may = |key: &str| {
+            (permitted.read.cover(key.as_bytes(), b""), permitted.write.cover(key.as_bytes(), b""))
+        };
+        assert_eq!(may("a"), (true, false));
+        assert_eq!(may("b"), (false, true));
+        assert_eq!(may("c"), (true, true));
+        assert_eq!(may("d"), (false, false));
     }
 }

@@ -29,6 +29,7 @@ impl fmt::Debug for User {
         f.debug_struct("User")
             .field("no_password", &self.no_password)
             .field("roles", &self.roles)
+            .field("permitted", &self.permitted)
             .finish_non_exhaustive()
     }
 }
