@@ -79,7 +79,11 @@ fn each_auth_error_has_etcds_code_and_text() {
     use Code::*;
     let rows = [
         (R::RootUserNotFound, FailedPrecondition, "etcdserver: root user does not exist"),
-        (R::RootRoleNotGranted, FailedPrecondition, "etcdserver: root user does not have root role"),
+        (
+            R::RootRoleNotGranted,
+            FailedPrecondition,
+            "etcdserver: root user does not have root role",
+        ),
         (R::UserEmpty, InvalidArgument, "etcdserver: user name is empty"),
         (R::UserExists, FailedPrecondition, "etcdserver: user name already exists"),
         (R::UserNotFound, FailedPrecondition, "etcdserver: user name not found"),

@@ -7,7 +7,7 @@
 //! | `01` | headers | first revision of the block, 16 bytes | [`block`](super::history) headers | 1 |
 //! | `02` | values | first revision of the block, 16 bytes | the block's values, one after the other | 1 |
 //! | `10`–`15` | records | the record's key in its [`Space`] | version byte 1, protobuf | 1 |
-//! | `60`–`62` | records of auth | the same | the same | 2 |
+//! | `60`–`62` | records of auth | the same | the same | 1, cluster level 2 |
 
 use quorate_core::api::batch::Space;
 use quorate_core::api::ids::Revision;

@@ -13,11 +13,11 @@ use crate::api::ids::{LeaseId, LogId, Revision};
 use crate::api::pb::internal::MachineRecord;
 use crate::api::refusal::Corrupt;
 
-use super::StateMachine;
 use super::mvcc::key_index::Packed;
 use super::mvcc::pins::Pin;
 use super::mvcc::rebuild::Builder;
 use super::records::{decode, log_id, member_key};
+use super::{CLUSTER_LEVEL, StateMachine};
 
 /// One stored revision without its value: what the index is rebuilt from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +161,13 @@ impl Restorer {
                 stored.applied.map(log_id)
             )));
         }
+        if stored.cluster_level > CLUSTER_LEVEL {
+            return Err(Corrupt::LevelTooNew {
+                index: applied.map_or(0, |applied| applied.index),
+                needed: stored.cluster_level,
+                known: CLUSTER_LEVEL,
+            });
+        }
         if let Some(newest) = self.newest
             && newest.main > stored.revision
         {
@@ -259,6 +266,14 @@ mod tests {
         assert!(matches!(too_new, Err(Corrupt::BadRevision { .. })));
         let leaseless = restorer(3, 7).finish(at);
         assert!(matches!(leaseless, Err(Corrupt::Invariant(_))));
+    }
+
+    #[test]
+    fn a_state_of_a_later_level_is_left_to_those_who_know_it() {
+        let record = MachineRecord { cluster_level: CLUSTER_LEVEL + 1, ..MachineRecord::default() };
+        let mut restorer = Restorer::new(0);
+        restorer.record(Space::Machine, b"", &record.encode_to_vec()).unwrap();
+        assert!(matches!(restorer.finish(None), Err(Corrupt::LevelTooNew { .. })));
     }
 
     #[test]

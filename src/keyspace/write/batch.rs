@@ -179,7 +179,8 @@ pub(super) mod tests {
 
     #[test]
     fn an_entry_needs_the_level_of_what_is_in_it() {
-        let login = Command { request: Some(Request::Auth(Default::default())), ..Command::default() };
+        let login =
+            Command { request: Some(Request::Auth(Default::default())), ..Command::default() };
         let level_of = |commands: &[Command]| {
             let mut batch = Batch::new(None);
             for command in commands {

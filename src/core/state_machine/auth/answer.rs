@@ -14,7 +14,11 @@ impl AuthState {
     }
 
     /// UserGet: everybody may ask about itself.
-    pub fn user_get(&self, caller: &Caller, name: &str) -> Result<pb::AuthUserGetResponse, Refusal> {
+    pub fn user_get(
+        &self,
+        caller: &Caller,
+        name: &str,
+    ) -> Result<pb::AuthUserGetResponse, Refusal> {
         if name != caller.user {
             self.check_admin(caller)?;
         }
@@ -29,7 +33,11 @@ impl AuthState {
     }
 
     /// RoleGet: everybody may ask about its own roles. The role `root`, if it was ever added, shows what it comes to.
-    pub fn role_get(&self, caller: &Caller, name: &str) -> Result<pb::AuthRoleGetResponse, Refusal> {
+    pub fn role_get(
+        &self,
+        caller: &Caller,
+        name: &str,
+    ) -> Result<pb::AuthRoleGetResponse, Refusal> {
         if !self.users.get(&caller.user).is_some_and(|user| user.roles.contains(name)) {
             self.check_admin(caller)?;
         }

@@ -97,7 +97,7 @@ impl Ranges {
     }
 
     /// The whole of a request's `key` and `range_end` lies within. A range that holds no keys, its end not above its
-    /// start, counts as its start alone.
+    /// start, counts as its start alone; in etcd it depends on the shape of a tree.
     pub(super) fn cover(&self, key: &[u8], range_end: &[u8]) -> bool {
         let after = self.0.partition_point(|range| range.start <= key);
         let Some(range) = after.checked_sub(1).and_then(|place| self.0.get(place)) else {

@@ -133,11 +133,12 @@ impl AuthModel {
                 end => permission.key <= point && point < end,
             })
         };
-        let mut ends = granted.iter().filter_map(|permission| match permission.range_end.as_ref() {
-            b"" => Some([&permission.key[..], b"\0"].concat()),
-            b"\0" => None,
-            end => Some(end.to_vec()),
-        });
+        let mut ends =
+            granted.iter().filter_map(|permission| match permission.range_end.as_ref() {
+                b"" => Some([&permission.key[..], b"\0"].concat()),
+                b"\0" => None,
+                end => Some(end.to_vec()),
+            });
         let within = |point: &[u8]| point > key && (end == b"\0" || point < end);
         holds(key) && (end.is_empty() || ends.all(|point| !within(&point) || holds(&point)))
     }

@@ -236,11 +236,8 @@ fn a_user_without_password_has_no_hash_and_cannot_log_in() {
 fn tokens_end_with_their_user_its_password_and_authentication() {
     let mut member = enabled();
     let mut tokens = |user: &str, request: Request| {
-        let asked = super::member::Asked {
-            user: user.to_owned(),
-            age: super::member::Age::New,
-            request,
-        };
+        let asked =
+            super::member::Asked { user: user.to_owned(), age: super::member::Age::New, request };
         let command = member.command(&asked);
         member.pack_commands(vec![command]).tokens
     };

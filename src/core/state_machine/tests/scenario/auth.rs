@@ -44,9 +44,8 @@ impl Asker {
 
 /// A change of users or roles, or a login; `None` if the verb is none.
 pub(super) fn request(line: &Line<'_>) -> Option<Request> {
-    let word = |place: usize| {
-        line.args().get(place).map_or("", |word| word.trim_matches('\'')).to_owned()
-    };
+    let word =
+        |place: usize| line.args().get(place).map_or("", |word| word.trim_matches('\'')).to_owned();
     let ask = match line.verb() {
         "auth-enable" => Ask::Enable(pb::AuthEnableRequest {}),
         "auth-disable" => Ask::Disable(pb::AuthDisableRequest {}),

@@ -15,8 +15,15 @@ pub(super) struct Line<'t> {
     words: Vec<&'t str>,
 }
 
-const FLAGS: [&str; 7] =
-    ["prev", "ignore-value", "ignore-lease", "keys-only", "count-only", "serializable", "no-password"];
+const FLAGS: [&str; 7] = [
+    "prev",
+    "ignore-value",
+    "ignore-lease",
+    "keys-only",
+    "count-only",
+    "serializable",
+    "no-password",
+];
 
 impl<'t> Line<'t> {
     pub(super) fn new(line: &'t str) -> Line<'t> {
