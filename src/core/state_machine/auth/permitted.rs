@@ -120,7 +120,9 @@ mod tests {
         Permission { perm_type: kind as i32, key, range_end }
     }
 
-    fn to_read(ranges: &[(&'static str, &'static str)]) -> Ranges {
+    type KeyAndEnd = (&'static str, &'static str);
+
+    fn to_read(ranges: &[KeyAndEnd]) -> Ranges {
         let granted: Vec<Permission> =
             ranges.iter().map(|(key, end)| permission(Type::Read, key, end)).collect();
         Permitted::merge(granted.iter()).read
@@ -129,7 +131,7 @@ mod tests {
     #[test]
     fn a_range_is_covered_by_what_is_granted_together() {
         #[rustfmt::skip]
-        let table: [(&[(&str, &str)], &str, &str, bool); 30] = [
+        let table: [(&[KeyAndEnd], &str, &str, bool); 30] = [
             // granted                                   key   range_end
             (&[],                                        "a",  "",    false),
             (&[("a", "")],                               "a",  "",    true),
