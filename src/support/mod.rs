@@ -9,5 +9,6 @@ pub mod metrics;
 pub mod shutdown;
 pub mod spawn;
 pub mod telemetry;
+pub mod tls;
 pub mod urls;
 pub mod yaml;
