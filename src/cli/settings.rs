@@ -56,6 +56,9 @@ fn cluster(flags: &FlagSet) -> ClusterSettings {
         snapshot_count: flags.uint("snapshot-count"),
         snapshot_catchup_entries: flags.uint("snapshot-catchup-entries"),
         compact_hash_check: flags.duration("compact-hash-check-time"),
+        auth_token: flags.text("auth-token"),
+        auth_token_ttl_s: flags.uint("auth-token-ttl"),
+        bcrypt_cost: flags.uint("bcrypt-cost"),
         feature_gates: decided(&flags.text("feature-gates")),
     }
 }
@@ -130,8 +133,8 @@ mod tests {
     #[test]
     fn what_is_not_built_yet_is_named() {
         let mut flags = defaults();
-        flags.set("auth-token", "jwt,sign-method=RS256").unwrap();
-        assert_eq!(refused(&flags).as_deref(), Some("--auth-token is not supported yet"));
+        flags.set("force-new-cluster", "true").unwrap();
+        assert_eq!(refused(&flags).as_deref(), Some("--force-new-cluster is not supported yet"));
         let mut flags = defaults();
         flags.set("unsafe-no-fsync", "true").unwrap();
         assert_eq!(without_effect(&flags), ["unsafe-no-fsync"]);

@@ -16,12 +16,12 @@ use crate::service::pb::etcdserverpb::kv_client::KvClient;
 use crate::support::urls::parse_list;
 
 /// Far more than anything here takes on a busy machine.
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 
 /// A cluster's settings, and those of its members that run.
-struct Cluster {
+pub(super) struct Cluster {
     _dir: TempDir,
-    configs: Vec<Config>,
+    pub(super) configs: Vec<Config>,
     running: Vec<Option<Server>>,
 }
 
@@ -44,7 +44,7 @@ async fn eventually<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() 
 }
 
 impl Cluster {
-    fn of(members: usize) -> Cluster {
+    pub(super) fn of(members: usize) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let ports = free_ports(members);
         let url = |port: &u16| format!("http://127.0.0.1:{port}");
@@ -71,7 +71,7 @@ impl Cluster {
         self.running[member] = Some(Server::spawn(built).await.unwrap());
     }
 
-    async fn start_all(&mut self, order: &[usize]) {
+    pub(super) async fn start_all(&mut self, order: &[usize]) {
         for member in order {
             self.start(*member).await;
         }
@@ -81,7 +81,7 @@ impl Cluster {
         self.running[member].take().unwrap().stop().await.unwrap();
     }
 
-    async fn stop_all(mut self) {
+    pub(super) async fn stop_all(mut self) {
         for member in 0..self.running.len() {
             if self.running[member].is_some() {
                 self.stop(member).await;
@@ -89,12 +89,12 @@ impl Cluster {
         }
     }
 
-    fn servers(&self) -> impl Iterator<Item = (usize, &Server)> {
+    pub(super) fn servers(&self) -> impl Iterator<Item = (usize, &Server)> {
         self.running.iter().enumerate().filter_map(|(i, server)| Some((i, server.as_ref()?)))
     }
 
     /// The member that every running one takes for the leader.
-    async fn leader(&self, limit: Duration) -> usize {
+    pub(super) async fn leader(&self, limit: Duration) -> usize {
         let running: Vec<usize> = self.servers().map(|(member, _)| member).collect();
         self.leader_of(&running, limit).await
     }

@@ -59,6 +59,12 @@ pub struct ClusterSettings {
     pub snapshot_catchup_entries: u64,
     /// `--compact-hash-check-time`.
     pub compact_hash_check: GoDuration,
+    /// `--auth-token`: `simple`, or `jwt` with its options.
+    pub auth_token: String,
+    /// `--auth-token-ttl` in seconds.
+    pub auth_token_ttl_s: u64,
+    /// `--bcrypt-cost`.
+    pub bcrypt_cost: u64,
     /// Feature gates that were decided, by name.
     pub feature_gates: BTreeMap<String, bool>,
 }
@@ -155,6 +161,9 @@ impl Default for ClusterSettings {
             snapshot_count: 10_000,
             snapshot_catchup_entries: 5_000,
             compact_hash_check: GoDuration::from_secs(60),
+            auth_token: "simple".to_owned(),
+            auth_token_ttl_s: 300,
+            bcrypt_cost: 10,
             feature_gates: BTreeMap::new(),
         }
     }

@@ -22,6 +22,7 @@ use super::gates::{GATES, is_on};
 use super::{Built, bootstrap, validate};
 use crate::consensus::SnapshotLimits;
 use crate::host::{DiskSizes, Host, HostError, claim};
+use crate::keyspace::auth::{AuthSettings, TokenKind};
 use crate::keyspace::{InitialMember, KeyspaceConfig};
 use crate::service::serve::{ConnectionLimits, Tasks, Traffic, serve};
 use crate::service::{Desk, JournalFigures, ServiceSettings};
@@ -260,7 +261,25 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
             log_bytes_per_second: LOG_PACE_PER_CORE * cores(),
             ..defaults.snapshots
         },
+        auth: auth_settings(config)?,
         ..defaults
+    })
+}
+
+fn auth_settings(config: &Config) -> Result<AuthSettings, StartError> {
+    let cluster = &config.cluster;
+    let tokens = TokenKind::parse(&cluster.auth_token, |path| std::fs::read(path));
+    let tokens = tokens.map_err(|why| {
+        tracing::warn!(error = %why, "failed to create token provider");
+        StartError::Bootstrap(why.to_string())
+    })?;
+    Ok(AuthSettings {
+        tokens,
+        token_ttl: Duration::from_secs(cluster.auth_token_ttl_s),
+        bcrypt_cost: u32::try_from(cluster.bcrypt_cost).unwrap_or(u32::MAX),
+        // Half of the cores hash; the others serve.
+        passwords_at_once: usize::try_from(cores() / 2).unwrap_or(1).max(1),
+        ..AuthSettings::default()
     })
 }
 
@@ -393,6 +412,10 @@ async fn elected(keyspace: &crate::keyspace::Keyspace) {
 #[cfg(test)]
 #[path = "server_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "auth_test/mod.rs"]
+mod auth_tests;
 
 #[cfg(test)]
 #[path = "cluster_test.rs"]

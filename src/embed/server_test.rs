@@ -13,7 +13,6 @@ use tonic::transport::Channel;
 
 use super::Server;
 use crate::embed::Config;
-use crate::service::pb::etcdserverpb::auth_client::AuthClient;
 use crate::service::pb::etcdserverpb::cluster_client::ClusterClient;
 use crate::service::pb::etcdserverpb::kv_client::KvClient;
 use crate::service::pb::etcdserverpb::lease_client::LeaseClient;
@@ -68,7 +67,7 @@ async fn send(address: &str, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
-async fn http(address: &str, head: &str) -> String {
+pub(super) async fn http(address: &str, head: &str) -> String {
     let request = format!("{head}\r\nHost: a\r\nConnection: close\r\n\r\n");
     String::from_utf8_lossy(&send(address, request.as_bytes()).await).into_owned()
 }
@@ -227,14 +226,10 @@ async fn other_services_answer_or_say_that_they_are_not_built() {
     let list = cluster.member_list(pb::MemberListRequest { linearizable: true }).await.unwrap();
     let list = list.into_inner();
     assert_eq!((list.members.len(), list.header.unwrap().revision), (1, 0));
-    let mut auth = AuthClient::connect(url.clone()).await.unwrap();
-    let refused = auth.auth_status(pb::AuthStatusRequest {}).await.unwrap_err();
-    let text = "etcdserverpb.Auth/AuthStatus is not implemented";
-    assert_eq!((refused.code(), refused.message()), (Code::Unimplemented, text));
     let mut health = HealthClient::connect(url).await.unwrap();
     let told = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(told.status, 1);
-    drop((maintenance, cluster, auth, health));
+    drop((maintenance, cluster, health));
     server.stop().await.unwrap();
 }
 

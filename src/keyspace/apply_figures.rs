@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec};
+use quorate_core::api::pb::internal::auth_request::Ask;
 use quorate_core::api::pb::internal::command::Request;
 use quorate_core::api::pb::internal::log_payload::Payload;
 use quorate_core::api::pb::internal::{Entry, LogPayload};
@@ -13,7 +14,7 @@ use quorate_core::api::reply::Reply;
 use crate::support::metrics::histograms;
 
 /// What etcd calls each kind of request here.
-const OPS: [&str; 11] = [
+const OPS: [&str; 23] = [
     "Put",
     "DeleteRange",
     "Txn",
@@ -25,6 +26,18 @@ const OPS: [&str; 11] = [
     "Alarm",
     "ClusterMemberAttrSet",
     "ClusterVersionSet",
+    "AuthEnable",
+    "AuthDisable",
+    "AuthUserAdd",
+    "AuthUserDelete",
+    "AuthUserChangePassword",
+    "AuthUserGrantRole",
+    "AuthUserRevokeRole",
+    "AuthRoleAdd",
+    "AuthRoleDelete",
+    "AuthRoleGrantPermission",
+    "AuthRoleRevokePermission",
+    "Authenticate",
 ];
 
 fn op_of(request: &Request) -> usize {
@@ -40,6 +53,21 @@ fn op_of(request: &Request) -> usize {
         Request::Alarm(_) => 8,
         Request::MemberAttributes(_) => 9,
         Request::ClusterLevel(_) => 10,
+        Request::Auth(auth) => match &auth.ask {
+            Some(Ask::Enable(_)) => 11,
+            Some(Ask::Disable(_)) => 12,
+            Some(Ask::UserAdd(_)) => 13,
+            Some(Ask::UserDelete(_)) => 14,
+            Some(Ask::UserChangePassword(_)) => 15,
+            Some(Ask::UserGrantRole(_)) => 16,
+            Some(Ask::UserRevokeRole(_)) => 17,
+            Some(Ask::RoleAdd(_)) => 18,
+            Some(Ask::RoleDelete(_)) => 19,
+            Some(Ask::RoleGrantPermission(_)) => 20,
+            Some(Ask::RoleRevokePermission(_)) => 21,
+            // A request of no known kind stops the member before it gets here.
+            Some(Ask::Login(_)) | None => 22,
+        },
     }
 }
 

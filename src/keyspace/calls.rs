@@ -1,5 +1,8 @@
 //! The calls, each in etcd's order of checks: quota, shape, then the log or the state (v3rpc/quota.go, key.go).
 
+use std::future::ready;
+
+use futures::{StreamExt as _, stream};
 use quorate_core::api::ids::LeaseId;
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::etcdserverpb::alarm_request::AlarmAction;
@@ -9,16 +12,20 @@ use quorate_core::api::pb::internal::keyspace_request::Ask;
 use quorate_core::api::pb::internal::keyspace_response::Answer;
 use quorate_core::api::refusal::{Corrupt, Refusal};
 use quorate_core::api::reply::Reply;
-use quorate_core::state_machine::check::{check_delete_range, check_put, check_txn};
-use quorate_core::state_machine::{Limits, quota, txn};
+use quorate_core::state_machine::auth::Caller;
+use quorate_core::state_machine::check::{
+    check_delete_range, check_put, check_range, check_range_stream, check_txn,
+};
+use quorate_core::state_machine::{Limits, StateMachine, quota, txn};
 use rand::RngCore as _;
 
+use super::auth::Permit;
 use super::lease::admit_grant;
 use super::watch::{WatchHub, WatchStream};
 use super::{Keyspace, KeyspaceError, RangeChunks, TimeoutKind, members, upkeep};
 
 /// A reply of another kind than its request asks for: the state machine and this floor disagree.
-fn unexpected(reply: &Reply) -> KeyspaceError {
+pub(super) fn unexpected(reply: &impl std::fmt::Debug) -> KeyspaceError {
     let kind = format!("{reply:?}");
     let kind = kind.split('(').next().unwrap_or_default();
     KeyspaceError::Corrupt(Corrupt::Invariant(format!("a reply of another kind: {kind}")))
@@ -36,22 +43,43 @@ impl Keyspace {
         &self,
         request: pb::RangeRequest,
     ) -> Result<pb::RangeResponse, KeyspaceError> {
-        self.0.reader.range(request).await
+        check_range(&request)?;
+        let permit = self.permit_range(&request).await?;
+        let response = self.0.reader.range(request).await?;
+        self.still_permitted(&permit)?;
+        Ok(response)
     }
 
-    /// The same in chunks, pinned to one revision (etcd 3.7).
+    /// The same in chunks, pinned to one revision (etcd 3.7). If users or roles change meanwhile, its last word is the
+    /// refusal.
     pub async fn range_stream(
         &self,
         request: pb::RangeRequest,
     ) -> Result<RangeChunks, KeyspaceError> {
-        self.0.reader.range_stream(request).await
+        check_range_stream(&request)?;
+        let permit = self.permit_range(&request).await?;
+        let chunks = self.0.reader.range_stream(request).await?;
+        if permit.is_free() {
+            return Ok(chunks);
+        }
+        let keyspace = self.clone();
+        let last = async move { keyspace.still_permitted(&permit).err().map(Err) };
+        Ok(Box::pin(chunks.chain(stream::once(last).filter_map(ready))))
+    }
+
+    async fn permit_range(&self, request: &pb::RangeRequest) -> Result<Permit, KeyspaceError> {
+        if !request.serializable {
+            self.0.reader.linearize().await?;
+        }
+        let (key, end) = (&request.key, &request.range_end);
+        self.permit(|machine, caller| machine.auth().check_read(caller, key, end)).await
     }
 
     /// Put.
     pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, KeyspaceError> {
         self.check_quota(quota::put_cost(&request)).await?;
         check_put(&request)?;
-        match self.0.writer.write(Request::Put(request)).await? {
+        match self.write(Request::Put(request)).await? {
             Reply::Put(response) => Ok(response),
             other => Err(unexpected(&other)),
         }
@@ -63,7 +91,7 @@ impl Keyspace {
         request: pb::DeleteRangeRequest,
     ) -> Result<pb::DeleteRangeResponse, KeyspaceError> {
         check_delete_range(&request)?;
-        match self.0.writer.write(Request::DeleteRange(request)).await? {
+        match self.write(Request::DeleteRange(request)).await? {
             Reply::DeleteRange(response) => Ok(response),
             other => Err(unexpected(&other)),
         }
@@ -74,12 +102,26 @@ impl Keyspace {
         self.check_quota(quota::txn_cost(&request)).await?;
         check_txn(&request, self.limits())?;
         if txn::is_read_only(&request) {
-            return self.0.reader.read_only_txn(request).await;
+            return self.read_only_txn(request).await;
         }
-        match self.0.writer.write(Request::Txn(request)).await? {
+        match self.write(Request::Txn(request)).await? {
             Reply::Txn(response) => Ok(response),
             other => Err(unexpected(&other)),
         }
+    }
+
+    async fn read_only_txn(
+        &self,
+        request: pb::TxnRequest,
+    ) -> Result<pb::TxnResponse, KeyspaceError> {
+        if !txn::is_serializable(&request) {
+            self.0.reader.linearize().await?;
+        }
+        let permit = self.permit(|machine, caller| machine.check_read_only(caller, &request));
+        let permit = permit.await?;
+        let response = self.0.reader.read_only_txn(request).await?;
+        self.still_permitted(&permit)?;
+        Ok(response)
     }
 
     /// Compact; with `physical` it waits until the dead revisions are gone from index and store.
@@ -87,7 +129,8 @@ impl Keyspace {
         &self,
         request: pb::CompactionRequest,
     ) -> Result<pb::CompactionResponse, KeyspaceError> {
-        match self.0.writer.write(Request::Compaction(request)).await? {
+        self.require_admin().await?;
+        match self.write(Request::Compaction(request)).await? {
             Reply::Compaction(response) => {
                 if request.physical {
                     self.0.sweeper.wait_swept(request.revision).await?;
@@ -106,7 +149,7 @@ impl Keyspace {
         self.check_quota(quota::cost(&Request::LeaseGrant(request))).await?;
         let draw = || self.0.random.lock().next_u64();
         let grant = admit_grant(request, self.0.config.election_timeout, draw);
-        match self.0.writer.write(Request::LeaseGrant(grant)).await? {
+        match self.write(Request::LeaseGrant(grant)).await? {
             Reply::LeaseGrant(response) => Ok(response),
             other => Err(unexpected(&other)),
         }
@@ -117,7 +160,7 @@ impl Keyspace {
         &self,
         request: pb::LeaseRevokeRequest,
     ) -> Result<pb::LeaseRevokeResponse, KeyspaceError> {
-        match self.0.writer.write(Request::LeaseRevoke(request)).await? {
+        match self.write(Request::LeaseRevoke(request)).await? {
             Reply::LeaseRevoke(response) => Ok(response),
             other => Err(unexpected(&other)),
         }
@@ -125,6 +168,8 @@ impl Keyspace {
 
     /// One keep-alive: the TTL in seconds after the renewal, 0 for a lease that is unknown or has run out.
     pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<i64, KeyspaceError> {
+        let permit = self.permit(|machine, caller| machine.check_lease_renew(caller, id)).await?;
+        self.still_permitted(&permit)?;
         match self.ask_leader(Ask::LeaseRenew(id.0)).await? {
             Answer::LeaseRenewed(ttl) => Ok(ttl),
             other => Err(unexpected_answer(&other)),
@@ -136,8 +181,16 @@ impl Keyspace {
         &self,
         request: pb::LeaseTimeToLiveRequest,
     ) -> Result<pb::LeaseTimeToLiveResponse, KeyspaceError> {
+        let (id, keys) = (LeaseId(request.id), request.keys);
+        let check = |machine: &StateMachine, caller: &Caller| {
+            machine.check_lease_time_to_live(caller, id, keys)
+        };
+        let permit = self.permit(check).await?;
         match self.ask_leader(Ask::LeaseTimeToLive(request)).await? {
             Answer::LeaseTimeToLive(response) => {
+                if keys {
+                    self.still_permitted(&permit)?;
+                }
                 Ok(pb::LeaseTimeToLiveResponse { header: self.revision_header(), ..response })
             }
             other => Err(unexpected_answer(&other)),
@@ -146,12 +199,14 @@ impl Keyspace {
 
     /// LeaseLeases: local, by deadline where they are held.
     pub async fn lease_leases(&self) -> Result<pb::LeaseLeasesResponse, KeyspaceError> {
+        let permit = self.permit(StateMachine::check_lease_leases).await?;
         let ids = self.0.lessor.leases();
+        self.still_permitted(&permit)?;
         let leases = ids.into_iter().map(|id| pb::LeaseStatus { id: id.0 });
         Ok(pb::LeaseLeasesResponse { header: self.revision_header(), leases: leases.collect() })
     }
 
-    /// A client's stream of watchers.
+    /// A client's stream of watchers. Whoever hands it a client's requests asks [`Keyspace::require_watchable`] first.
     pub fn watch(&self) -> WatchStream {
         self.0.hub.open()
     }
@@ -166,7 +221,12 @@ impl Keyspace {
         &self,
         request: pb::AlarmRequest,
     ) -> Result<pb::AlarmResponse, KeyspaceError> {
-        match self.0.writer.write(Request::Alarm(request)).await? {
+        if request.action == AlarmAction::Get as i32 {
+            self.require_user().await?;
+        } else {
+            self.require_admin().await?;
+        }
+        match self.write(Request::Alarm(request)).await? {
             Reply::Alarm(response) => Ok(response),
             other => Err(unexpected(&other)),
         }
@@ -175,6 +235,7 @@ impl Keyspace {
     /// HashKV at a revision, 0 for the current one: of a finished compaction to exactly that revision first, even
     /// below today's compact revision, then computed.
     pub async fn hash_kv(&self, revision: i64) -> Result<pb::HashKvResponse, KeyspaceError> {
+        self.require_admin().await?;
         let hash = match self.0.sweeper.cached_hash(revision) {
             Some(hash) => hash,
             None => upkeep::hash_kv(&self.0.state, revision).await?,
@@ -189,6 +250,7 @@ impl Keyspace {
 
     /// Hash of everything applied: comparable between members of this software at the same applied index.
     pub async fn hash(&self) -> Result<pb::HashResponse, KeyspaceError> {
+        self.require_admin().await?;
         let rolling = self.0.state.machine.read().rolling_hash();
         Ok(pb::HashResponse {
             header: self.revision_header(),
@@ -204,6 +266,7 @@ impl Keyspace {
         if linearizable {
             self.0.reader.linearize().await?;
         }
+        self.require_user().await?;
         Ok(pb::MemberListResponse {
             header: Some(pb::ResponseHeader::default()),
             members: members::list(&self.0.state.machine.read()),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use quorate_core::api::ids::{ClusterId, GroupId, MemberId};
 
+use super::auth::AuthSettings;
 use crate::consensus::{SnapshotLimits, Transport};
 use crate::support::clock::Clock;
 use crate::support::spawn::Blocking;
@@ -45,6 +46,8 @@ pub struct KeyspaceConfig {
     pub base_after_requests: u64,
     /// How whole states are sent to members that are too far behind.
     pub snapshots: SnapshotLimits,
+    /// How clients say who they are.
+    pub auth: AuthSettings,
 }
 
 impl KeyspaceConfig {
@@ -67,6 +70,7 @@ impl KeyspaceConfig {
             catch_up_requests: 5000,
             base_after_requests: 10_000,
             snapshots: SnapshotLimits::default(),
+            auth: AuthSettings::default(),
         }
     }
 

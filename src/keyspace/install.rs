@@ -217,6 +217,7 @@ impl Sink {
             let old = self.state.replace(&mut now, next);
             self.hub.restored(now.revision(), now.compact_revision());
             self.sweeper.restored(now.swept_revision(), now.compact_revision());
+            self.authority.restored(&now);
             old
         };
         self.sweeper.wake();

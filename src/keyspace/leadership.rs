@@ -15,6 +15,7 @@ impl Keyspace {
     /// MoveLeader: done when `target` leads. Writes are held back for less than an election timeout, whatever comes
     /// of it (etcd waits for as long as its client does: etcdserver/server.go, `MoveLeader`).
     pub async fn move_leader(&self, target: MemberId) -> Result<(), KeyspaceError> {
+        self.require_admin().await?;
         let limit = self.0.config.request_timeout();
         match self.0.consensus.transfer_leader(target, limit).await {
             Ok(()) => {

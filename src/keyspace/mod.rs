@@ -6,6 +6,7 @@
 //!                                                  sink: apply, commit, publish --> answers the waiters
 //!   range, ..     --> read: read index, wait until applied, select, fetch
 //!   watch, lease      fed by the sink
+//!   auth              who asks, and what they may: every client's handle carries it
 //!   upkeep            compaction, hashes, alarms            members   who they are
 //!   install           the state of another member in the place of this one's
 //!   open              starts all of this in order, and stops it in order
@@ -16,6 +17,7 @@
 //! from [`Keyspace::header`].
 
 mod apply_figures;
+pub mod auth;
 mod calls;
 pub mod config;
 mod error;
@@ -51,6 +53,7 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use rand::rngs::StdRng;
 use tokio::sync::watch as channel;
 
+use self::auth::{Asker, Authority};
 use self::install::Builder;
 use self::lease::Lessor;
 use self::open::Tasks;
@@ -72,9 +75,10 @@ pub use write::{ProposalCounts, request_bytes_max};
 pub type RangeChunks =
     Pin<Box<dyn Stream<Item = Result<pb::RangeStreamResponse, KeyspaceError>> + Send>>;
 
-/// One running keyspace. Cheap to clone; [`Keyspace::shutdown`] ends it for all.
+/// One running keyspace, in the hands of this member or of one of its clients ([`auth::Gate`]). Cheap to clone;
+/// [`Keyspace::shutdown`] ends it for all.
 #[derive(Clone)]
-pub struct Keyspace(Arc<Inner>);
+pub struct Keyspace(Arc<Inner>, Asker);
 
 struct Inner {
     config: KeyspaceConfig,
@@ -84,6 +88,7 @@ struct Inner {
     reader: Arc<Reader>,
     hub: WatchHub,
     lessor: Lessor,
+    authority: Arc<Authority>,
     sweeper: Arc<Sweeper>,
     apply_figures: Arc<ApplyFigures>,
     builder: Arc<Builder>,

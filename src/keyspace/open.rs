@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quorate_core::api::pb::etcdserverpb as pb;
-use quorate_core::api::pb::internal::MemberAttributes;
 use quorate_core::api::pb::internal::command::Request;
+use quorate_core::api::pb::internal::{Command, MemberAttributes};
 use quorate_core::api::refusal::Corrupt;
 use quorate_core::state_machine::{Limits, StateMachine};
 use rand::SeedableRng as _;
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::apply_figures::ApplyFigures;
+use super::auth::{Asker, Authority};
 use super::config::{KeyspaceConfig, Seams};
 use super::install::Builder;
 use super::lease::{Lessor, LessorOptions};
@@ -102,6 +103,7 @@ pub(super) struct Fed {
     pub(super) hub: WatchHub,
     pub(super) lessor: Lessor,
     pub(super) seat: Seat,
+    pub(super) authority: Arc<Authority>,
     pub(super) sweeper: Arc<Sweeper>,
     pub(super) queue: Arc<Queue>,
     pub(super) in_flight: Arc<InFlight>,
@@ -118,6 +120,9 @@ impl Fed {
     ) -> Fed {
         let storage::Opened { store, machine, .. } = opened;
         let (current, compacted) = (machine.revision(), machine.compact_revision());
+        let patience = config.request_timeout();
+        let authority = Authority::new(&config.auth, seams, patience);
+        authority.follow(&machine);
         let sweeper = Sweeper::new(machine.swept_revision(), compacted);
         let blocking = Arc::clone(&seams.blocking);
         let state = Arc::new(State::new(machine, store, Arc::clone(&blocking)));
@@ -138,6 +143,7 @@ impl Fed {
             state,
             lessor,
             seat,
+            authority: Arc::new(authority),
             sweeper: Arc::new(sweeper),
             queue: Arc::new(Queue::new(entry_bytes_max)),
             in_flight: Arc::default(),
@@ -152,6 +158,7 @@ impl Fed {
             in_flight: Arc::clone(&self.in_flight),
             hub: self.hub.clone(),
             lessor: self.lessor.clone(),
+            authority: Arc::clone(&self.authority),
             sweeper: Arc::clone(&self.sweeper),
             figures: Arc::clone(&self.apply_figures),
             builder: Arc::clone(&self.builder),
@@ -215,7 +222,7 @@ impl Keyspace {
         });
         let seat = (Arc::clone(&writer), Arc::clone(&reader));
         fed.seat.take(config.member_id, seat.0, seat.1);
-        Keyspace(Arc::new(Inner {
+        let inner = Inner {
             config,
             state: Arc::clone(&fed.state),
             consensus,
@@ -223,13 +230,15 @@ impl Keyspace {
             reader,
             hub: fed.hub.clone(),
             lessor: fed.lessor.clone(),
+            authority: Arc::clone(&fed.authority),
             sweeper: Arc::clone(&fed.sweeper),
             apply_figures: Arc::clone(&fed.apply_figures),
             builder: Arc::clone(&fed.builder),
             random: Mutex::new(StdRng::seed_from_u64(seams.incarnation)),
             failed: watch::Sender::new(None),
             tasks: Tasks::new(),
-        }))
+        };
+        Keyspace(Arc::new(inner), Asker::Member)
     }
 
     fn start_tasks(&self, seams: Seams, fed: Fed) {
@@ -432,6 +441,7 @@ impl Compactable for Compacts {
 
     async fn compact(&self, revision: i64) -> Result<(), KeyspaceError> {
         let request = pb::CompactionRequest { revision, physical: false };
-        self.writer.write(Request::Compaction(request)).await.map(drop)
+        let request = Some(Request::Compaction(request));
+        self.writer.write(Command { request, ..Command::default() }).await.map(drop)
     }
 }

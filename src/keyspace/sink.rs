@@ -3,15 +3,16 @@
 //! ```text
 //!   consensus --> apply: prefetch cold values       (off the runtime's thread, no lock)
 //!                   |    decide + Store::commit     (machine's write lock; O(batch), memory only)
-//!                   |    watchers, lessor, sweeper  (in log order)
+//!                   |    watchers, lessor, sweeper, authority    (in log order)
 //!                   |    advance the applied index  (linearizable reads go on)
 //!                   v    answer the waiters         (only of this process's own batches)
 //! ```
 //!
 //! **Invariant:** the index never names a revision that the store's view cannot read: commit happens before the
 //! write lock is given back.
-//! **Invariant:** the hub and the lessor know an entry before a linearizable read may rely on it: a watch that is
-//! created after the read starts after it, and a lease that was granted is found.
+//! **Invariant:** the hub, the lessor and the authority know an entry before a linearizable read may rely on it: a
+//! watch that is created after the read starts after it, a lease that was granted is found, and a token that was taken
+//! away is void.
 
 use std::sync::Arc;
 
@@ -21,12 +22,13 @@ use quorate_core::api::ids::{LogId, MemberId};
 use quorate_core::api::pb::internal::log_payload::Payload;
 use quorate_core::api::pb::internal::{LogPayload, StoredMembership};
 use quorate_core::api::refusal::Refusal;
-use quorate_core::api::reply::Reply;
+use quorate_core::api::reply::{Reply, TokenChange};
 use quorate_core::api::view::View;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::apply_figures::ApplyFigures;
+use super::auth::Authority;
 use super::install::{Builder, Receiver, Source};
 use super::lease::Lessor;
 use super::state::State;
@@ -42,6 +44,7 @@ pub(crate) struct Sink {
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) hub: WatchHub,
     pub(crate) lessor: Lessor,
+    pub(crate) authority: Arc<Authority>,
     pub(crate) sweeper: Arc<Sweeper>,
     pub(crate) figures: Arc<ApplyFigures>,
     pub(crate) builder: Arc<Builder>,
@@ -57,6 +60,7 @@ struct Decided {
     revision: i64,
     compacted_to: Option<i64>,
     leases: Vec<LeaseChange>,
+    tokens: Vec<TokenChange>,
 }
 
 impl Sink {
@@ -74,8 +78,12 @@ impl Sink {
             self.decide(&fetched.over(view), at, &payload)?
         };
         let replies = std::mem::take(&mut decided.replies);
+        let tokens = std::mem::take(&mut decided.tokens);
         self.figures.applied(&payload, &replies, began.elapsed());
         self.publish(at, &decided);
+        if !tokens.is_empty() {
+            self.authority.changed(at, tokens);
+        }
         self.state.advance(at);
         if let Some(seq) = self.own_seq(&payload)
             && !decided.duplicate
@@ -97,7 +105,9 @@ impl Sink {
             revision: applied.batch.revision,
             compacted_to: applied.batch.compacted_to,
             leases: applied.leases,
+            tokens: applied.tokens,
         };
+        self.authority.follow(&machine);
         machine.store().commit(applied.batch).map_err(fatal)?;
         if let Some(to) = decided.compacted_to {
             // Watchers below it are cancelled before a sweep can drop what they would read.

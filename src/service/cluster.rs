@@ -3,19 +3,21 @@
 use quorate_core::api::pb::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
 
+use super::credentials::admit;
 use super::header::fill_without_revision;
 use super::pb::etcdserverpb::cluster_server;
 use super::status::status;
-use crate::keyspace::{Keyspace, KeyspaceError};
+use crate::keyspace::KeyspaceError;
+use crate::keyspace::auth::Gate;
 
 /// The service.
 pub(crate) struct Cluster {
-    keyspace: Keyspace,
+    gate: Gate,
 }
 
 impl Cluster {
-    pub(crate) fn new(keyspace: Keyspace) -> Self {
-        Cluster { keyspace }
+    pub(crate) fn new(gate: Gate) -> Self {
+        Cluster { gate }
     }
 }
 
@@ -25,38 +27,46 @@ impl cluster_server::Cluster for Cluster {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
         let linearizable = request.into_inner().linearizable;
-        let mut response =
-            self.keyspace.member_list(linearizable).await.map_err(|why| status(&why))?;
-        fill_without_revision(&mut response.header, &self.keyspace);
+        let mut response = keyspace.member_list(linearizable).await.map_err(|why| status(&why))?;
+        fill_without_revision(&mut response.header, &keyspace);
         Ok(Response::new(response))
     }
 
     async fn member_add(
         &self,
-        _request: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
+        keyspace.require_admin().await.map_err(|why| status(&why))?;
         Err(status(&KeyspaceError::Unimplemented("MemberAdd")))
     }
 
     async fn member_remove(
         &self,
-        _request: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
+        keyspace.require_admin().await.map_err(|why| status(&why))?;
         Err(status(&KeyspaceError::Unimplemented("MemberRemove")))
     }
 
     async fn member_update(
         &self,
-        _request: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
+        keyspace.require_admin().await.map_err(|why| status(&why))?;
         Err(status(&KeyspaceError::Unimplemented("MemberUpdate")))
     }
 
     async fn member_promote(
         &self,
-        _request: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
+        keyspace.require_admin().await.map_err(|why| status(&why))?;
         Err(status(&KeyspaceError::Unimplemented("MemberPromote")))
     }
 }

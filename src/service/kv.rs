@@ -6,21 +6,22 @@ use futures::{Stream, StreamExt as _};
 use quorate_core::api::pb::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
 
+use super::credentials::admit;
 use super::header::fill;
 use super::metrics::KvCounts;
 use super::pb::etcdserverpb::kv_server;
 use super::status::status;
-use crate::keyspace::Keyspace;
+use crate::keyspace::auth::Gate;
 
 /// The service.
 pub(crate) struct Kv {
-    keyspace: Keyspace,
+    gate: Gate,
     counts: KvCounts,
 }
 
 impl Kv {
-    pub(crate) fn new(keyspace: Keyspace, counts: KvCounts) -> Self {
-        Kv { keyspace, counts }
+    pub(crate) fn new(gate: Gate, counts: KvCounts) -> Self {
+        Kv { gate, counts }
     }
 }
 
@@ -32,10 +33,11 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
         let mut response =
-            self.keyspace.range(request.into_inner()).await.map_err(|why| status(&why))?;
+            keyspace.range(request.into_inner()).await.map_err(|why| status(&why))?;
         self.counts.ranges.inc();
-        fill(&mut response.header, &self.keyspace);
+        fill(&mut response.header, &keyspace);
         Ok(Response::new(response))
     }
 
@@ -45,10 +47,10 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Chunks>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
         let chunks =
-            self.keyspace.range_stream(request.into_inner()).await.map_err(|why| status(&why))?;
+            keyspace.range_stream(request.into_inner()).await.map_err(|why| status(&why))?;
         self.counts.ranges.inc();
-        let keyspace = self.keyspace.clone();
         let answered = chunks.map(move |chunk| {
             let mut chunk = chunk.map_err(|why| status(&why))?;
             // Only the last chunk has a header: only there is one filled.
@@ -65,10 +67,10 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
-        let mut response =
-            self.keyspace.put(request.into_inner()).await.map_err(|why| status(&why))?;
+        let keyspace = admit(&self.gate, &request)?;
+        let mut response = keyspace.put(request.into_inner()).await.map_err(|why| status(&why))?;
         self.counts.puts.inc();
-        fill(&mut response.header, &self.keyspace);
+        fill(&mut response.header, &keyspace);
         Ok(Response::new(response))
     }
 
@@ -76,10 +78,11 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
         let mut response =
-            self.keyspace.delete_range(request.into_inner()).await.map_err(|why| status(&why))?;
+            keyspace.delete_range(request.into_inner()).await.map_err(|why| status(&why))?;
         self.counts.deletes.inc();
-        fill(&mut response.header, &self.keyspace);
+        fill(&mut response.header, &keyspace);
         Ok(Response::new(response))
     }
 
@@ -87,10 +90,10 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
-        let mut response =
-            self.keyspace.txn(request.into_inner()).await.map_err(|why| status(&why))?;
+        let keyspace = admit(&self.gate, &request)?;
+        let mut response = keyspace.txn(request.into_inner()).await.map_err(|why| status(&why))?;
         self.counts.txn(&response);
-        fill(&mut response.header, &self.keyspace);
+        fill(&mut response.header, &keyspace);
         Ok(Response::new(response))
     }
 
@@ -98,9 +101,10 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
         let mut response =
-            self.keyspace.compact(request.into_inner()).await.map_err(|why| status(&why))?;
-        fill(&mut response.header, &self.keyspace);
+            keyspace.compact(request.into_inner()).await.map_err(|why| status(&why))?;
+        fill(&mut response.header, &keyspace);
         Ok(Response::new(response))
     }
 }

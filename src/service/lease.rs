@@ -14,8 +14,10 @@ use quorate_core::api::pb::etcdserverpb::{
 };
 use tonic::{Request, Response, Status, Streaming};
 
+use super::credentials::admit;
 use super::leader_guard::{LeaderGuard, Seat};
 use super::pb::etcdserverpb::lease_server::Lease;
+use crate::keyspace::auth::Gate;
 use crate::keyspace::{Keyspace, KeyspaceError};
 
 /// Responses of one keep-alive stream.
@@ -25,7 +27,7 @@ pub type KeepAliveResponses =
 /// The Lease service of one keyspace.
 #[derive(Clone)]
 pub struct LeaseService {
-    keyspace: Keyspace,
+    gate: Gate,
     seat: Arc<dyn Seat>,
     election_timeout: Duration,
     status: fn(KeyspaceError) -> Status,
@@ -38,14 +40,14 @@ impl fmt::Debug for LeaseService {
 }
 
 impl LeaseService {
-    /// Serves the leases of `keyspace`; `status` is the table of wire errors.
+    /// Serves the leases behind `gate`; `status` is the table of wire errors.
     pub fn new(
-        keyspace: Keyspace,
+        gate: Gate,
         seat: Arc<dyn Seat>,
         election_timeout: Duration,
         status: fn(KeyspaceError) -> Status,
     ) -> LeaseService {
-        LeaseService { keyspace, seat, election_timeout, status }
+        LeaseService { gate, seat, election_timeout, status }
     }
 
     /// Who and when; the revision is the one that the keyspace told, or the present one.
@@ -56,9 +58,13 @@ impl LeaseService {
     }
 
     /// One keep-alive. The header is filled before the renewal: the lease was alive at its revision or later.
-    async fn keep_alive(&self, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+    async fn keep_alive(
+        &self,
+        keyspace: &Keyspace,
+        id: i64,
+    ) -> Result<LeaseKeepAliveResponse, Status> {
         let header = self.header(None);
-        let ttl = self.keyspace.lease_keep_alive(LeaseId(id)).await.map_err(self.status)?;
+        let ttl = keyspace.lease_keep_alive(LeaseId(id)).await.map_err(self.status)?;
         Ok(LeaseKeepAliveResponse { header, id, ttl })
     }
 }
@@ -71,7 +77,8 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
-        let granted = self.keyspace.lease_grant(request.into_inner()).await;
+        let keyspace = admit(&self.gate, &request)?;
+        let granted = keyspace.lease_grant(request.into_inner()).await;
         let mut response = granted.map_err(self.status)?;
         response.header = self.header(response.header);
         Ok(Response::new(response))
@@ -81,7 +88,8 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        let revoked = self.keyspace.lease_revoke(request.into_inner()).await;
+        let keyspace = admit(&self.gate, &request)?;
+        let revoked = keyspace.lease_revoke(request.into_inner()).await;
         let mut response = revoked.map_err(self.status)?;
         response.header = self.header(response.header);
         Ok(Response::new(response))
@@ -92,7 +100,9 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAliveResponses>, Status> {
         let guard = LeaderGuard::admit(request.metadata(), &self.seat, self.election_timeout)?;
-        let session = Session { service: self.clone(), requests: request.into_inner(), guard };
+        let keyspace = admit(&self.gate, &request)?;
+        let service = self.clone();
+        let session = Session { service, keyspace, requests: request.into_inner(), guard };
         let step = |session: Option<Session<_>>| async { session?.step().await };
         Ok(Response::new(Box::pin(futures::stream::unfold(Some(session), step))))
     }
@@ -101,7 +111,8 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
-        let lives = self.keyspace.lease_time_to_live(request.into_inner()).await;
+        let keyspace = admit(&self.gate, &request)?;
+        let lives = keyspace.lease_time_to_live(request.into_inner()).await;
         let mut response = lives.map_err(self.status)?;
         response.header = self.header(response.header);
         Ok(Response::new(response))
@@ -109,9 +120,10 @@ impl Lease for LeaseService {
 
     async fn lease_leases(
         &self,
-        _request: Request<LeaseLeasesRequest>,
+        request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
-        let mut response = self.keyspace.lease_leases().await.map_err(self.status)?;
+        let keyspace = admit(&self.gate, &request)?;
+        let mut response = keyspace.lease_leases().await.map_err(self.status)?;
         response.header = self.header(response.header);
         Ok(Response::new(response))
     }
@@ -119,6 +131,8 @@ impl Lease for LeaseService {
 
 struct Session<R> {
     service: LeaseService,
+    /// Speaks for the client, whose credentials are looked at for each request.
+    keyspace: Keyspace,
     requests: R,
     guard: LeaderGuard,
 }
@@ -131,7 +145,7 @@ impl<R: Stream<Item = Result<LeaseKeepAliveRequest, Status>> + Unpin> Session<R>
     async fn step(mut self) -> Step<R> {
         let answer = async {
             match self.requests.next().await? {
-                Ok(request) => Some(self.service.keep_alive(request.id).await),
+                Ok(request) => Some(self.service.keep_alive(&self.keyspace, request.id).await),
                 Err(status) => Some(Err(status)),
             }
         };

@@ -7,20 +7,22 @@ use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
 
+use super::credentials::admit;
 use super::header::fill;
 use super::pb::etcdserverpb::maintenance_server;
 use super::status::{no_leader, status};
 use super::version::{ETCD_VERSION, cluster_version};
-use crate::keyspace::{Keyspace, KeyspaceError, StatusFacts};
+use crate::keyspace::auth::Gate;
+use crate::keyspace::{KeyspaceError, StatusFacts};
 
 /// The service.
 pub(crate) struct Maintenance {
-    keyspace: Keyspace,
+    gate: Gate,
 }
 
 impl Maintenance {
-    pub(crate) fn new(keyspace: Keyspace) -> Self {
-        Maintenance { keyspace }
+    pub(crate) fn new(gate: Gate) -> Self {
+        Maintenance { gate }
     }
 }
 
@@ -74,27 +76,31 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
         let mut response =
-            self.keyspace.alarm(request.into_inner()).await.map_err(|why| status(&why))?;
-        fill(&mut response.header, &self.keyspace);
+            keyspace.alarm(request.into_inner()).await.map_err(|why| status(&why))?;
+        fill(&mut response.header, &keyspace);
         Ok(Response::new(response))
     }
 
     async fn status(
         &self,
-        _request: Request<pb::StatusRequest>,
+        request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
-        let mut response = told(self.keyspace.status());
-        fill(&mut response.header, &self.keyspace);
+        let keyspace = admit(&self.gate, &request)?;
+        keyspace.require_user().await.map_err(|why| status(&why))?;
+        let mut response = told(keyspace.status());
+        fill(&mut response.header, &keyspace);
         Ok(Response::new(response))
     }
 
     async fn hash(
         &self,
-        _request: Request<pb::HashRequest>,
+        request: Request<pb::HashRequest>,
     ) -> Result<Response<pb::HashResponse>, Status> {
-        let mut response = self.keyspace.hash().await.map_err(|why| status(&why))?;
-        fill(&mut response.header, &self.keyspace);
+        let keyspace = admit(&self.gate, &request)?;
+        let mut response = keyspace.hash().await.map_err(|why| status(&why))?;
+        fill(&mut response.header, &keyspace);
         Ok(Response::new(response))
     }
 
@@ -102,16 +108,19 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
         let revision = request.into_inner().revision;
-        let mut response = self.keyspace.hash_kv(revision).await.map_err(|why| status(&why))?;
-        fill(&mut response.header, &self.keyspace);
+        let mut response = keyspace.hash_kv(revision).await.map_err(|why| status(&why))?;
+        fill(&mut response.header, &keyspace);
         Ok(Response::new(response))
     }
 
     async fn defragment(
         &self,
-        _request: Request<pb::DefragmentRequest>,
+        request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
+        keyspace.require_admin().await.map_err(|why| status(&why))?;
         Err(status(&KeyspaceError::Unimplemented("Defragment")))
     }
 
@@ -119,8 +128,10 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn snapshot(
         &self,
-        _request: Request<pb::SnapshotRequest>,
+        request: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Blobs>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
+        keyspace.require_admin().await.map_err(|why| status(&why))?;
         Err(status(&KeyspaceError::Unimplemented("Snapshot")))
     }
 
@@ -128,16 +139,19 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
         let target = MemberId(request.into_inner().target_id);
-        self.keyspace.move_leader(target).await.map_err(|why| status(&why))?;
+        keyspace.move_leader(target).await.map_err(|why| status(&why))?;
         // Without a header, as etcd's.
         Ok(Response::new(pb::MoveLeaderResponse::default()))
     }
 
     async fn downgrade(
         &self,
-        _request: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        let keyspace = admit(&self.gate, &request)?;
+        keyspace.require_admin().await.map_err(|why| status(&why))?;
         Err(status(&KeyspaceError::Unimplemented("Downgrade")))
     }
 }

@@ -1,14 +1,18 @@
 //! Floor 7, speak: gRPC and HTTP on client ports, in etcd's words.
 //!
 //! ```text
-//!   listener ── serve: HTTP/2? ── yes: grpc ── kv, watch, lease, cluster, maintenance, health ──┐
-//!                               └ no:  http ── health, version, metrics ────────────────────────┴─> keyspace
+//!   listener ── serve: HTTP/2? ── yes: grpc ── kv, watch, lease, cluster, maintenance, auth ── credentials ──> gate
+//!                               └ no:  http ── health, version, metrics ───────────────────────────────> keyspace
 //! ```
+//!
+//! **Invariant:** a client's call goes to the handle that the gate gives for its credentials, never to the member's own.
 //!
 //! **Invariant:** a method checks, calls the keyspace, maps the error and fills the header; rules live below.
 //! **Invariant:** wire codes and texts stand in `status` alone.
 
+mod auth;
 mod cluster;
+mod credentials;
 mod grpc;
 mod header;
 mod health;
@@ -31,6 +35,7 @@ use std::time::Duration;
 
 use tokio::sync::watch as signal;
 
+use self::auth::Auth;
 use self::cluster::Cluster;
 use self::grpc::counts::GrpcCounts;
 use self::grpc::{Grpc, Services};
@@ -46,6 +51,7 @@ use self::watch::WatchService;
 use crate::host::JournalGauge;
 use crate::host::peers::Peers;
 use crate::keyspace::Keyspace;
+use crate::keyspace::auth::Gate;
 
 /// What the floor is told at the start.
 #[derive(Clone, Debug, Default)]
@@ -92,21 +98,24 @@ impl Desk {
         let counts = Arc::new(GrpcCounts::new(metrics.registry(), settings.extensive_metrics));
         let member = Arc::new(Member::new(keyspace.clone(), Arc::clone(&metrics)));
         let timeout = settings.election_timeout;
+        let gate = Gate::new(keyspace.clone());
         let services = Services {
-            kv: Kv::new(keyspace.clone(), metrics.kv.clone()),
+            kv: Kv::new(gate.clone(), metrics.kv.clone()),
             watch: WatchService::new(
                 keyspace.watch_hub().clone(),
+                Arc::new(gate.clone()),
                 Arc::clone(&member) as _,
                 timeout,
             ),
             lease: LeaseService::new(
-                keyspace.clone(),
+                gate.clone(),
                 Arc::clone(&member) as _,
                 timeout,
                 status::owned,
             ),
-            cluster: Cluster::new(keyspace.clone()),
-            maintenance: Maintenance::new(keyspace.clone()),
+            cluster: Cluster::new(gate.clone()),
+            maintenance: Maintenance::new(gate.clone()),
+            auth: Auth::new(gate),
             health: Health::new(serving.clone()),
         };
         let grpc = Grpc::new(

@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** no catch-all: an error without a row does not compile.
 
-use quorate_core::api::refusal::Refusal;
+use quorate_core::api::refusal::{AuthRefusal, Refusal};
 use tonic::{Code, Status};
 
 use crate::keyspace::{KeyspaceError, TimeoutKind};
@@ -91,6 +91,43 @@ fn refused(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::StreamRevisionFilter => {
             (Code::Unimplemented, "RangeStream does not support revision filters")
         }
+        Refusal::Auth(refusal) => auth_refused(*refusal),
+    }
+}
+
+fn auth_refused(refusal: AuthRefusal) -> (Code, &'static str) {
+    use AuthRefusal as R;
+    use Code::{FailedPrecondition, InvalidArgument, PermissionDenied, Unauthenticated, Unknown};
+    match refusal {
+        R::RootUserNotFound => (FailedPrecondition, "etcdserver: root user does not exist"),
+        R::RootRoleNotGranted => {
+            (FailedPrecondition, "etcdserver: root user does not have root role")
+        }
+        R::UserEmpty => (InvalidArgument, "etcdserver: user name is empty"),
+        R::UserExists => (FailedPrecondition, "etcdserver: user name already exists"),
+        R::UserNotFound => (FailedPrecondition, "etcdserver: user name not found"),
+        R::RoleEmpty => (InvalidArgument, "etcdserver: role name is empty"),
+        R::RoleExists => (FailedPrecondition, "etcdserver: role name already exists"),
+        R::RoleNotFound => (FailedPrecondition, "etcdserver: role name not found"),
+        R::RoleNotGranted => (FailedPrecondition, "etcdserver: role is not granted to the user"),
+        R::PermissionNotGiven => (InvalidArgument, "etcdserver: permission not given"),
+        R::PermissionNotGranted => {
+            (FailedPrecondition, "etcdserver: permission is not granted to the role")
+        }
+        R::PermissionDenied => (PermissionDenied, "etcdserver: permission denied"),
+        R::Failed => {
+            (InvalidArgument, "etcdserver: authentication failed, invalid user ID or password")
+        }
+        R::NotEnabled => (FailedPrecondition, "etcdserver: authentication is not enabled"),
+        R::InvalidToken => (Unauthenticated, "etcdserver: invalid auth token"),
+        R::OldRevision => (InvalidArgument, "etcdserver: revision of auth store is old"),
+        R::InvalidManagement => (InvalidArgument, "etcdserver: invalid auth management"),
+        // Not in etcd's map of errors: they go out as they are.
+        R::NoPasswordUser => {
+            (Unknown, "auth: authentication failed, password was given for no password user")
+        }
+        R::PasswordTooLong => (Unknown, "bcrypt: password length exceeds 72 bytes"),
+        R::VerifyOnly => (Unknown, "auth: token signing attempted with verify-only key"),
     }
 }
 

@@ -74,6 +74,54 @@ fn each_error_has_etcds_code_and_text() {
 }
 
 #[test]
+fn each_auth_error_has_etcds_code_and_text() {
+    use AuthRefusal as R;
+    use Code::*;
+    let rows = [
+        (R::RootUserNotFound, FailedPrecondition, "etcdserver: root user does not exist"),
+        (
+            R::RootRoleNotGranted,
+            FailedPrecondition,
+            "etcdserver: root user does not have root role",
+        ),
+        (R::UserEmpty, InvalidArgument, "etcdserver: user name is empty"),
+        (R::UserExists, FailedPrecondition, "etcdserver: user name already exists"),
+        (R::UserNotFound, FailedPrecondition, "etcdserver: user name not found"),
+        (R::RoleEmpty, InvalidArgument, "etcdserver: role name is empty"),
+        (R::RoleExists, FailedPrecondition, "etcdserver: role name already exists"),
+        (R::RoleNotFound, FailedPrecondition, "etcdserver: role name not found"),
+        (R::RoleNotGranted, FailedPrecondition, "etcdserver: role is not granted to the user"),
+        (R::PermissionNotGiven, InvalidArgument, "etcdserver: permission not given"),
+        (
+            R::PermissionNotGranted,
+            FailedPrecondition,
+            "etcdserver: permission is not granted to the role",
+        ),
+        (R::PermissionDenied, PermissionDenied, "etcdserver: permission denied"),
+        (
+            R::Failed,
+            InvalidArgument,
+            "etcdserver: authentication failed, invalid user ID or password",
+        ),
+        (R::NotEnabled, FailedPrecondition, "etcdserver: authentication is not enabled"),
+        (R::InvalidToken, Unauthenticated, "etcdserver: invalid auth token"),
+        (R::OldRevision, InvalidArgument, "etcdserver: revision of auth store is old"),
+        (R::InvalidManagement, InvalidArgument, "etcdserver: invalid auth management"),
+        (
+            R::NoPasswordUser,
+            Unknown,
+            "auth: authentication failed, password was given for no password user",
+        ),
+        (R::PasswordTooLong, Unknown, "bcrypt: password length exceeds 72 bytes"),
+        (R::VerifyOnly, Unknown, "auth: token signing attempted with verify-only key"),
+    ];
+    for (refusal, code, text) in rows {
+        let status = status(&KeyspaceError::Refused(refusal.into()));
+        assert_eq!((status.code(), status.message()), (code, text), "{refusal:?}");
+    }
+}
+
+#[test]
 fn the_transports_own_refusals_have_grpc_gos_words() {
     let status = message_too_large(3_000_000, 2_097_152);
     assert_eq!(status.code(), Code::ResourceExhausted);

@@ -1,10 +1,13 @@
 //! Watches over a real connection.
 
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use quorate_core::api::pb::etcdserverpb::watch_request::RequestUnion;
 use quorate_core::api::pb::etcdserverpb::{
     ResponseHeader, WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchRequest,
@@ -13,10 +16,12 @@ use quorate_core::api::pb::etcdserverpb::{
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Server};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Extensions, Request, Status, Streaming};
 
-use super::WatchService;
+use super::{Admission, WatchService, Watching};
+use crate::keyspace::KeyspaceError;
 use crate::keyspace::watch::tests::double::{Double, line, on};
 use crate::service::leader_guard::Seat;
 use crate::service::pb::etcdserverpb::watch_client::WatchClient;
@@ -38,6 +43,29 @@ impl Seat for Member {
     }
 }
 
+/// Lets everybody watch everything.
+struct Anybody;
+
+impl Admission for Anybody {
+    fn admit(
+        &self,
+        _metadata: &MetadataMap,
+        _extensions: &Extensions,
+    ) -> Result<Box<dyn Watching>, Status> {
+        Ok(Box::new(Anybody))
+    }
+}
+
+impl Watching for Anybody {
+    fn may_watch<'a>(
+        &'a self,
+        _key: &'a [u8],
+        _range_end: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), KeyspaceError>> {
+        ready(Ok(())).boxed()
+    }
+}
+
 /// A store with its Watch service on a port of its own.
 struct Served {
     store: Double,
@@ -52,7 +80,7 @@ impl Served {
         let store = Double::new();
         let member = Arc::new(Member { has_leader: AtomicBool::new(true) });
         let seat = Arc::clone(&member) as Arc<dyn Seat>;
-        let service = WatchService::new(store.hub.clone(), seat, ELECTION);
+        let service = WatchService::new(store.hub.clone(), Arc::new(Anybody), seat, ELECTION);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

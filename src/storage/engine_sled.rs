@@ -12,7 +12,7 @@
 //!                    key | 00 01   second piece ...
 //! ```
 //!
-//! **Invariant:** keys of one prefix have one length, so that the parts of a key lie side by side.
+//! **Invariant:** no key of a prefix begins another of it, so that the parts of a key lie side by side.
 
 use std::io;
 use std::ops::{Bound, ControlFlow};

@@ -10,5 +10,6 @@ pub mod shutdown;
 pub mod spawn;
 pub mod srv;
 pub mod telemetry;
+pub mod tls;
 pub mod urls;
 pub mod yaml;

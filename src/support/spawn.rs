@@ -50,6 +50,11 @@ impl Blocking {
         Blocking { permits: None }
     }
 
+    /// Another pool of the same kind, for `permits` slices of its own.
+    pub fn beside(&self, permits: usize) -> Self {
+        Blocking { permits: self.permits.as_ref().map(|_| Semaphore::new(permits)) }
+    }
+
     /// Runs `work` and returns its result; a panic in it goes on in the caller.
     #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {

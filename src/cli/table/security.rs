@@ -1,4 +1,4 @@
-//! Flags of certificates, origins and users. TLS and auth are not built yet: anything but the default is refused.
+//! Flags of certificates, origins and users. TLS is not built yet: anything but the default is refused.
 
 use super::{Group, Key, Row};
 use crate::support::flags::Kind;
@@ -24,7 +24,7 @@ const fn row(name: &'static str, kind: Kind, default: &'static str) -> Row {
 }
 
 const fn auth(name: &'static str, kind: Kind, default: &'static str) -> Row {
-    Row::new(Group::Auth, name, kind, default).help("Users and roles are not built yet.")
+    Row::new(Group::Auth, name, kind, default)
 }
 
 pub(super) const ROWS: [Row; 29] = [
@@ -56,7 +56,11 @@ pub(super) const ROWS: [Row; 29] = [
         .help("Origins that browsers may come from; '*' or nothing allows all."),
     row("host-whitelist", Kind::UniqueTexts, "*")
         .help("Host names that plain HTTP requests may ask for; '*' or nothing allows all."),
-    auth("auth-token", Kind::Text, "simple").not_yet(),
-    auth("bcrypt-cost", Kind::Uint, "10").silent(),
-    auth("auth-token-ttl", Kind::Uint, "300").silent(),
+    auth("auth-token", Kind::Text, "simple").help(
+        "Tokens of users that logged in: 'simple', or 'jwt,sign-method=..,pub-key=..,priv-key=..,ttl=5m'.",
+    ),
+    auth("bcrypt-cost", Kind::Uint, "10")
+        .help("How long hashing a password takes, doubling with each step from 4 to 31."),
+    auth("auth-token-ttl", Kind::Uint, "300")
+        .help("Seconds after its last use for which a simple token is good."),
 ];

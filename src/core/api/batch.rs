@@ -37,17 +37,26 @@ pub enum Space {
     Membership = 0x14,
     /// Key: member id, 8 bytes big-endian. Value: `MemberAttributes`.
     MemberAttributes = 0x15,
+    /// Key: empty. Value: `AuthRecord`.
+    Auth = 0x60,
+    /// Key: length of the name, 4 bytes big-endian, and the name. Value: `authpb.User`.
+    User = 0x61,
+    /// Key: length of the name, 4 bytes big-endian, and the name. Value: `authpb.Role`.
+    Role = 0x62,
 }
 
 impl Space {
     /// Every space, in prefix order.
-    pub const ALL: [Space; 6] = [
+    pub const ALL: [Space; 9] = [
         Space::Machine,
         Space::Lease,
         Space::Alarm,
         Space::Proposer,
         Space::Membership,
         Space::MemberAttributes,
+        Space::Auth,
+        Space::User,
+        Space::Role,
     ];
 
     /// The space of a prefix byte.

@@ -5,4 +5,5 @@ pub mod ids;
 pub mod pb;
 pub mod refusal;
 pub mod reply;
+mod secret;
 pub mod view;

@@ -38,6 +38,59 @@ pub enum Refusal {
     StreamSort,
     /// `RangeStream` with a min or max revision filter, which it does not support.
     StreamRevisionFilter,
+    /// Something about users, roles, permissions or tokens.
+    Auth(AuthRefusal),
+}
+
+impl From<AuthRefusal> for Refusal {
+    fn from(refusal: AuthRefusal) -> Self {
+        Refusal::Auth(refusal)
+    }
+}
+
+/// What authentication and permissions refuse with: etcd's errors, one each (etcd `server/auth/store.go`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthRefusal {
+    /// Authentication cannot be enabled without a user `root`.
+    RootUserNotFound,
+    /// Authentication cannot be enabled unless the user `root` has the role `root`.
+    RootRoleNotGranted,
+    /// Authentication is enabled and the caller did not say who it is; or a user is to be added without a name.
+    UserEmpty,
+    /// A user of that name exists.
+    UserExists,
+    /// There is no user of that name.
+    UserNotFound,
+    /// A role is to be added without a name.
+    RoleEmpty,
+    /// A role of that name exists.
+    RoleExists,
+    /// There is no role of that name.
+    RoleNotFound,
+    /// The user does not have the role that is to be revoked.
+    RoleNotGranted,
+    /// A permission is to be granted, and none is given.
+    PermissionNotGiven,
+    /// The role does not have the permission that is to be revoked.
+    PermissionNotGranted,
+    /// The caller may not do this.
+    PermissionDenied,
+    /// The name or the password is wrong; which of them is not told.
+    Failed,
+    /// A password was given for a user that has none by choice, or it is no password hash.
+    NoPasswordUser,
+    /// The password is longer than the 72 bytes that bcrypt looks at.
+    PasswordTooLong,
+    /// Authentication is not enabled.
+    NotEnabled,
+    /// The token is unknown or has run out.
+    InvalidToken,
+    /// Users or roles have changed since the caller was admitted.
+    OldRevision,
+    /// It would take the administrator away, or it grants a range that is none.
+    InvalidManagement,
+    /// This member can check tokens, and has no key to sign any.
+    VerifyOnly,
 }
 
 /// Something that cannot be unless memory, disk or code is broken. The member stops with this as its last words.

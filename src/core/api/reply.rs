@@ -16,8 +16,47 @@ pub enum Reply {
     LeaseRevoke(pb::LeaseRevokeResponse),
     LeaseCheckpoint(pb::LeaseCheckpointResponse),
     Alarm(pb::AlarmResponse),
+    Auth(AuthReply),
     /// The command has no answer of its own.
     Done,
+}
+
+/// The answer to a change of users or roles, or to a login.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "each is the response message of the same name")]
+pub enum AuthReply {
+    Enable(pb::AuthEnableResponse),
+    Disable(pb::AuthDisableResponse),
+    UserAdd(pb::AuthUserAddResponse),
+    UserDelete(pb::AuthUserDeleteResponse),
+    UserChangePassword(pb::AuthUserChangePasswordResponse),
+    UserGrantRole(pb::AuthUserGrantRoleResponse),
+    UserRevokeRole(pb::AuthUserRevokeRoleResponse),
+    RoleAdd(pb::AuthRoleAddResponse),
+    RoleDelete(pb::AuthRoleDeleteResponse),
+    RoleGrantPermission(pb::AuthRoleGrantPermissionResponse),
+    RoleRevokePermission(pb::AuthRoleRevokePermissionResponse),
+    /// Without the token: only who drew it knows it.
+    Login(pb::AuthenticateResponse),
+}
+
+/// What happened to tokens, for those who keep them in memory on every member. In order of application.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenChange {
+    /// A user logged in.
+    Given {
+        /// Who.
+        user: String,
+        /// What the token is filed under; not the token itself.
+        token_id: String,
+    },
+    /// All tokens of a user are void: it is gone, or its password is another.
+    UserDropped {
+        /// Whose.
+        user: String,
+    },
+    /// All tokens are void: authentication was turned off.
+    AllDropped,
 }
 
 /// What one committed log entry came to.
@@ -32,4 +71,6 @@ pub struct Applied {
     pub batch: WriteBatch,
     /// For the lessor.
     pub leases: Vec<LeaseChange>,
+    /// For the keeper of tokens.
+    pub tokens: Vec<TokenChange>,
 }

@@ -105,7 +105,8 @@ fn refused_when_corrupt(request: &Request) -> bool {
         Request::LeaseCheckpoint(_)
         | Request::Alarm(_)
         | Request::MemberAttributes(_)
-        | Request::ClusterLevel(_) => false,
+        | Request::ClusterLevel(_)
+        | Request::Auth(_) => false,
     }
 }
 

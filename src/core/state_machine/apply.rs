@@ -4,9 +4,9 @@
 //!   LogPayload ── Blank ─────────────────────────────────┐
 //!              ── Membership ── MemberBook ──────────────┤
 //!              ── Entry ── level? ── seen before? ── for each command:
-//!                            │            │            alarms refuse? ── decide ── reply
-//!                        Corrupt      duplicate                            │
-//!                                                     Changes <────────────┘
+//!                            │            │            alarms refuse? caller may not? ── decide ── reply
+//!                        Corrupt      duplicate                                             │
+//!                                                     Changes <─────────────────────────────┘
 //!   WriteBatch <── Changes + MachineRecord
 //! ```
 
@@ -23,6 +23,7 @@ use crate::api::refusal::{Corrupt, Refusal};
 use crate::api::reply::{Applied, Reply};
 use crate::api::view::View;
 
+use super::auth::Caller;
 use super::changes::{Changes, LEVEL};
 use super::mvcc::range::header;
 use super::mvcc::write::WriteTxn;
@@ -66,6 +67,7 @@ impl StateMachine {
         let machine = self.machine_record();
         changes.record_unhashed(Space::Machine, Bytes::new(), Some(machine));
         applied.leases = std::mem::take(&mut changes.leases);
+        applied.tokens = std::mem::take(&mut changes.tokens);
         applied.batch = WriteBatch {
             applied: at,
             records: changes.take_records(),
@@ -105,12 +107,21 @@ impl StateMachine {
                 .request
                 .as_ref()
                 .ok_or_else(|| undecodable(at, "a command of no known kind"))?;
-            replies.push(match self.alarms.check(request) {
+            replies.push(match self.admit(command, request) {
                 Ok(()) => self.decide(view, at, request, changes)?,
                 Err(refusal) => Err(refusal),
             });
         }
         Ok(replies)
+    }
+
+    /// Whether the alarms and the caller's permissions let a command pass. In etcd, too, alarms speak first.
+    fn admit(&self, command: &internal::Command, request: &Request) -> Result<(), Refusal> {
+        self.alarms.check(request)?;
+        if !self.auth.is_enabled() {
+            return Ok(());
+        }
+        self.auth.check_command(&Caller::of(command), request, &self.leases)
     }
 
     fn decide(
@@ -152,6 +163,11 @@ impl StateMachine {
                 self.raise_level(at, level.level, changes)?;
                 Ok(Reply::Done)
             }
+            Request::Auth(auth) => self
+                .auth
+                .apply(auth, header(self.mvcc.revision), changes)
+                .ok_or_else(|| undecodable(at, "an auth request of no known kind"))?
+                .map(Reply::Auth),
         })
     }
 
@@ -281,7 +297,8 @@ impl StateMachine {
                     | Request::LeaseCheckpoint(_)
                     | Request::Alarm(_)
                     | Request::MemberAttributes(_)
-                    | Request::ClusterLevel(_),
+                    | Request::ClusterLevel(_)
+                    | Request::Auth(_),
                 )
                 | None => {}
             }

@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::api::batch::{LeaseChange, RecordChange, RevisionRecord, Space};
+use crate::api::reply::TokenChange;
 
 /// The changes of one entry while it is being applied.
 pub(crate) struct Changes {
     pub(crate) revisions: Vec<RevisionRecord>,
     records: BTreeMap<(Space, Bytes), Option<Bytes>>,
     pub(crate) leases: Vec<LeaseChange>,
+    pub(crate) tokens: Vec<TokenChange>,
     pub(crate) compacted_to: Option<i64>,
     hash: u64,
 }
@@ -25,6 +27,7 @@ impl Changes {
             revisions: Vec::new(),
             records: BTreeMap::new(),
             leases: Vec::new(),
+            tokens: Vec::new(),
             compacted_to: None,
             hash,
         }

@@ -130,6 +130,11 @@ impl LeaseBook {
         })
     }
 
+    /// The keys that hang on a lease, in order; none on one that does not exist.
+    pub(crate) fn each_key(&self, id: LeaseId) -> impl Iterator<Item = &[u8]> {
+        self.leases.get(&id).into_iter().flat_map(|lease| lease.keys.iter().map(|key| &**key))
+    }
+
     /// Every lease as its record.
     pub(crate) fn records(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
         self.leases.iter().map(|(id, lease)| (record_key(*id), lease.encode(*id)))

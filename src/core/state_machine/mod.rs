@@ -1,13 +1,14 @@
 //! Floor 1, the decisions: a log entry in, replies, changes and lease news out.
 //!
 //! ```text
-//!   log entry ──> StateMachine::apply ──> Applied { replies, batch, leases }
+//!   log entry ──> StateMachine::apply ──> Applied { replies, batch, leases, tokens }
 //!                   │         ▲
 //!                   │         └── View: values that memory does not hold
 //!                   ├─ mvcc        keys, revisions, values
 //!                   ├─ txn         compares, branches
 //!                   ├─ lease       which exist, which keys hang on them
 //!                   ├─ alarm       which stand, what they refuse
+//!                   ├─ auth        users, roles, who may do what
 //!                   ├─ membership  who is a member
 //!                   └─ once        which entries were seen
 //!   request ────> check            before the log: is it well formed
@@ -19,6 +20,7 @@
 
 mod alarm;
 mod apply;
+pub mod auth;
 mod changes;
 pub mod check;
 pub mod lease;
@@ -40,6 +42,7 @@ use bytes::Bytes;
 
 use crate::api::ids::{LeaseId, LogId, MemberId, Revision};
 use crate::api::pb::etcdserverpb::{AlarmMember, AlarmType};
+use crate::api::pb::internal::command::Request;
 use crate::api::pb::internal::{MemberAttributes, StoredMembership};
 use crate::api::pb::mvccpb::KeyValue;
 
@@ -52,13 +55,32 @@ pub use self::mvcc::range::{Cursor, RangeWork, Row, Slice, show_rows};
 pub use self::snapshot::{FrozenMachine, Restorer, RevisionHeader};
 
 use self::alarm::AlarmBook;
+use self::auth::AuthState;
 use self::lease::LeaseBook;
 use self::membership::MemberBook;
 use self::mvcc::Mvcc;
 use self::once::ProposerBook;
 
 /// The newest cluster level this code understands. An entry that needs more stops the member.
-pub const CLUSTER_LEVEL: u32 = 1;
+pub const CLUSTER_LEVEL: u32 = 2;
+
+/// The lowest cluster level that understands a request: that of the entry it is packed in must be no lower.
+pub fn level_of(request: &Request) -> u32 {
+    match request {
+        Request::Put(_)
+        | Request::DeleteRange(_)
+        | Request::Txn(_)
+        | Request::Compaction(_)
+        | Request::LeaseGrant(_)
+        | Request::LeaseRevoke(_)
+        | Request::LeaseExpiry(_)
+        | Request::LeaseCheckpoint(_)
+        | Request::Alarm(_)
+        | Request::MemberAttributes(_)
+        | Request::ClusterLevel(_) => 1,
+        Request::Auth(_) => 2,
+    }
+}
 
 /// One keyspace's replicated state.
 #[derive(Debug)]
@@ -66,6 +88,7 @@ pub struct StateMachine {
     mvcc: Mvcc,
     leases: LeaseBook,
     alarms: AlarmBook,
+    auth: AuthState,
     members: MemberBook,
     proposers: ProposerBook,
     applied: Option<LogId>,
@@ -82,6 +105,7 @@ impl StateMachine {
             mvcc: Mvcc::new(value_budget_bytes),
             leases: LeaseBook::default(),
             alarms: AlarmBook::default(),
+            auth: AuthState::default(),
             members: MemberBook::default(),
             proposers: ProposerBook::default(),
             applied: None,
@@ -161,6 +185,11 @@ impl StateMachine {
     /// The alarms that stand, by type and member; with a type, those of it.
     pub fn alarms(&self, alarm: AlarmType) -> Vec<AlarmMember> {
         self.alarms.list(alarm as i32)
+    }
+
+    /// Users, roles, and who may do what.
+    pub fn auth(&self) -> &AuthState {
+        &self.auth
     }
 
     /// The membership in force.

@@ -44,7 +44,8 @@ pub fn cost(request: &Request) -> u64 {
         | Request::LeaseCheckpoint(_)
         | Request::Alarm(_)
         | Request::MemberAttributes(_)
-        | Request::ClusterLevel(_) => 0,
+        | Request::ClusterLevel(_)
+        | Request::Auth(_) => 0,
     }
 }
 

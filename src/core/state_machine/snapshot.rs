@@ -13,11 +13,11 @@ use crate::api::ids::{LeaseId, LogId, Revision};
 use crate::api::pb::internal::MachineRecord;
 use crate::api::refusal::Corrupt;
 
-use super::StateMachine;
 use super::mvcc::key_index::Packed;
 use super::mvcc::pins::Pin;
 use super::mvcc::rebuild::Builder;
 use super::records::{decode, log_id, member_key};
+use super::{CLUSTER_LEVEL, StateMachine};
 
 /// One stored revision without its value: what the index is rebuilt from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,7 @@ impl StateMachine {
             let value = attributes.encode_to_vec().into();
             records.push(change(Space::MemberAttributes, key, value));
         }
+        records.extend(self.auth.records().map(|(space, key, value)| change(space, key, value)));
         FrozenMachine {
             applied: self.applied,
             revision: self.mvcc.revision,
@@ -122,6 +123,9 @@ impl Restorer {
             Space::Proposer => self.machine.proposers.restore(value)?,
             Space::Membership => self.machine.members.restore_membership(value)?,
             Space::MemberAttributes => self.machine.members.restore_attributes(value)?,
+            Space::Auth => self.machine.auth.restore(value)?,
+            Space::User => self.machine.auth.restore_user(value)?,
+            Space::Role => self.machine.auth.restore_role(value)?,
         }
         Ok(())
     }
@@ -157,6 +161,13 @@ impl Restorer {
                 stored.applied.map(log_id)
             )));
         }
+        if stored.cluster_level > CLUSTER_LEVEL {
+            return Err(Corrupt::LevelTooNew {
+                index: applied.map_or(0, |applied| applied.index),
+                needed: stored.cluster_level,
+                known: CLUSTER_LEVEL,
+            });
+        }
         if let Some(newest) = self.newest
             && newest.main > stored.revision
         {
@@ -173,6 +184,7 @@ impl Restorer {
         machine.last_time_ms = stored.last_time_ms;
         machine.mvcc.index.fill(self.index.finish());
         machine.attach_leased_keys()?;
+        machine.auth.restored();
         Ok(machine)
     }
 }
@@ -254,6 +266,14 @@ mod tests {
         assert!(matches!(too_new, Err(Corrupt::BadRevision { .. })));
         let leaseless = restorer(3, 7).finish(at);
         assert!(matches!(leaseless, Err(Corrupt::Invariant(_))));
+    }
+
+    #[test]
+    fn a_state_of_a_later_level_is_left_to_those_who_know_it() {
+        let record = MachineRecord { cluster_level: CLUSTER_LEVEL + 1, ..MachineRecord::default() };
+        let mut restorer = Restorer::new(0);
+        restorer.record(Space::Machine, b"", &record.encode_to_vec()).unwrap();
+        assert!(matches!(restorer.finish(None), Err(Corrupt::LevelTooNew { .. })));
     }
 
     #[test]

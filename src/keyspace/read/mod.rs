@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   linearizable: read index (a round that begins after the call) --> wait until applied here --\
-//!   serializable: --------------------------------------------------------------------------------> rows in slices
-//!                                                    (shared lock, bounded) --> values without the lock
+//!   serializable: --------------------------------------------------------------------------------> may the caller?
+//!                                                    rows in slices (shared lock, bounded) --> values without it
 //! ```
 //!
 //! **Invariant:** a linearizable read never looks at the state before the index its round named has been applied,
@@ -17,8 +17,7 @@ use std::time::Duration;
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::etcdserverpb::request_op::Request as Op;
 use quorate_core::api::refusal::Refusal;
-use quorate_core::state_machine::check::{check_range, check_range_stream, check_txn};
-use quorate_core::state_machine::{Limits, RangeWork, txn};
+use quorate_core::state_machine::{Limits, RangeWork};
 use tokio::time::{Instant, timeout_at};
 
 use super::RangeChunks;
@@ -79,20 +78,8 @@ impl Reader {
         }
     }
 
-    /// Range.
-    pub(crate) async fn range(
-        &self,
-        request: pb::RangeRequest,
-    ) -> Result<pb::RangeResponse, KeyspaceError> {
-        check_range(&request)?;
-        if !request.serializable {
-            self.linearize().await?;
-        }
-        self.range_local(request).await
-    }
-
     /// Range over what is applied here, whatever that is.
-    pub(crate) async fn range_local(
+    pub(crate) async fn range(
         &self,
         request: pb::RangeRequest,
     ) -> Result<pb::RangeResponse, KeyspaceError> {
@@ -127,15 +114,11 @@ impl Reader {
         Ok(work.finish(&view)?)
     }
 
-    /// A txn that only reads.
+    /// A txn that only reads, over the same.
     pub(crate) async fn read_only_txn(
         &self,
         request: pb::TxnRequest,
     ) -> Result<pb::TxnResponse, KeyspaceError> {
-        check_txn(&request, self.limits)?;
-        if !txn::is_serializable(&request) {
-            self.linearize().await?;
-        }
         let (view, cold) = {
             let now = self.state.machine.read();
             let cold = now.read_only_cold(&request, PREFETCH_MAX);
@@ -153,17 +136,13 @@ impl Reader {
         Ok(self.state.blocking.run(answer).await??)
     }
 
-    /// RangeStream.
+    /// RangeStream over the same.
     pub(crate) async fn range_stream(
         &self,
         request: pb::RangeRequest,
     ) -> Result<RangeChunks, KeyspaceError> {
-        check_range_stream(&request)?;
-        if !request.serializable {
-            self.linearize().await?;
-        }
         if request.count_only {
-            let counted = self.range_local(request).await?;
+            let counted = self.range(request).await?;
             return Ok(stream::counted(counted));
         }
         let chunks = stream::Chunks::new(Arc::clone(&self.state), request, self.request_bytes_max);

@@ -11,6 +11,7 @@ use prost::Message as _;
 use prost::encoding::{encode_varint, encoded_len_varint};
 use quorate_core::api::ids::Term;
 use quorate_core::api::pb::internal::{Command, Entry};
+use quorate_core::state_machine::level_of;
 
 use super::Waiter;
 use crate::consensus::ENTRY_TAG;
@@ -25,6 +26,8 @@ const COMMANDS_TAG: u8 = 0x32;
 pub(super) struct Batch {
     bytes: Vec<u8>,
     requests: Vec<Queued>,
+    /// The lowest cluster level that understands all of them; 0 without any.
+    level: u32,
     /// Only this member may propose it, as the leader of this term.
     only_in: Option<Term>,
 }
@@ -40,7 +43,7 @@ impl Batch {
     pub(super) fn new(only_in: Option<Term>) -> Self {
         let mut bytes = Vec::with_capacity(1024);
         bytes.resize(HEADROOM, 0);
-        Batch { bytes, requests: Vec::new(), only_in }
+        Batch { bytes, requests: Vec::new(), level: 0, only_in }
     }
 
     /// The term outside which it may not enter the log, if there is one.
@@ -69,6 +72,7 @@ impl Batch {
         command.encode_length_delimited(&mut self.bytes).expect("a vector grows as needed");
         let end = self.bytes.len();
         self.requests.push(Queued { waiter, end });
+        self.level = self.level.max(command.request.as_ref().map_or(0, level_of));
     }
 
     /// Takes out requests that nobody waits for any more; they have not been proposed and never will be.
@@ -77,6 +81,7 @@ impl Batch {
             return;
         }
         let mut kept = Batch::new(self.only_in);
+        kept.level = self.level;
         let mut start = HEADROOM;
         for one in std::mem::take(&mut self.requests) {
             let end = one.end;
@@ -95,9 +100,11 @@ impl Batch {
         self.requests.is_empty()
     }
 
-    /// The encoded `LogPayload` and, in the order of the commands, who waits.
-    pub(super) fn seal(mut self, envelope: &Entry) -> (Bytes, Vec<Waiter>) {
+    /// The encoded `LogPayload` and, in the order of the commands, who waits. Its level is the envelope's, raised to
+    /// that of the commands.
+    pub(super) fn seal(mut self, mut envelope: Entry) -> (Bytes, Vec<Waiter>) {
         debug_assert!(envelope.commands.is_empty(), "the commands are in the batch");
+        envelope.level = envelope.level.max(self.level);
         let fields = envelope.encode_to_vec();
         let mut head = Vec::with_capacity(HEADROOM);
         head.push(ENTRY_TAG);
@@ -162,12 +169,31 @@ pub(super) mod tests {
             batch.push(command, tell);
             receivers.push(told);
         }
-        let (payload, waiters) = batch.seal(&widest_envelope());
+        let (payload, waiters) = batch.seal(widest_envelope());
         assert_eq!(waiters.len(), commands.len());
 
         let whole =
             LogPayload { payload: Some(Payload::Entry(Entry { commands, ..widest_envelope() })) };
         assert_eq!(payload, whole.encode_to_vec());
+    }
+
+    #[test]
+    fn an_entry_needs_the_level_of_what_is_in_it() {
+        let login =
+            Command { request: Some(Request::Auth(Default::default())), ..Command::default() };
+        let level_of = |commands: &[Command]| {
+            let mut batch = Batch::new(None);
+            for command in commands {
+                batch.push(command, oneshot::channel().0);
+            }
+            let (payload, _) = batch.seal(Entry { level: 1, ..Entry::default() });
+            let Some(Payload::Entry(entry)) = LogPayload::decode(payload).unwrap().payload else {
+                panic!("it stays an entry");
+            };
+            entry.level
+        };
+        assert_eq!(level_of(&[put("a")]), 1);
+        assert_eq!(level_of(&[put("a"), login, put("b")]), 2);
     }
 
     #[test]
@@ -182,7 +208,7 @@ pub(super) mod tests {
             }
         }
         batch.drop_abandoned();
-        let (payload, waiters) = batch.seal(&widest_envelope());
+        let (payload, waiters) = batch.seal(widest_envelope());
         assert_eq!(waiters.len(), 3);
         let Some(Payload::Entry(entry)) = LogPayload::decode(payload).unwrap().payload else {
             panic!("it stays an entry");

@@ -30,7 +30,6 @@ use std::time::Duration;
 use prost::Message as _;
 use quorate_core::api::ids::{MemberId, Term};
 use quorate_core::api::pb::internal::Command;
-use quorate_core::api::pb::internal::command::Request;
 use quorate_core::api::reply::Reply;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -69,8 +68,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Puts a request into the log and waits for its reply.
-    pub(crate) async fn write(&self, request: Request) -> Outcome {
-        let command = Command { request: Some(request), ..Command::default() };
+    pub(crate) async fn write(&self, command: Command) -> Outcome {
         if command.encoded_len() + ENVELOPE_BYTES > self.request_bytes_max {
             return Err(KeyspaceError::RequestTooLarge);
         }

@@ -39,7 +39,7 @@ const YIELDS: usize = 3;
 const RETRY: Duration = Duration::from_millis(20);
 /// How often batches under way are asked whether anybody still waits for them.
 const LOOK: Duration = Duration::from_millis(500);
-/// The lowest cluster level that understands what this proposer writes.
+/// The lowest cluster level that understands what this proposer writes around requests; theirs may be higher.
 const LEVEL: u32 = 1;
 
 /// What every batch of this process is stamped with.
@@ -153,7 +153,7 @@ where
         }
         flight.last_seq += 1;
         let seq = flight.last_seq;
-        let (payload, waiters) = batch.seal(&self.stamp.envelope(seq));
+        let (payload, waiters) = batch.seal(self.stamp.envelope(seq));
         // Before it is sent: it may be applied before `propose` returns.
         self.in_flight.insert(seq, waiters);
         flight.push(Sent { seq, payload, only_in, stage: Stage::Due });

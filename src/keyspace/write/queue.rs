@@ -217,7 +217,7 @@ mod tests {
         let mut longest = 0;
         let mut waiters = 0;
         while let Some(batch) = queue.take() {
-            let (payload, those) = batch.seal(&widest);
+            let (payload, those) = batch.seal(widest.clone());
             longest = longest.max(payload.len());
             waiters += those.len();
         }

@@ -26,11 +26,13 @@ use tower_service::Service as _;
 
 use self::counts::{GrpcCounts, MethodCounts};
 use self::frames::{Ending, Incoming, Outgoing, code_of};
+use super::auth::Auth;
 use super::cluster::Cluster;
 use super::health::Health;
 use super::kv::Kv;
 use super::lease::LeaseService;
 use super::maintenance::Maintenance;
+use super::pb::etcdserverpb::auth_server::AuthServer;
 use super::pb::etcdserverpb::cluster_server::ClusterServer;
 use super::pb::etcdserverpb::kv_server::KvServer;
 use super::pb::etcdserverpb::lease_server::LeaseServer;
@@ -69,6 +71,7 @@ struct Inner {
     lease: LeaseServer<LeaseService>,
     cluster: ClusterServer<Cluster>,
     maintenance: MaintenanceServer<Maintenance>,
+    auth: AuthServer<Auth>,
     health: HealthServer<Health>,
 }
 
@@ -79,6 +82,7 @@ pub(crate) struct Services {
     pub(crate) lease: LeaseService,
     pub(crate) cluster: Cluster,
     pub(crate) maintenance: Maintenance,
+    pub(crate) auth: Auth,
     pub(crate) health: Health,
 }
 
@@ -109,6 +113,7 @@ impl Grpc {
             lease: unlimited!(LeaseServer::new(services.lease)),
             cluster: unlimited!(ClusterServer::new(services.cluster)),
             maintenance: unlimited!(MaintenanceServer::new(services.maintenance)),
+            auth: unlimited!(AuthServer::new(services.auth)),
             health: unlimited!(HealthServer::new(services.health)),
         }))
     }
@@ -201,6 +206,7 @@ impl Inner {
             "etcdserverpb.Lease" => self.lease.clone().call(request).await,
             "etcdserverpb.Cluster" => self.cluster.clone().call(request).await,
             "etcdserverpb.Maintenance" => self.maintenance.clone().call(request).await,
+            "etcdserverpb.Auth" => self.auth.clone().call(request).await,
             "grpc.health.v1.Health" => self.health.clone().call(request).await,
             _ => Ok(not_built(path).into_http()),
         };

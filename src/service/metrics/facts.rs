@@ -40,6 +40,7 @@ struct StoreGauges {
     revision: IntGauge,
     compact_revision: IntGauge,
     keys: IntGauge,
+    auth_revision: IntGauge,
 }
 
 #[derive(Debug)]
@@ -196,6 +197,10 @@ impl StoreGauges {
                 "The revision of the last compaction in store.",
             ),
             keys: gauge("etcd_debugging_mvcc_keys_total", "Total number of keys."),
+            auth_revision: gauge(
+                "etcd_debugging_auth_revision",
+                "The current revision of auth store.",
+            ),
         }
     }
 
@@ -206,6 +211,7 @@ impl StoreGauges {
         self.revision.set(keyspace.revision());
         self.compact_revision.set(keyspace.compact_revision());
         self.keys.set(i64::try_from(keyspace.key_count()).unwrap_or(i64::MAX));
+        self.auth_revision.set(signed(keyspace.auth_revision()));
     }
 }
 

@@ -223,7 +223,6 @@ fn fixed(
     for (name, (stage, on)) in gates {
         features.with_label_values(&[name, stage]).set((*on).into());
     }
-    metrics.gauge("etcd_debugging_auth_revision", "The current revision of auth store.").set(1);
     metrics.counter(
         "etcd_server_learner_promote_successes",
         "The total number of successful learner promotions while this member is leader.",

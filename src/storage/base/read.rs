@@ -143,8 +143,11 @@ impl BaseReader {
         let mut reader = Reader::new(payload, "records frame");
         let mut records = Vec::new();
         while !reader.is_empty() {
-            let space = Space::from_prefix(reader.u8()?)
-                .ok_or_else(|| BaseError::Damaged("record of an unknown space".to_owned()))?;
+            let prefix = reader.u8()?;
+            let space = Space::from_prefix(prefix).ok_or_else(|| {
+                let what = format!("record of unknown space {prefix:02x}; if a newer version wrote it: upgrade this member");
+                BaseError::Damaged(what)
+            })?;
             let key_len = reader.length()?;
             let key = payload.slice_ref(reader.bytes(key_len)?);
             let value_len = reader.length()?;

@@ -1,5 +1,5 @@
 //! Directories written by earlier versions keep opening. `tests/testdata/store/v1` was written by the first one:
-//! a journal of 16 KiB segments and a base, no state store.
+//! a journal of 16 KiB segments and a base, no state store. `v2` has users and roles as well, in both.
 //!
 //! A new format gets a folder of its own: `NEW_FIXTURE=v2 cargo test -p quorate --lib an_old_directory`. The old ones
 //! are never written again.
@@ -8,10 +8,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::rig::{Member, Place, delete, grant, open, put};
+use super::rig::{
+    Member, Place, auth_enable, delete, grant, grant_role, open, permit, put, role_add, user_add,
+};
 
 /// Every format that was ever released.
-const OLD: &[&str] = &["v1"];
+const OLD: &[&str] = &["v1", "v2"];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/store")
@@ -28,6 +30,16 @@ fn told(member: &Member) -> String {
         "revision {}\nrolling hash {:016x}\nleases {:?}\n",
         snapshot.revision, snapshot.rolling_hash, snapshot.leases
     );
+    let auth = member.machine.auth();
+    if auth.revision() > 1 {
+        writeln!(text, "auth revision {}, on: {}", auth.revision(), auth.is_enabled()).unwrap();
+    }
+    for (name, user) in auth.users() {
+        writeln!(text, "user {name}, {}: {user:?}", user.password_hash).unwrap();
+    }
+    for (name, role) in auth.roles() {
+        writeln!(text, "role {name}: {role:?}").unwrap();
+    }
     for record in &snapshot.history {
         let kv = &record.kv;
         let value = String::from_utf8_lossy(&kv.value);
@@ -61,8 +73,11 @@ fn write_fixture(folder: &Path) {
     let mut member = open(&place);
     member.propose(vec![put("a", b"one"), put("b", b"two"), grant(7)]);
     member.propose(vec![put("a", b"three"), delete("b")]);
+    member.propose(vec![user_add("root", "$2a$04$one"), grant_role("root", "root")]);
+    member.propose(vec![role_add("r"), permit("r", "a", "c"), permit("r", "k", "")]);
     member.take_base();
     member.propose(vec![put("c", b"four"), grant(8)]);
+    member.propose(vec![user_add("u", "$2a$04$two"), grant_role("u", "r"), auth_enable()]);
     member.propose_blank();
     member.propose(vec![delete("a")]);
     let text = told(&member);

@@ -9,12 +9,14 @@ use bytes::Bytes;
 use prost::Message;
 use quorate_core::api::batch::RevisionRecord;
 use quorate_core::api::ids::{GroupId, LogId, Revision};
+use quorate_core::api::pb::authpb::Permission;
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::internal::{
-    Blank, Command, Entry, LogPayload, command::Request, log_payload::Payload,
+    AuthRequest, AuthUserAdd, Blank, Command, Entry, LogPayload, auth_request::Ask,
+    command::Request, log_payload::Payload,
 };
 use quorate_core::api::view::View;
-use quorate_core::state_machine::StateMachine;
+use quorate_core::state_machine::{StateMachine, level_of};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -148,15 +150,46 @@ pub(super) fn compact(revision: i64) -> Request {
     Request::Compaction(pb::CompactionRequest { revision, physical: false })
 }
 
+fn auth(ask: Ask) -> Request {
+    Request::Auth(AuthRequest { ask: Some(ask) })
+}
+
+pub(super) fn user_add(name: &str, hash: &str) -> Request {
+    let (name, password_hash) = (name.to_owned(), hash.to_owned());
+    auth(Ask::UserAdd(AuthUserAdd { name, no_password: false, password_hash }))
+}
+
+pub(super) fn grant_role(user: &str, role: &str) -> Request {
+    let (user, role) = (user.to_owned(), role.to_owned());
+    auth(Ask::UserGrantRole(pb::AuthUserGrantRoleRequest { user, role }))
+}
+
+pub(super) fn role_add(name: &str) -> Request {
+    auth(Ask::RoleAdd(pb::AuthRoleAddRequest { name: name.to_owned() }))
+}
+
+/// Lets a role read.
+pub(super) fn permit(role: &str, key: &str, range_end: &str) -> Request {
+    let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let perm = Permission { perm_type: 0, key: bytes(key), range_end: bytes(range_end) };
+    let name = role.to_owned();
+    auth(Ask::RoleGrantPermission(pb::AuthRoleGrantPermissionRequest { name, perm: Some(perm) }))
+}
+
+pub(super) fn auth_enable() -> Request {
+    auth(Ask::Enable(pb::AuthEnableRequest {}))
+}
+
 impl Member {
     /// Commits one entry with these requests, as consensus would.
     pub(super) fn propose(&mut self, requests: Vec<Request>) -> LogId {
         let seq = self.next.index + 1;
+        let level = requests.iter().map(level_of).max().unwrap_or(1);
         let commands = requests
             .into_iter()
             .map(|request| Command { request: Some(request), ..Command::default() });
         let entry = Entry {
-            level: 1,
+            level,
             member_id: 7,
             incarnation: 1,
             seq,

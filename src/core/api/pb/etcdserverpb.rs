@@ -860,6 +860,7 @@ pub struct AuthDisableRequest {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AuthStatusRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthenticateRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -867,6 +868,7 @@ pub struct AuthenticateRequest {
     pub password: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthUserAddRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -888,6 +890,7 @@ pub struct AuthUserDeleteRequest {
     pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthUserChangePasswordRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -965,6 +968,7 @@ pub struct AuthStatusResponse {
     pub auth_revision: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthenticateResponse {
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<ResponseHeader>,

@@ -41,7 +41,7 @@ pub struct Command {
     pub auth_revision: u64,
     #[prost(
         oneof = "command::Request",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 30"
     )]
     pub request: ::core::option::Option<command::Request>,
 }
@@ -71,7 +71,76 @@ pub mod command {
         MemberAttributes(super::MemberAttributes),
         #[prost(message, tag = "20")]
         ClusterLevel(super::ClusterLevel),
+        #[prost(message, tag = "30")]
+        Auth(super::AuthRequest),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthRequest {
+    #[prost(oneof = "auth_request::Ask", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    pub ask: ::core::option::Option<auth_request::Ask>,
+}
+/// Nested message and enum types in `AuthRequest`.
+pub mod auth_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Ask {
+        #[prost(message, tag = "1")]
+        Enable(super::super::super::etcdserverpb::AuthEnableRequest),
+        #[prost(message, tag = "2")]
+        Disable(super::super::super::etcdserverpb::AuthDisableRequest),
+        #[prost(message, tag = "3")]
+        UserAdd(super::AuthUserAdd),
+        #[prost(message, tag = "4")]
+        UserDelete(super::super::super::etcdserverpb::AuthUserDeleteRequest),
+        #[prost(message, tag = "5")]
+        UserChangePassword(super::AuthUserChangePassword),
+        #[prost(message, tag = "6")]
+        UserGrantRole(super::super::super::etcdserverpb::AuthUserGrantRoleRequest),
+        #[prost(message, tag = "7")]
+        UserRevokeRole(super::super::super::etcdserverpb::AuthUserRevokeRoleRequest),
+        #[prost(message, tag = "8")]
+        RoleAdd(super::super::super::etcdserverpb::AuthRoleAddRequest),
+        #[prost(message, tag = "9")]
+        RoleDelete(super::super::super::etcdserverpb::AuthRoleDeleteRequest),
+        #[prost(message, tag = "10")]
+        RoleGrantPermission(
+            super::super::super::etcdserverpb::AuthRoleGrantPermissionRequest,
+        ),
+        #[prost(message, tag = "11")]
+        RoleRevokePermission(
+            super::super::super::etcdserverpb::AuthRoleRevokePermissionRequest,
+        ),
+        #[prost(message, tag = "12")]
+        Login(super::AuthLogin),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct AuthUserAdd {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub no_password: bool,
+    #[prost(string, tag = "3")]
+    pub password_hash: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct AuthUserChangePassword {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub password_hash: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct AuthLogin {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub checked_revision: u64,
+    #[prost(string, tag = "3")]
+    pub token_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaseExpiry {
@@ -153,6 +222,13 @@ pub struct ProposerRecord {
     pub incarnation: u64,
     #[prost(uint64, tag = "3")]
     pub seq: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuthRecord {
+    #[prost(bool, tag = "1")]
+    pub enabled: bool,
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MachineRecord {

@@ -3,6 +3,7 @@
 //! - [`MemoryView`]: a store that is a map.
 //! - [`Model`]: what etcd would answer, written to be obviously right and as slow as that makes it.
 
+mod auth_model;
 mod model;
 mod view;
 

@@ -9,10 +9,13 @@ use bytes::Bytes;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::request_op::Request as Op;
 use crate::api::pb::etcdserverpb::response_op::Response as OpResponse;
+use crate::api::pb::internal::Command;
 use crate::api::pb::internal::command::Request;
 use crate::api::pb::mvccpb::KeyValue;
 use crate::api::refusal::Refusal;
 use crate::api::reply::Reply;
+
+use super::auth_model::AuthModel;
 
 /// All that was ever written.
 #[derive(Clone, Debug)]
@@ -22,6 +25,7 @@ pub struct Model {
     compact_revision: i64,
     leases: BTreeMap<i64, i64>,
     alarms: Vec<(i32, u64)>,
+    auth: AuthModel,
 }
 
 /// One key written, or deleted if it has no value.
@@ -42,6 +46,7 @@ impl Default for Model {
             compact_revision: -1,
             leases: BTreeMap::new(),
             alarms: Vec::new(),
+            auth: AuthModel::default(),
         }
     }
 }
@@ -60,6 +65,11 @@ impl Model {
     /// The compact revision.
     pub fn compact_revision(&self) -> i64 {
         self.compact_revision
+    }
+
+    /// The auth revision, and whether authentication is on.
+    pub fn auth(&self) -> (u64, bool) {
+        (self.auth.revision(), self.auth.is_enabled())
     }
 
     /// The store as it was at `revision`.
@@ -103,10 +113,25 @@ impl Model {
         self.revision += i64::from(self.dirty());
     }
 
-    /// Decides a request committed in `term`, as etcd's appliers would.
-    pub fn apply(&mut self, term: u64, request: &Request) -> Result<Reply, Refusal> {
+    /// Decides a command committed in `term`, as etcd's appliers would.
+    pub fn apply(&mut self, term: u64, command: &Command) -> Result<Reply, Refusal> {
+        let request = command.request.as_ref().expect("every command asks something");
         self.refuse_by_alarm(request)?;
-        let reply = match request {
+        let asker = (command.user.as_str(), command.auth_revision);
+        self.auth.permit(asker, request, &|id| self.keys_of(id))?;
+        let reply = self.answer(term, request)?;
+        self.finish();
+        Ok(reply)
+    }
+
+    fn keys_of(&self, lease: i64) -> Vec<Vec<u8>> {
+        let exists = self.leases.contains_key(&lease);
+        let keys = self.keys_now().into_values();
+        keys.filter(|kv| exists && kv.lease == lease).map(|kv| kv.key.to_vec()).collect()
+    }
+
+    fn answer(&mut self, term: u64, request: &Request) -> Result<Reply, Refusal> {
+        Ok(match request {
             Request::Put(put) => {
                 self.check_put(put)?;
                 Reply::Put(self.put(put))
@@ -147,9 +172,11 @@ impl Model {
             }
             Request::Alarm(alarm) => Reply::Alarm(self.alarm(alarm)),
             Request::MemberAttributes(_) | Request::ClusterLevel(_) => Reply::Done,
-        };
-        self.finish();
-        Ok(reply)
+            Request::Auth(auth) => {
+                let ask = auth.ask.as_ref().expect("every auth request asks something");
+                Reply::Auth(self.auth.apply(ask, self.header())?)
+            }
+        })
     }
 
     fn refuse_by_alarm(&self, request: &Request) -> Result<(), Refusal> {
@@ -163,7 +190,8 @@ impl Model {
             Request::LeaseCheckpoint(_)
             | Request::Alarm(_)
             | Request::MemberAttributes(_)
-            | Request::ClusterLevel(_) => Ok(()),
+            | Request::ClusterLevel(_)
+            | Request::Auth(_) => Ok(()),
             Request::Put(_)
             | Request::LeaseGrant(_)
             | Request::Txn(_)

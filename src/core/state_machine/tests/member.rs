@@ -5,6 +5,7 @@ use crate::api::ids::{LogId, Revision};
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::request_op::Request as Op;
 use crate::api::pb::internal;
+use crate::api::pb::internal::auth_request::Ask;
 use crate::api::pb::internal::command::Request;
 use crate::api::pb::internal::log_payload::Payload;
 use crate::api::pb::mvccpb::KeyValue;
@@ -56,11 +57,40 @@ impl Member {
         Ok(applied)
     }
 
-    /// Applies requests packed in one entry.
+    /// Applies requests of nobody packed in one entry.
     pub(crate) fn pack(&mut self, requests: Vec<Request>) -> Applied {
-        let entry = entry(1, self.next_seq, requests);
+        self.pack_commands(requests.into_iter().map(command).collect())
+    }
+
+    /// Applies commands packed in one entry.
+    pub(crate) fn pack_commands(&mut self, commands: Vec<internal::Command>) -> Applied {
+        let entry = internal::Entry { commands, ..entry(1, self.next_seq, Vec::new()) };
         self.next_seq += 1;
         self.payload(Payload::Entry(entry)).expect("nothing is broken")
+    }
+
+    /// Applies one request of `user`, admitted just now, in an entry of its own.
+    pub(crate) fn one_as(&mut self, user: &str, request: Request) -> Result<Reply, Refusal> {
+        let command = self.command(&Asked { user: user.to_owned(), age: Age::New, request });
+        self.pack_commands(vec![command]).replies.remove(0)
+    }
+
+    /// A command as the member's proposer would make it now.
+    pub(crate) fn command(&self, asked: &Asked) -> internal::Command {
+        let revision = self.machine.auth().revision();
+        let mut request = asked.request.clone();
+        if let Request::Auth(auth) = &mut request
+            && let Some(Ask::Login(login)) = &mut auth.ask
+            && login.checked_revision == 0
+        {
+            login.checked_revision = revision;
+        }
+        let admitted = match asked.age {
+            Age::New => revision,
+            Age::Old => revision - 1,
+        };
+        let auth_revision = if asked.user.is_empty() { 0 } else { admitted };
+        internal::Command { user: asked.user.clone(), auth_revision, request: Some(request) }
     }
 
     /// Applies one request in an entry of its own.
@@ -103,6 +133,22 @@ impl Member {
         }
         hash.finish()
     }
+}
+
+/// A request and who asks it. A login with a checked revision of 0 is one whose password was checked just now.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) user: String,
+    pub(crate) age: Age,
+    pub(crate) request: Request,
+}
+
+/// When the asker was admitted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Age {
+    New,
+    /// Before the last change of users or roles.
+    Old,
 }
 
 pub(crate) fn entry(incarnation: u64, seq: u64, requests: Vec<Request>) -> internal::Entry {

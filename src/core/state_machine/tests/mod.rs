@@ -1,5 +1,6 @@
 //! Tests of the floor as a whole; those of one file stand in it.
 
+mod auth;
 mod hash_kv;
 mod member;
 mod properties;

@@ -14,11 +14,11 @@ use crate::api::pb::etcdserverpb::AlarmType;
 use crate::api::pb::internal::command::Request;
 use crate::api::pb::internal::log_payload::Payload;
 use crate::api::refusal::Refusal;
-use crate::api::reply::{Applied, Reply};
+use crate::api::reply::{Applied, Reply, TokenChange};
 use crate::state_machine::testing::{MemoryView, Model};
 use crate::state_machine::{Restorer, RevisionHeader, StateMachine, show_rows, txn};
 
-use super::member::{Member, entry};
+use super::member::{Member, command, entry};
 use super::strategies;
 
 /// So little that values are forever leaving memory.
@@ -47,13 +47,17 @@ proptest! {
 
     #[test]
     fn requests_and_ranges_are_answered_as_the_model_answers_them(
-        steps in vec((strategies::request(), strategies::range(), strategies::txn(0), 1..4usize), 1..24),
+        steps in strategies::all_asked(1..24),
+        reads in vec((strategies::range(), strategies::txn(0), 1..4usize), 1..24),
         budget in prop::sample::select(vec![0, TIGHT_BUDGET, 1 << 20]),
     ) {
         let (mut member, mut model) = (Member::new(budget), Model::default());
-        for (request, range, read, slice) in steps {
-            let expected = model.apply(member.term, &request);
-            prop_assert_eq!(member.one(request), expected);
+        for (asked, (range, read, slice)) in steps.iter().zip(reads.into_iter().cycle()) {
+            let command = member.command(asked);
+            let expected = model.apply(member.term, &command);
+            prop_assert_eq!(member.pack_commands(vec![command]).replies.remove(0), expected);
+            let auth = member.machine.auth();
+            prop_assert_eq!((auth.revision(), auth.is_enabled()), model.auth());
             prop_assert_eq!(member.machine.revision(), model.revision());
             prop_assert_eq!(member.machine.live_key_count(), model.live_key_count());
             prop_assert_eq!(member.machine.compact_revision(), model.compact_revision());
@@ -78,7 +82,7 @@ proptest! {
     ) {
         let (mut member, mut model) = (Member::new(TIGHT_BUDGET), Model::default());
         for request in first {
-            let _replied = model.apply(member.term, &request);
+            let _replied = model.apply(member.term, &command(request.clone()));
             let _replied = member.one(request);
         }
         let range = pb::RangeRequest { limit: 0, sort_order: 0, sort_target: 0, ..range };
@@ -96,20 +100,25 @@ proptest! {
 
     #[test]
     fn a_restored_machine_goes_on_as_the_one_it_was_taken_from(
-        first in vec((strategies::request(), any::<bool>()), 1..30),
-        then in vec(strategies::request(), 1..10),
+        first in strategies::all_asked(1..30),
+        sweeps in vec(any::<bool>(), 1..30),
+        then in vec(strategies::asked(), 1..10),
     ) {
         let mut member = Member::new(TIGHT_BUDGET);
-        for (request, sweep) in first {
-            let _refused = member.one(request);
+        for (asked, sweep) in first.iter().zip(sweeps.into_iter().cycle()) {
+            let command = member.command(asked);
+            let _refused = member.pack_commands(vec![command]);
             if sweep {
                 member.sweep(2);
             }
         }
         let mut restored = restore(&member);
         prop_assert_eq!(facts(&restored.machine), facts(&member.machine));
-        for request in then {
-            let (ours, theirs) = (member.pack(vec![request.clone()]), restored.pack(vec![request]));
+        for asked in then {
+            let command = member.command(&asked);
+            prop_assert_eq!(&command, &restored.command(&asked));
+            let ours = member.pack_commands(vec![command.clone()]);
+            let theirs = restored.pack_commands(vec![command]);
             prop_assert_eq!(ours, theirs);
             prop_assert_eq!(facts(&restored.machine), facts(&member.machine));
         }
@@ -177,17 +186,19 @@ proptest! {
 
     #[test]
     fn how_requests_are_packed_is_invisible(
-        requests in vec((strategies::request(), any::<bool>()), 1..9),
+        all_asked in strategies::all_asked(1..9),
+        cuts in vec(any::<bool>(), 1..9),
     ) {
         let (mut one_by_one, mut packed) = (Member::new(TIGHT_BUDGET), Member::new(TIGHT_BUDGET));
         let (mut expected, mut answered) = (Told::default(), Told::default());
         let mut pack = Vec::new();
-        let last = requests.len() - 1;
-        for (place, (request, cut)) in requests.into_iter().enumerate() {
-            expected.add(one_by_one.pack(vec![request.clone()]));
-            pack.push(request);
+        let last = all_asked.len() - 1;
+        for (place, (asked, cut)) in all_asked.iter().zip(cuts.into_iter().cycle()).enumerate() {
+            let command = one_by_one.command(asked);
+            expected.add(one_by_one.pack_commands(vec![command.clone()]));
+            pack.push(command);
             if cut || place == last {
-                answered.add(packed.pack(std::mem::take(&mut pack)));
+                answered.add(packed.pack_commands(std::mem::take(&mut pack)));
                 prop_assert_eq!(facts(&one_by_one.machine), facts(&packed.machine));
             }
         }
@@ -240,6 +251,7 @@ struct Told {
     replies: Vec<Result<Reply, Refusal>>,
     events: Vec<RevisionRecord>,
     leases: Vec<LeaseChange>,
+    tokens: Vec<TokenChange>,
     compacted_to: Option<i64>,
 }
 
@@ -248,6 +260,7 @@ impl Told {
         self.replies.extend(applied.replies);
         self.events.extend(applied.batch.revisions);
         self.leases.extend(applied.leases);
+        self.tokens.extend(applied.tokens);
         self.compacted_to = applied.batch.compacted_to.or(self.compacted_to);
     }
 }
@@ -259,6 +272,7 @@ struct Facts {
     compact_revision: i64,
     rolling_hash: u64,
     cluster_level: u32,
+    auth: String,
     leases: Vec<LeaseFacts>,
     live_keys: usize,
     alarms: usize,
@@ -275,6 +289,8 @@ fn facts(machine: &StateMachine) -> Facts {
         compact_revision: machine.compact_revision(),
         rolling_hash: machine.rolling_hash(),
         cluster_level: machine.cluster_level(),
+        // With what users may do, which is in no record.
+        auth: format!("{:?}", machine.auth()),
         leases: machine
             .leases()
             .map(|id| {

@@ -141,12 +141,12 @@ fn what_cannot_be_stops_the_member() {
 
     let mut member = Member::new(0);
     let mut too_new = entry(1, 1, vec![put()]);
-    too_new.level = 2;
+    too_new.level = 3;
     let stopped = payload(&mut member, Payload::Entry(too_new));
-    assert!(matches!(stopped, Corrupt::LevelTooNew { index: 0, needed: 2, known: 1 }));
+    assert!(matches!(stopped, Corrupt::LevelTooNew { index: 0, needed: 3, known: 2 }));
 
     let mut member = Member::new(0);
-    let level = Request::ClusterLevel(internal::ClusterLevel { level: 2 });
+    let level = Request::ClusterLevel(internal::ClusterLevel { level: 3 });
     let stopped = payload(&mut member, Payload::Entry(entry(1, 1, vec![level])));
     assert!(matches!(stopped, Corrupt::LevelTooNew { .. }));
 

@@ -4,12 +4,14 @@ use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::api::pb::authpb::Permission;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::request_op::Request as Op;
 use crate::api::pb::internal;
+use crate::api::pb::internal::auth_request::Ask;
 use crate::api::pb::internal::command::Request;
 
-use super::member::TERM;
+use super::member::{Age, Asked, TERM};
 
 fn key() -> impl Strategy<Value = Bytes> {
     prop::sample::select(vec!["a", "aa", "b", "c", "\0"]).prop_map(Bytes::from_static_str)
@@ -158,4 +160,114 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
             client_urls: Vec::new(),
         })),
     ]
+}
+
+fn user() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["root", "u", "u", "v"]).prop_map(str::to_owned)
+}
+
+fn role() -> impl Strategy<Value = String> {
+    prop::sample::select(vec!["root", "r", "r", "s"]).prop_map(str::to_owned)
+}
+
+/// A name that a request may get wrong.
+fn odd(name: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    prop_oneof![9 => name, 1 => Just(String::new())]
+}
+
+fn permission() -> impl Strategy<Value = Permission> {
+    (0..4i32, prop_oneof![9 => key().boxed(), 1 => Just(Bytes::new()).boxed()], range_end())
+        .prop_map(|(perm_type, key, range_end)| Permission { perm_type, key, range_end })
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    prop_oneof![
+        2 => Just(Ask::Enable(pb::AuthEnableRequest {})),
+        1 => Just(Ask::Disable(pb::AuthDisableRequest {})),
+        2 => (odd(user()), rarely()).prop_map(|(name, no_password)| {
+            Ask::UserAdd(internal::AuthUserAdd { name, no_password, password_hash: "h".to_owned() })
+        }),
+        1 => user().prop_map(|name| Ask::UserDelete(pb::AuthUserDeleteRequest { name })),
+        1 => user().prop_map(|name| {
+            let password_hash = "g".to_owned();
+            Ask::UserChangePassword(internal::AuthUserChangePassword { name, password_hash })
+        }),
+        3 => (user(), role()).prop_map(|(user, role)| {
+            Ask::UserGrantRole(pb::AuthUserGrantRoleRequest { user, role })
+        }),
+        1 => (user(), role()).prop_map(|(name, role)| {
+            Ask::UserRevokeRole(pb::AuthUserRevokeRoleRequest { name, role })
+        }),
+        2 => odd(role()).prop_map(|name| Ask::RoleAdd(pb::AuthRoleAddRequest { name })),
+        1 => role().prop_map(|role| Ask::RoleDelete(pb::AuthRoleDeleteRequest { role })),
+        6 => (role(), prop::option::weighted(0.95, permission())).prop_map(|(name, perm)| {
+            Ask::RoleGrantPermission(pb::AuthRoleGrantPermissionRequest { name, perm })
+        }),
+        2 => (role(), key(), range_end()).prop_map(|(role, key, range_end)| {
+            let revoke = pb::AuthRoleRevokePermissionRequest { role, key, range_end };
+            Ask::RoleRevokePermission(revoke)
+        }),
+        2 => (user(), prop_oneof![3 => Just(0u64), 1 => Just(3)]).prop_map(
+            |(name, checked_revision)| {
+                let token_id = "t".to_owned();
+                Ask::Login(internal::AuthLogin { name, checked_revision, token_id })
+            }
+        ),
+    ]
+}
+
+fn auth(ask: Ask) -> Request {
+    Request::Auth(internal::AuthRequest { ask: Some(ask) })
+}
+
+/// Any request, of anybody, changes of users and roles among them.
+pub(crate) fn asked() -> impl Strategy<Value = Asked> {
+    let user = prop::sample::select(vec!["", "root", "root", "root", "u", "u", "u", "v"]);
+    let age = prop_oneof![9 => Just(Age::New), 1 => Just(Age::Old)];
+    let request = prop_oneof![3 => request(), 2 => ask().prop_map(auth)];
+    (user, age, request).prop_map(|(user, age, request)| Asked {
+        user: user.to_owned(),
+        age,
+        request,
+    })
+}
+
+/// As [`asked`], many; half of the time behind what it takes to turn authentication on, with a user `u` that has a
+/// role.
+pub(crate) fn all_asked(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Asked>> {
+    (any::<bool>(), vec(permission(), 0..3), vec(asked(), count)).prop_map(
+        |(enabled, permissions, asked)| {
+            if !enabled {
+                return asked;
+            }
+            let mut all: Vec<Asked> = enabling(permissions).into_iter().map(nobodys).collect();
+            all.extend(asked);
+            all
+        },
+    )
+}
+
+fn nobodys(ask: Ask) -> Asked {
+    Asked { user: String::new(), age: Age::New, request: auth(ask) }
+}
+
+fn enabling(permissions: Vec<Permission>) -> Vec<Ask> {
+    let add = |name: &str| {
+        let (name, password_hash) = (name.to_owned(), "h".to_owned());
+        Ask::UserAdd(internal::AuthUserAdd { name, no_password: false, password_hash })
+    };
+    let grant = |user: &str, role: &str| {
+        let (user, role) = (user.to_owned(), role.to_owned());
+        Ask::UserGrantRole(pb::AuthUserGrantRoleRequest { user, role })
+    };
+    let permit = |perm| {
+        let name = "r".to_owned();
+        Ask::RoleGrantPermission(pb::AuthRoleGrantPermissionRequest { name, perm: Some(perm) })
+    };
+    let mut all = vec![add("root"), grant("root", "root"), add("u")];
+    all.push(Ask::RoleAdd(pb::AuthRoleAddRequest { name: "r".to_owned() }));
+    all.extend(permissions.into_iter().map(permit));
+    all.push(grant("u", "r"));
+    all.push(Ask::Enable(pb::AuthEnableRequest {}));
+    all
 }

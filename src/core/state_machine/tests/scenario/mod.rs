@@ -11,6 +11,7 @@
 //! `UPDATE_EXPECT=1 cargo test -p quorate-core scenarios` rewrites the answers: read the diff, commit what you can
 //! explain.
 
+mod auth;
 mod parse;
 mod print;
 mod run;
@@ -70,7 +71,7 @@ fn replay(text: &str) -> String {
 #[test]
 fn requests_are_answered_as_etcd_3_7_1_answered_them() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/etcd_3_7_1");
-    for file in ["requests.txt", "events.txt"] {
+    for file in ["requests.txt", "events.txt", "auth.txt"] {
         let text = fs::read_to_string(root.join(file)).unwrap();
         let answered = replay_with(&text, |runner, command| runner.ask(command));
         assert!(text == answered, "{file}: {}", first_difference(&text, &answered));

@@ -8,13 +8,22 @@ use crate::api::pb::etcdserverpb::request_op::Request as Op;
 use crate::api::pb::internal;
 use crate::api::pb::internal::command::Request;
 
+use super::auth;
+
 /// One line: words, options `name=number`, flags.
 pub(super) struct Line<'t> {
     words: Vec<&'t str>,
 }
 
-const FLAGS: [&str; 6] =
-    ["prev", "ignore-value", "ignore-lease", "keys-only", "count-only", "serializable"];
+const FLAGS: [&str; 7] = [
+    "prev",
+    "ignore-value",
+    "ignore-lease",
+    "keys-only",
+    "count-only",
+    "serializable",
+    "no-password",
+];
 
 impl<'t> Line<'t> {
     pub(super) fn new(line: &'t str) -> Line<'t> {
@@ -40,15 +49,15 @@ impl<'t> Line<'t> {
         self.option(name).map_or(0, |value| value.parse().unwrap())
     }
 
-    fn flag(&self, name: &str) -> bool {
+    pub(super) fn flag(&self, name: &str) -> bool {
         self.words.contains(&name)
     }
 
-    fn bytes(&self, place: usize) -> Bytes {
+    pub(super) fn bytes(&self, place: usize) -> Bytes {
         self.args().get(place).map_or_else(Bytes::new, |word| unescape(word))
     }
 
-    fn arg<N: std::str::FromStr>(&self, place: usize) -> N {
+    pub(super) fn arg<N: std::str::FromStr>(&self, place: usize) -> N {
         let args = self.args();
         args[place].parse().unwrap_or_else(|_| panic!("not a number: {}", args[place]))
     }
@@ -92,11 +101,11 @@ pub(super) fn request(lines: &[&str]) -> Option<Request> {
             client_urls: Vec::new(),
         }),
         "level" => Request::ClusterLevel(internal::ClusterLevel { level: line.arg(0) }),
-        _ => return None,
+        _ => return auth::request(&line),
     })
 }
 
-fn place_of(word: &str, words: &[&str]) -> i32 {
+pub(super) fn place_of(word: &str, words: &[&str]) -> i32 {
     let place = words.iter().position(|other| *other == word);
     place.unwrap_or_else(|| panic!("{word} is none of {words:?}")) as i32
 }

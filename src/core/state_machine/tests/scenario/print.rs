@@ -7,7 +7,7 @@ use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::response_op::Response;
 use crate::api::pb::mvccpb::KeyValue;
 use crate::api::refusal::Refusal;
-use crate::api::reply::{Applied, Reply};
+use crate::api::reply::{Applied, AuthReply, Reply, TokenChange};
 
 pub(super) fn applied(applied: &Applied) -> String {
     let mut out = String::new();
@@ -29,6 +29,14 @@ pub(super) fn applied(applied: &Applied) -> String {
             }
         };
         writeln!(out, "  lease {change}").unwrap();
+    }
+    for change in &applied.tokens {
+        let change = match change {
+            TokenChange::Given { user, token_id } => format!("{token_id} given to {user}"),
+            TokenChange::UserDropped { user } => format!("all of {user} dropped"),
+            TokenChange::AllDropped => "all dropped".to_owned(),
+        };
+        writeln!(out, "  token {change}").unwrap();
     }
     out
 }
@@ -63,8 +71,27 @@ fn reply(reply: &Result<Reply, Refusal>) -> String {
                 .collect();
             format!("alarms:{}\n", listed.join(","))
         }
+        Ok(Reply::Auth(auth)) => auth_reply(auth),
         Ok(Reply::Done) => "done\n".to_owned(),
     }
+}
+
+fn auth_reply(auth: &AuthReply) -> String {
+    let (what, header) = match auth {
+        AuthReply::Enable(enable) => ("enabled", &enable.header),
+        AuthReply::Disable(disable) => ("disabled", &disable.header),
+        AuthReply::UserAdd(add) => ("user added", &add.header),
+        AuthReply::UserDelete(delete) => ("user deleted", &delete.header),
+        AuthReply::UserChangePassword(change) => ("password changed", &change.header),
+        AuthReply::UserGrantRole(grant) => ("role granted", &grant.header),
+        AuthReply::UserRevokeRole(revoke) => ("role revoked", &revoke.header),
+        AuthReply::RoleAdd(add) => ("role added", &add.header),
+        AuthReply::RoleDelete(delete) => ("role deleted", &delete.header),
+        AuthReply::RoleGrantPermission(grant) => ("permission granted", &grant.header),
+        AuthReply::RoleRevokePermission(revoke) => ("permission revoked", &revoke.header),
+        AuthReply::Login(login) => ("logged in", &login.header),
+    };
+    format!("{what}, revision {}\n", revision(header))
 }
 
 pub(super) fn refused(refusal: &Refusal) -> String {

@@ -10,10 +10,13 @@ use crate::api::pb::internal;
 use crate::api::pb::internal::command::Request;
 use crate::api::pb::internal::log_payload::Payload;
 use crate::api::refusal::Refusal;
+use crate::api::reply::Applied;
 use crate::api::view::View;
+use crate::state_machine::auth::Caller;
 use crate::state_machine::{Cursor, Limits, Pin, check, quota, show_rows, txn};
 
-use super::super::member::{Member, entry};
+use super::super::member::{Age, Asked, Member, entry};
+use super::auth::{self, Asker};
 use super::parse::{self, Line};
 use super::print;
 
@@ -22,11 +25,17 @@ pub(super) struct Runner {
     pins: BTreeMap<String, Pin>,
     /// Events of requests that were asked.
     told: Vec<RevisionRecord>,
+    asker: Asker,
 }
 
 impl Runner {
     pub(super) fn new() -> Runner {
-        Runner { member: Member::new(1 << 20), pins: BTreeMap::new(), told: Vec::new() }
+        Runner {
+            member: Member::new(1 << 20),
+            pins: BTreeMap::new(),
+            told: Vec::new(),
+            asker: Asker::default(),
+        }
     }
 
     /// Runs one command; its answer ends with a newline, or is empty.
@@ -35,6 +44,9 @@ impl Runner {
             return self.log(vec![request]);
         }
         let line = Line::new(lines[0]);
+        if let Some(answer) = self.about_auth(&line) {
+            return answer;
+        }
         match line.verb() {
             "pack" => self.log(requests(&lines[1..])),
             "entry" => self.entry(&line, &lines[1..]),
@@ -75,11 +87,14 @@ impl Runner {
     /// the answer is told.
     pub(super) fn ask(&mut self, lines: &[&str]) -> String {
         let line = Line::new(lines[0]);
+        if let Some(answer) = self.about_auth(&line) {
+            return answer;
+        }
         match line.verb() {
             "events" => return self.events(),
             "range" => {
                 let request = parse::range(&line);
-                return match check::check_range(&request) {
+                return match check::check_range(&request).and_then(|()| self.may_range(&request)) {
                     Ok(()) => self.range(&line),
                     Err(refusal) => print::refused(&refusal),
                 };
@@ -91,15 +106,49 @@ impl Runner {
             return print::refused(&refusal);
         }
         match &request {
-            Request::Txn(txn) if txn::is_read_only(txn) => self.read(&lines[1..]),
+            Request::Txn(txn) if txn::is_read_only(txn) => {
+                match self.member.machine.check_read_only(&self.caller(), txn) {
+                    Ok(()) => self.read(&lines[1..]),
+                    Err(refusal) => print::refused(&refusal),
+                }
+            }
             _ => {
-                let mut applied = self.member.pack(vec![request]);
+                let mut applied = self.pack(vec![request]);
                 self.member.sweep(3);
                 self.told.append(&mut applied.batch.revisions);
                 applied.leases.clear();
+                applied.tokens.clear();
                 print::applied(&applied)
             }
         }
+    }
+
+    fn caller(&self) -> Caller {
+        self.asker.caller(&self.member.machine)
+    }
+
+    fn may_range(&self, request: &pb::RangeRequest) -> Result<(), Refusal> {
+        self.member.machine.auth().check_read(&self.caller(), &request.key, &request.range_end)
+    }
+
+    fn about_auth(&mut self, line: &Line<'_>) -> Option<String> {
+        if line.verb() == "as" {
+            self.asker = Asker::new(line);
+            return Some(String::new());
+        }
+        auth::read(&self.member.machine, &self.caller(), line)
+    }
+
+    /// Packs requests of who asks now. A login whose checked revision is not given was checked just now.
+    fn pack(&mut self, requests: Vec<Request>) -> Applied {
+        let caller = self.caller();
+        let commands = requests.into_iter().map(|request| {
+            let (user, age) = (caller.user.clone(), Age::New);
+            let command = self.member.command(&Asked { user, age, request });
+            internal::Command { auth_revision: caller.auth_revision, ..command }
+        });
+        let commands = commands.collect();
+        self.member.pack_commands(commands)
     }
 
     /// Every event so far, with the previous key-value read where its record says.
@@ -121,7 +170,7 @@ impl Runner {
     }
 
     fn log(&mut self, requests: Vec<Request>) -> String {
-        print::applied(&self.member.pack(requests))
+        print::applied(&self.pack(requests))
     }
 
     fn payload(&mut self, payload: Payload) -> String {
