@@ -29,6 +29,7 @@ use tokio::time::Instant;
 use super::apply_figures::ApplyFigures;
 use super::install::{Builder, Receiver, Source};
 use super::lease::Lessor;
+use super::members::Roll;
 use super::state::State;
 use super::upkeep::Sweeper;
 use super::watch::WatchHub;
@@ -45,6 +46,7 @@ pub(crate) struct Sink {
     pub(crate) sweeper: Arc<Sweeper>,
     pub(crate) figures: Arc<ApplyFigures>,
     pub(crate) builder: Arc<Builder>,
+    pub(crate) roll: Arc<Roll>,
     pub(crate) member: MemberId,
     pub(crate) incarnation: u64,
 }
@@ -76,6 +78,9 @@ impl Sink {
         let replies = std::mem::take(&mut decided.replies);
         self.figures.applied(&payload, &replies, began.elapsed());
         self.publish(at, &decided);
+        if matches!(payload.payload, Some(Payload::Membership(_))) {
+            self.roll.changed(&self.state.machine.read());
+        }
         self.state.advance(at);
         if let Some(seq) = self.own_seq(&payload)
             && !decided.duplicate

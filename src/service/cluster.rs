@@ -1,12 +1,13 @@
-//! etcdserverpb.Cluster: who the members are. Changing them is not built yet.
+//! etcdserverpb.Cluster: who the members are, and changing them. Its headers carry no revision.
 
+use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
 
 use super::header::fill_without_revision;
 use super::pb::etcdserverpb::cluster_server;
 use super::status::status;
-use crate::keyspace::{Keyspace, KeyspaceError};
+use crate::keyspace::Keyspace;
 
 /// The service.
 pub(crate) struct Cluster {
@@ -16,6 +17,12 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn new(keyspace: Keyspace) -> Self {
         Cluster { keyspace }
+    }
+
+    fn header(&self) -> Option<pb::ResponseHeader> {
+        let mut header = None;
+        fill_without_revision(&mut header, &self.keyspace);
+        header
     }
 }
 
@@ -34,29 +41,40 @@ impl cluster_server::Cluster for Cluster {
 
     async fn member_add(
         &self,
-        _request: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        Err(status(&KeyspaceError::Unimplemented("MemberAdd")))
+        let request = request.into_inner();
+        let added = self.keyspace.member_add(&request.peer_ur_ls, request.is_learner).await;
+        let (member, members) = added.map_err(|why| status(&why))?;
+        let header = self.header();
+        Ok(Response::new(pb::MemberAddResponse { header, member: Some(member), members }))
     }
 
     async fn member_remove(
         &self,
-        _request: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        Err(status(&KeyspaceError::Unimplemented("MemberRemove")))
+        let id = MemberId(request.into_inner().id);
+        let members = self.keyspace.member_remove(id).await.map_err(|why| status(&why))?;
+        Ok(Response::new(pb::MemberRemoveResponse { header: self.header(), members }))
     }
 
     async fn member_update(
         &self,
-        _request: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        Err(status(&KeyspaceError::Unimplemented("MemberUpdate")))
+        let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
+        let updated = self.keyspace.member_update(MemberId(id), peer_ur_ls).await;
+        let members = updated.map_err(|why| status(&why))?;
+        Ok(Response::new(pb::MemberUpdateResponse { header: self.header(), members }))
     }
 
     async fn member_promote(
         &self,
-        _request: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        Err(status(&KeyspaceError::Unimplemented("MemberPromote")))
+        let id = MemberId(request.into_inner().id);
+        let members = self.keyspace.member_promote(id).await.map_err(|why| status(&why))?;
+        Ok(Response::new(pb::MemberPromoteResponse { header: self.header(), members }))
     }
 }

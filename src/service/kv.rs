@@ -10,7 +10,7 @@ use super::header::fill;
 use super::metrics::KvCounts;
 use super::pb::etcdserverpb::kv_server;
 use super::status::status;
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Keyspace, KeyspaceError};
 
 /// The service.
 pub(crate) struct Kv {
@@ -32,8 +32,11 @@ impl kv_server::Kv for Kv {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
-        let mut response =
-            self.keyspace.range(request.into_inner()).await.map_err(|why| status(&why))?;
+        let request = request.into_inner();
+        if !request.serializable && self.keyspace.is_learner() {
+            return Err(status(&KeyspaceError::NotForLearners));
+        }
+        let mut response = self.keyspace.range(request).await.map_err(|why| status(&why))?;
         self.counts.ranges.inc();
         fill(&mut response.header, &self.keyspace);
         Ok(Response::new(response))

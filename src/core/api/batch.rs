@@ -37,17 +37,20 @@ pub enum Space {
     Membership = 0x14,
     /// Key: member id, 8 bytes big-endian. Value: `MemberAttributes`.
     MemberAttributes = 0x15,
+    /// Key: member id, 8 bytes big-endian. Value: `RemovedMember`.
+    RemovedMember = 0x1f,
 }
 
 impl Space {
     /// Every space, in prefix order.
-    pub const ALL: [Space; 6] = [
+    pub const ALL: [Space; 7] = [
         Space::Machine,
         Space::Lease,
         Space::Alarm,
         Space::Proposer,
         Space::Membership,
         Space::MemberAttributes,
+        Space::RemovedMember,
     ];
 
     /// The space of a prefix byte.

@@ -10,7 +10,7 @@ use prost::Message;
 
 use crate::api::batch::{RecordChange, Space};
 use crate::api::ids::{LeaseId, LogId, Revision};
-use crate::api::pb::internal::MachineRecord;
+use crate::api::pb::internal::{MachineRecord, RemovedMember};
 use crate::api::refusal::Corrupt;
 
 use super::StateMachine;
@@ -78,6 +78,10 @@ impl StateMachine {
             let value = attributes.encode_to_vec().into();
             records.push(change(Space::MemberAttributes, key, value));
         }
+        for id in self.members.removed() {
+            let value = RemovedMember { member_id: id.0 }.encode_to_vec().into();
+            records.push(change(Space::RemovedMember, member_key(id.0), value));
+        }
         FrozenMachine {
             applied: self.applied,
             revision: self.mvcc.revision,
@@ -122,6 +126,7 @@ impl Restorer {
             Space::Proposer => self.machine.proposers.restore(value)?,
             Space::Membership => self.machine.members.restore_membership(value)?,
             Space::MemberAttributes => self.machine.members.restore_attributes(value)?,
+            Space::RemovedMember => self.machine.members.restore_removed(value)?,
         }
         Ok(())
     }

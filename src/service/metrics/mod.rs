@@ -224,10 +224,6 @@ fn fixed(
         features.with_label_values(&[name, stage]).set((*on).into());
     }
     metrics.gauge("etcd_debugging_auth_revision", "The current revision of auth store.").set(1);
-    metrics.counter(
-        "etcd_server_learner_promote_successes",
-        "The total number of successful learner promotions while this member is leader.",
-    );
     for (name, help) in NEVER {
         metrics.counter(name, help);
     }

@@ -2,6 +2,7 @@
 
 mod hash_kv;
 mod member;
+mod members;
 mod properties;
 mod refusals;
 mod scenario;
