@@ -39,7 +39,7 @@ use crate::support::urls::{parse_list, texts};
 const RETRY: Duration = Duration::from_millis(50);
 /// Between two tries of the leader to change a membership that is being changed.
 const AGAIN: Duration = Duration::from_millis(10);
-/// So long a change that was made is waited for here; a member that removed itself may never hear of it.
+/// So long a change that was made is waited for here.
 const APPLIED_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the leader makes of a change.
@@ -147,9 +147,12 @@ impl Keyspace {
         match changed.map(|changed| changed.outcome) {
             None => Err(KeyspaceError::Timeout(TimeoutKind::Plain)),
             Some(Some(Outcome::Done(now))) => {
-                let applied = self.0.state.wait_applied(now.log_index);
-                // Too late is no failure: the change is made.
-                drop(timeout(APPLIED_WITHIN, applied).await);
+                let own = self.0.config.member_id.0;
+                // A member that is gone hears no more of it; and too late is no failure: the change is made.
+                if now.members.iter().any(|member| member.id == own) {
+                    let applied = self.0.state.wait_applied(now.log_index);
+                    drop(timeout(APPLIED_WITHIN, applied).await);
+                }
                 Ok(now.members)
             }
             Some(Some(Outcome::Refused(why))) => Err(KeyspaceError::Members(refusal(why)?)),
