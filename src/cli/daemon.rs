@@ -3,6 +3,7 @@
 //! ```text
 //!   data directory ── spawn ── ready ── READY=1 ── signal ── stop ── exit 0
 //!                        └── fails: fatal line, exit 1     └── the server fails: fatal line, exit 1
+//!                                                          └── the member was removed: stop ── exit 0
 //! ```
 //!
 //! A signal before the server is ready ends the process at once, as with etcd.
@@ -47,6 +48,7 @@ pub async fn run(mut built: Built, environment: &Environment) -> u8 {
     tokio::select! {
         () = server.ready() => {}
         why = server.failed() => return fatal("server failed", &why),
+        () = server.removed() => return leave(server).await,
         (name, number) = signals.next() => {
             tracing::info!(signal = name, "received signal before the server was ready");
             return EXIT_SIGNAL + number;
@@ -55,6 +57,7 @@ pub async fn run(mut built: Built, environment: &Environment) -> u8 {
     notify(environment);
     let failed = tokio::select! {
         why = server.failed() => Some(why),
+        () = server.removed() => return leave(server).await,
         (name, _) = signals.next() => {
             tracing::info!(signal = name, "received signal; shutting down");
             None
@@ -74,6 +77,19 @@ pub async fn run(mut built: Built, environment: &Environment) -> u8 {
         Err(why) => fatal("stopping failed", &why.to_string()),
         Ok(()) => 0,
     }
+}
+
+/// The cluster goes on without this member (etcd `server/etcdserver/server.go`, `run`).
+async fn leave(server: Server) -> u8 {
+    let why = "the member has been permanently removed from the cluster";
+    tracing::warn!(error = why, "server error");
+    tracing::warn!("data-dir used by this member must be removed");
+    match tokio::time::timeout(STOP_AFTER_FAILURE, server.stop()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => tracing::warn!(error = %why, "stopping after the removal failed"),
+        Err(_elapsed) => tracing::warn!("stopping after the removal takes too long"),
+    }
+    0
 }
 
 fn fatal(what: &'static str, why: &str) -> u8 {

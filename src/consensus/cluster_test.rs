@@ -10,21 +10,23 @@ use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::raft::TransferLeaderRequest;
 use parking_lot::Mutex;
-use quorate_core::api::ids::{GroupId, MemberId};
+use quorate_core::api::ids::{GroupId, LogId, MemberId};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::double::{Sink, entry};
 use super::network::{Answer, Ask};
+use super::types::AppliedSink as _;
 use super::{
-    Consensus, Lane, ProposeError, PurgeLimits, Purpose, Served, Settings, SnapshotLimits, Timing,
-    Transport, TransportError,
+    ChangeError, Consensus, Lane, MemberChange, ProposeError, PurgeLimits, Purpose, Served,
+    Settings, SnapshotLimits, Timing, Transport, TransportError,
 };
 use crate::storage::device::double::DoubleDevice;
 use crate::storage::journal::{Journal, JournalOptions, Runner};
 use crate::support::spawn::Blocking;
 
 const MEMBERS: [MemberId; 3] = [MemberId(1), MemberId(2), MemberId(3)];
+const FOURTH: MemberId = MemberId(4);
 
 /// Who is there, who is cut off, and how many frames on the snapshot lanes come through between two losses.
 #[derive(Debug, Default)]
@@ -125,18 +127,57 @@ async fn open(id: MemberId, net: &Arc<Net>) -> Member {
     Member { id, journal, sink, consensus }
 }
 
+fn urls(id: MemberId) -> Vec<String> {
+    vec![format!("http://m{}", id.0)]
+}
+
 impl Cluster {
     async fn start() -> Cluster {
+        Cluster::of(&MEMBERS).await
+    }
+
+    async fn of(ids: &[MemberId]) -> Cluster {
         let net = Arc::new(Net::default());
         let mut members = Vec::new();
-        for id in MEMBERS {
-            members.push(open(id, &net).await);
+        for id in ids {
+            members.push(open(*id, &net).await);
         }
-        let all = MEMBERS.map(|id| (id, vec![format!("http://m{}", id.0)]));
+        let all: Vec<_> = ids.iter().map(|id| (*id, urls(*id))).collect();
         for member in &members {
             member.consensus.initialize(&all).await.unwrap();
         }
         Cluster { net, members }
+    }
+
+    /// Starts a member that has been added.
+    async fn join(&mut self, id: MemberId) {
+        self.members.push(open(id, &self.net).await);
+    }
+
+    /// Has the leader change the membership that is applied there.
+    async fn change(&self, change: &MemberChange) -> Result<(), ChangeError> {
+        let leader = self.leader().await;
+        let stored = leader.sink.applied().1.log_id.expect("there are members");
+        let over = LogId::new(stored.term, stored.index);
+        leader.consensus.change_members(over, change).await.map(drop)
+    }
+
+    async fn add(&self, id: MemberId) {
+        let add = MemberChange::Add { id, peer_urls: urls(id), votes: true };
+        self.change(&add).await.unwrap();
+    }
+
+    /// The voters that the leader knows.
+    async fn voters(&self) -> Vec<MemberId> {
+        self.leader().await.consensus.facts().voters
+    }
+
+    async fn eventually_voters(&self, expected: &[MemberId]) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while self.voters().await != expected {
+            assert!(Instant::now() < deadline, "{:?}", self.voters().await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     fn member(&self, id: MemberId) -> &Member {
@@ -185,6 +226,15 @@ impl Cluster {
             member.consensus.shutdown().await;
             drop(member.journal.close());
         }
+    }
+
+    /// Takes a member off the network for good.
+    async fn lose(&mut self, id: MemberId) {
+        let at = self.members.iter().position(|member| member.id == id).unwrap();
+        let member = self.members.remove(at);
+        self.net.members.lock().remove(&id);
+        member.consensus.shutdown().await;
+        drop(member.journal.close());
     }
 }
 
@@ -347,3 +397,6 @@ async fn followers_let_their_log_go_too_and_know_it() {
     }
     cluster.stop().await;
 }
+
+#[path = "membership_test.rs"]
+mod membership;

@@ -79,11 +79,13 @@ impl Answered {
         }
     }
 
-    /// Enough members for a quorum with `own` are there now.
-    fn by_quorum(&self, own: u64, voters: &BTreeSet<u64>, within: Duration) -> bool {
+    /// Enough members for a quorum with `own` are there now, in each of the configs in force.
+    fn by_quorum(&self, own: u64, configs: &[BTreeSet<u64>], within: Duration) -> bool {
         let at = self.at.lock();
         let there = |id: &&u64| **id == own || at.get(*id).is_some_and(|at| at.elapsed() < within);
-        2 * voters.iter().filter(there).count() > voters.len()
+        let quorum =
+            |voters: &BTreeSet<u64>| 2 * voters.iter().filter(there).count() > voters.len();
+        !configs.is_empty() && configs.iter().all(quorum)
     }
 }
 
@@ -139,12 +141,12 @@ pub(crate) async fn watch_leader(
 /// it still follows. Whether it was asked: once, until leadership is sure again, so that a leader which hears nobody
 /// holds nobody back.
 async fn ask_again(raft: &Raft, answered: &Answered, election_timeout: Duration) -> bool {
-    let (own, voters) = {
+    let (own, configs) = {
         let server = raft.server_metrics();
         let server = server.borrow_watched();
-        (server.id, server.membership_config.voter_ids().collect())
+        (server.id, server.membership_config.membership().get_joint_config().clone())
     };
-    if !answered.by_quorum(own, &voters, election_timeout / 4) {
+    if !answered.by_quorum(own, &configs, election_timeout / 4) {
         return false;
     }
     // Its fate is seen by what it is for.

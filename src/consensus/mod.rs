@@ -26,6 +26,7 @@ mod error;
 mod leader;
 mod log_adapter;
 mod machine_adapter;
+mod membership;
 mod network;
 mod peers;
 mod purge;
@@ -73,6 +74,7 @@ use crate::support::spawn::Blocking;
 pub use self::convert::ENTRY_TAG;
 pub use self::error::{ProposeError, ReadIndexError, StartError};
 pub use self::leader::LeaderView;
+pub use self::membership::{ChangeError, MemberChange, Progress};
 pub use self::network::{
     BadFrame, Lane, NoPeers, Purpose, Transport, TransportError, WINDOW_BYTES,
 };
@@ -199,6 +201,7 @@ impl Consensus {
         consensus.0.tasks.lock().extend([
             tokio::spawn(receiving.run().with_current_subscriber()),
             tokio::spawn(purger.run().with_current_subscriber()),
+            tokio::spawn(membership::usher(Arc::downgrade(&consensus.0)).with_current_subscriber()),
         ]);
         if alone {
             // Nobody else could be leading: waiting for an election timeout would only delay the start.

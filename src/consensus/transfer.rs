@@ -33,7 +33,7 @@ use super::types::RaftLogId;
 use super::{Consensus, PeerError};
 
 /// A target further behind than this is waited for while proposals go on.
-const CLOSE_ENTRIES: u64 = 64;
+pub(super) const CLOSE_ENTRIES: u64 = 64;
 /// Between two looks at how far a target is.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -172,7 +172,7 @@ impl Consensus {
     }
 
     /// For how long proposals may be paused, and a target be silent.
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         self.0.settings.timing.election_timeout / 2
     }
 

@@ -1,6 +1,8 @@
 //! Who a member is at its first start: its name and URLs in the initial cluster, checked in etcd's words
 //! (etcd `server/config/config.go`, `VerifyBootstrap`; `client/pkg/types/urlsmap.go`).
 
+mod join;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -34,6 +36,8 @@ pub(super) struct Who {
     pub(super) member: MemberId,
     /// Those of the initial cluster; empty where it is not known, as at most restarts.
     pub(super) members: Vec<InitialMember>,
+    /// Peer URLs of the others, where this member is added to a cluster that is there already.
+    pub(super) introducers: Vec<String>,
     /// The initial cluster as printed; empty where it is not known.
     pub(super) first: String,
 }
@@ -51,29 +55,53 @@ pub(super) fn who(config: &Config, cluster: &InitialCluster) -> Who {
         cluster: cluster_id(&ids),
         member: member_id(&texts(&config.member.advertise_peer), token),
         members,
+        introducers: Vec::new(),
         first: print(cluster),
     }
 }
 
-/// A restart: what the directory says counts; the flags are only listened to where they say the same.
-pub(super) fn known(config: &Config, cluster: ClusterId, member: MemberId) -> Who {
-    let told = parse(&config.cluster.initial_cluster).map(|told| who(config, &told));
-    let fits = |told: &Who| told.cluster == cluster && told.member == member;
-    let members = told.ok().filter(fits).map(|told| told.members).unwrap_or_default();
-    Who { cluster, member, members, first: String::new() }
+/// This member was told that it joins a cluster.
+fn joins(config: &Config) -> bool {
+    config.cluster.initial_state == "existing"
 }
 
-/// A first start: the flags are checked, and the others are asked whether this member has run before.
+/// Peer URLs of all but this member, in order.
+fn others(config: &Config, cluster: &InitialCluster) -> Vec<String> {
+    let others = cluster.iter().filter(|(name, _)| **name != config.member.name);
+    let mut urls: Vec<String> = others.flat_map(|(_, urls)| texts(urls)).collect();
+    urls.sort();
+    urls
+}
+
+/// A restart: what the directory says counts; the flags are only listened to where they say the same. A member that
+/// was added and has not been reached by the others yet is still to be introduced.
+pub(super) fn known(config: &Config, cluster: ClusterId, member: MemberId) -> Who {
+    let told = parse(&config.cluster.initial_cluster).unwrap_or_default();
+    let introducers = if joins(config) { others(config, &told) } else { Vec::new() };
+    let told = who(config, &told);
+    let fits = told.cluster == cluster && told.member == member;
+    let members = if fits { told.members } else { Vec::new() };
+    Who { cluster, member, members, introducers, first: String::new() }
+}
+
+/// A first start: the flags are checked, and the others are asked whether this member has run before, or who it is.
 pub(super) async fn first_start(config: &Config) -> Result<Who, String> {
     let cluster = parse(&config.cluster.initial_cluster)?;
     check(config, &cluster).await?;
+    if joins(config) {
+        return join::join(config, &cluster, others(config, &cluster)).await;
+    }
     let who = who(config, &cluster);
     let others = who.members.iter().filter(|member| member.id != who.member);
     let others: Vec<String> = others.flat_map(|member| member.peer_urls.clone()).collect();
     if has_run_before(who.member, &others).await {
-        return Err(format!("member {} has already been bootstrapped", who.member));
+        return Err(already_bootstrapped(who.member));
     }
     Ok(who)
+}
+
+fn already_bootstrapped(member: MemberId) -> String {
+    format!("member {member} has already been bootstrapped")
 }
 
 /// A member that once ran has told the others its client URLs. If it comes without its data, its votes and
@@ -107,7 +135,10 @@ async fn check(config: &Config, cluster: &InitialCluster) -> Result<(), String> 
             quote(name)
         ));
     };
-    if let Some(difference) = difference(&config.member.advertise_peer, own).await {
+    // Who joins has announced its URLs before: they are compared with what the cluster knows.
+    if !joins(config)
+        && let Some(difference) = difference(&config.member.advertise_peer, own).await
+    {
         return Err(unequal(config, own, &difference));
     }
     let mut all: Vec<&Url> = cluster.values().flatten().collect();
@@ -116,13 +147,6 @@ async fn check(config: &Config, cluster: &InitialCluster) -> Result<(), String> 
     all.dedup();
     if all.len() < count {
         return Err(format!("initial cluster {} has duplicate url", print(cluster)));
-    }
-    if config.cluster.initial_state == "existing" {
-        return Err(
-            "--initial-cluster-state=existing is not supported yet: a member can only begin a \
-                    cluster with its first members"
-                .to_owned(),
-        );
     }
     Ok(())
 }

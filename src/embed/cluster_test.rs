@@ -369,3 +369,6 @@ async fn a_member_that_was_away_through_a_purge_comes_back_by_a_whole_state_whil
     assert_eq!(cluster.get(away, "first", false).await.as_deref(), Some("1"));
     cluster.stop_all().await;
 }
+
+#[path = "members_test.rs"]
+mod members;

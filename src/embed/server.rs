@@ -94,6 +94,12 @@ impl Server {
         self.host.keyspace().failed().await
     }
 
+    /// Resolves when this member was removed from its cluster: the server must be stopped, and its data directory is of
+    /// no use any more. Never, while it is a member.
+    pub async fn removed(&self) {
+        self.host.removed().await
+    }
+
     /// Where clients are served, as `host:port` or the path of a socket; with the real port where 0 was asked for.
     pub fn client_addresses(&self) -> &[String] {
         &self.addresses
@@ -244,6 +250,9 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
     Ok(KeyspaceConfig {
         name: config.member.name.clone(),
         initial_members,
+        introducers: who.introducers.clone(),
+        strict_reconfig_check: config.cluster.strict_reconfig_check,
+        learners_max: config.cluster.learners_max,
         client_urls: texts(config.member.advertise_client.as_deref().unwrap_or_default()),
         heartbeat: Duration::from_millis(config.cluster.heartbeat_ms),
         election_timeout: Duration::from_millis(config.cluster.election_ms),

@@ -7,22 +7,20 @@
 //!
 //! **Invariant:** no etcd semantics here; a keyspace is opened and shut, never looked into.
 
+mod membership;
 pub mod peers;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use quorate_core::api::ids::GroupId;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
-use tracing::instrument::WithSubscriber as _;
 
 use self::peers::{PeerTiming, Peers, PeersConfig, Served, Service};
-use crate::consensus::{Members, PeerError};
+use crate::consensus::PeerError;
 use crate::keyspace::{Keyspace, KeyspaceConfig, OpenError, Seams};
 use crate::storage::StoreOptions;
 use crate::storage::device::FileDevice;
@@ -153,26 +151,6 @@ impl Service for Asked {
     }
 }
 
-/// Raft knows the members as soon as it runs; should it not, the member serves without.
-const MEMBERS_WITHIN: Duration = Duration::from_secs(1);
-
-/// Keeps streams with whoever is a member now. Returns once the first of them are known, so that none is a stranger
-/// when it dials.
-async fn follow_members(keyspace: Keyspace, peers: Peers) -> JoinHandle<()> {
-    let mut known = Members::new();
-    if let Ok(first) = timeout(MEMBERS_WITHIN, keyspace.members_other_than(&known)).await {
-        known = first;
-        peers.set_members(GroupId(0), known.clone());
-    }
-    let follow = async move {
-        loop {
-            known = keyspace.members_other_than(&known).await;
-            peers.set_members(GroupId(0), known.clone());
-        }
-    };
-    tokio::spawn(follow.with_current_subscriber())
-}
-
 fn device(folder: &Path) -> Result<Arc<FileDevice>, HostError> {
     create_private(folder)?;
     let opened = FileDevice::open(folder).map(Arc::new);
@@ -209,7 +187,7 @@ impl Host {
         let log = journal.group(GroupId(0));
         let state = log.state();
         let is_new = state.last.is_none() && state.vote.is_none();
-        if is_new && config.initial_members.is_empty() {
+        if is_new && config.initial_members.is_empty() && config.introducers.is_empty() {
             return Err(HostError::NeverBegun);
         }
         directory.settle(journal.id().0, is_new, config.cluster_id, config.member_id)?;
@@ -233,13 +211,19 @@ impl Host {
         };
         let keyspace = Keyspace::open(config, store, log, seams).await?;
         peers.serve(GroupId(0), Arc::new(Asked(keyspace.clone())));
-        let follow_members = follow_members(keyspace.clone(), peers.clone()).await;
+        let follow_members = membership::follow(keyspace.clone(), peers.clone()).await;
         Ok(Host { keyspace, peers, follow_members, journal, _directory: directory })
     }
 
     /// The streams to and from the other members.
     pub fn peers(&self) -> &Peers {
         &self.peers
+    }
+
+    /// Resolves once this member was removed from its cluster, and was given the time to say so: it is to stop, and its
+    /// directory is of no use any more.
+    pub async fn removed(&self) {
+        membership::removed(&self.keyspace, &self.peers).await
     }
 
     /// The keyspace of group 0.

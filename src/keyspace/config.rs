@@ -25,6 +25,13 @@ pub struct KeyspaceConfig {
     pub client_urls: Vec<String>,
     /// The first members: used on a first start only, afterwards the log knows them.
     pub initial_members: Vec<InitialMember>,
+    /// Peer URLs of members that are there already, where this one is added to them: they bring it up. Used until its
+    /// log knows the members.
+    pub introducers: Vec<String>,
+    /// `--strict-reconfig-check`; on in etcd.
+    pub strict_reconfig_check: bool,
+    /// `--max-learners`; 1 in etcd.
+    pub learners_max: i64,
     /// `--heartbeat-interval`; 100 ms in etcd.
     pub heartbeat: Duration,
     /// `--election-timeout`; 1 s in etcd.
@@ -60,6 +67,9 @@ impl KeyspaceConfig {
             name: "default".to_owned(),
             client_urls: Vec::new(),
             initial_members: vec![member],
+            introducers: Vec::new(),
+            strict_reconfig_check: true,
+            learners_max: 1,
             heartbeat: Duration::from_millis(100),
             election_timeout: Duration::from_secs(1),
             request_bytes_max: 3 * 512 * 1024,

@@ -33,6 +33,12 @@ pub enum KeyspaceError {
     /// No member has that id (`etcdserver: member not found`).
     #[error("member not found")]
     MemberNotFound,
+    /// The members were not changed.
+    #[error("the members were not changed: {0:?}")]
+    Members(MemberRefusal),
+    /// This member is a learner, which serves little (`etcdserver: rpc not supported for learner`).
+    #[error("rpc not supported for learner")]
+    NotForLearners,
     /// This member does not lead, and the request can only be answered by the leader (`etcdserver: not leader`).
     #[error("not leader")]
     NotLeader,
@@ -49,6 +55,29 @@ pub enum KeyspaceError {
     /// Memory, disk or code is broken; the member is stopping.
     #[error("corrupt: {0}")]
     Corrupt(#[from] Corrupt),
+}
+
+/// Why the members were not changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberRefusal {
+    /// `given member URLs are invalid`
+    BadUrls,
+    /// `member ID already exist`
+    IdExists,
+    /// `Peer URLs already exists`
+    PeerUrlExists,
+    /// `member not found`: nobody has that id, or who had it was removed.
+    NotFound,
+    /// `can only promote a learner member`
+    NotLearner,
+    /// `can only promote a learner member which is in sync with leader`
+    LearnerNotReady,
+    /// `too many learner members in cluster`
+    TooManyLearners,
+    /// `re-configuration failed due to not enough started members`
+    NotEnoughStarted,
+    /// `unhealthy cluster`
+    Unhealthy,
 }
 
 /// Which of etcd's four timeout texts fits.

@@ -221,6 +221,7 @@ impl Sink {
             old
         };
         self.sweeper.wake();
+        self.roll.changed(&self.state.machine.read());
         self.lessor.restored(at);
         self.state.advance(at);
         if let Some((incarnation, seq)) = covered

@@ -56,6 +56,7 @@ use tokio::sync::watch as channel;
 use self::auth::{Asker, Authority};
 use self::install::Builder;
 use self::lease::Lessor;
+use self::members::Roll;
 use self::open::Tasks;
 use self::read::Reader;
 use self::state::State;
@@ -63,10 +64,11 @@ use self::upkeep::Sweeper;
 use self::watch::WatchHub;
 use self::write::Writer;
 use crate::consensus::Consensus;
+use crate::support::clock::Clock;
 
 pub use apply_figures::ApplyFigures;
 pub use config::{AutoCompaction, InitialMember, KeyspaceConfig, Seams};
-pub use error::{KeyspaceError, TimeoutKind};
+pub use error::{KeyspaceError, MemberRefusal, TimeoutKind};
 pub use open::OpenError;
 pub use status::StatusFacts;
 pub use write::{ProposalCounts, request_bytes_max};
@@ -92,6 +94,8 @@ struct Inner {
     sweeper: Arc<Sweeper>,
     apply_figures: Arc<ApplyFigures>,
     builder: Arc<Builder>,
+    roll: Arc<Roll>,
+    clock: Arc<dyn Clock>,
     /// For lease ids that the client leaves to the server.
     random: Mutex<StdRng>,
     /// Why the keyspace works no more, once it does not.

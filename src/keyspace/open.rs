@@ -26,6 +26,7 @@ use super::auth::{Asker, Authority};
 use super::config::{KeyspaceConfig, Seams};
 use super::install::Builder;
 use super::lease::{Lessor, LessorOptions};
+use super::members::Roll;
 use super::read::Reader;
 use super::seat::{Leases, Past, Seat};
 use super::sink::Sink;
@@ -109,6 +110,7 @@ pub(super) struct Fed {
     pub(super) in_flight: Arc<InFlight>,
     pub(super) apply_figures: Arc<ApplyFigures>,
     pub(super) builder: Arc<Builder>,
+    pub(super) roll: Arc<Roll>,
 }
 
 impl Fed {
@@ -124,6 +126,7 @@ impl Fed {
         let authority = Authority::new(&config.auth, seams, patience);
         authority.follow(&machine);
         let sweeper = Sweeper::new(machine.swept_revision(), compacted);
+        let roll = Roll::new(config.member_id, config.cluster_id, &machine);
         let blocking = Arc::clone(&seams.blocking);
         let state = Arc::new(State::new(machine, store, Arc::clone(&blocking)));
         let options = WatchOptions {
@@ -149,6 +152,7 @@ impl Fed {
             in_flight: Arc::default(),
             apply_figures: Arc::default(),
             builder: Arc::default(),
+            roll: Arc::new(roll),
         }
     }
 
@@ -162,6 +166,7 @@ impl Fed {
             sweeper: Arc::clone(&self.sweeper),
             figures: Arc::clone(&self.apply_figures),
             builder: Arc::clone(&self.builder),
+            roll: Arc::clone(&self.roll),
             member: config.member_id,
             incarnation: seams.incarnation,
         }
@@ -170,7 +175,8 @@ impl Fed {
 
 impl Keyspace {
     /// Opens a keyspace over its group's log: brings the store to the commit index, then starts raft, then
-    /// everything else. A group without a log begins with `config.initial_members`.
+    /// everything else. A group without a log begins with `config.initial_members`, or waits for a leader to bring
+    /// it up where there are none.
     ///
     /// Returns before there is a leader; calls wait for one.
     pub async fn open(
@@ -234,6 +240,8 @@ impl Keyspace {
             sweeper: Arc::clone(&fed.sweeper),
             apply_figures: Arc::clone(&fed.apply_figures),
             builder: Arc::clone(&fed.builder),
+            roll: Arc::clone(&fed.roll),
+            clock: Arc::clone(&seams.clock),
             random: Mutex::new(StdRng::seed_from_u64(seams.incarnation)),
             failed: watch::Sender::new(None),
             tasks: Tasks::new(),
@@ -368,7 +376,7 @@ async fn start_raft(
     let transport = Arc::clone(&seams.transport);
     let blocking = Arc::clone(&seams.blocking);
     let consensus = Consensus::start(settings, log, sink, transport, blocking).await?;
-    if first_start {
+    if first_start && !config.initial_members.is_empty() {
         let members: Vec<_> = config
             .initial_members
             .iter()

@@ -1,8 +1,9 @@
-//! What the other members ask of this one, and what this one asks of the leader: leases live in its memory.
+//! What the other members ask of this one, and what this one asks of the leader: leases live in its memory, and it
+//! alone changes the members.
 //!
 //! ```text
 //!   keep-alive, time to live --> this member leads: the lessor
-//!                            --> another leads:     KeyspaceRequest -- Purpose::Keyspace -> its lessor
+//!   change of the members    --> another leads:     KeyspaceRequest -- Purpose::Keyspace -> its lessor
 //!                            --> nobody, or in vain: again, until the request has run out of time
 //! ```
 //!
@@ -55,9 +56,9 @@ impl Keyspace {
             loop {
                 match self.ask_once(&ask).await {
                     Answer::NotLeader(Blank {}) | Answer::Failed(Blank {}) => {}
-                    answer @ (Answer::LeaseRenewed(_) | Answer::LeaseTimeToLive(_)) => {
-                        return answer;
-                    }
+                    answer @ (Answer::LeaseRenewed(_)
+                    | Answer::LeaseTimeToLive(_)
+                    | Answer::MemberChanged(_)) => return answer,
                 }
                 tokio::time::sleep(RETRY).await;
             }
@@ -78,10 +79,10 @@ impl Keyspace {
         }
     }
 
-    async fn ask_once(&self, ask: &Ask) -> Answer {
+    pub(super) async fn ask_once(&self, ask: &Ask) -> Answer {
         match self.leader_view().leader() {
             Some(leader) if leader != self.0.config.member_id => {
-                let request = KeyspaceRequest { ask: Some(*ask) };
+                let request = KeyspaceRequest { ask: Some(ask.clone()) };
                 let request = Bytes::from(request.encode_to_vec());
                 let asked = self.0.consensus.ask_keyspace(leader, request);
                 let Ok(Ok(response)) = timeout(2 * SERVE, asked).await else {
@@ -103,6 +104,7 @@ impl Keyspace {
                 Err(RenewError::NotLeader(NotLeader)) => Answer::NotLeader(Blank {}),
                 Err(RenewError::Failed(_)) => Answer::Failed(Blank {}),
             },
+            Ask::MemberChange(change) => self.change_as_leader(change).await,
             Ask::LeaseTimeToLive(request) => {
                 let found = self.0.lessor.time_to_live(LeaseId(request.id), request.keys);
                 let Ok(live) = found.await else {

@@ -31,6 +31,7 @@ use super::apply_figures::ApplyFigures;
 use super::auth::Authority;
 use super::install::{Builder, Receiver, Source};
 use super::lease::Lessor;
+use super::members::Roll;
 use super::state::State;
 use super::upkeep::Sweeper;
 use super::watch::WatchHub;
@@ -48,6 +49,7 @@ pub(crate) struct Sink {
     pub(crate) sweeper: Arc<Sweeper>,
     pub(crate) figures: Arc<ApplyFigures>,
     pub(crate) builder: Arc<Builder>,
+    pub(crate) roll: Arc<Roll>,
     pub(crate) member: MemberId,
     pub(crate) incarnation: u64,
 }
@@ -83,6 +85,9 @@ impl Sink {
         self.publish(at, &decided);
         if !tokens.is_empty() {
             self.authority.changed(at, tokens);
+        }
+        if matches!(payload.payload, Some(Payload::Membership(_))) {
+            self.roll.changed(&self.state.machine.read());
         }
         self.state.advance(at);
         if let Some(seq) = self.own_seq(&payload)

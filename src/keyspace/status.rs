@@ -4,6 +4,7 @@ use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 
 use super::apply_figures::ApplyFigures;
+use super::members::{Promotions, Roster};
 use super::write::ProposalCounts;
 use super::{Keyspace, KeyspaceConfig, members};
 use crate::consensus::{LeaderView, Members, RaftFacts, SnapshotFigures};
@@ -83,6 +84,30 @@ impl Keyspace {
         members::list(&self.0.state.machine.read())
     }
 
+    /// Who the members are and who was one, as applied here, to be told of changes.
+    pub fn roster(&self) -> tokio::sync::watch::Receiver<std::sync::Arc<Roster>> {
+        self.0.roll.follow()
+    }
+
+    /// Resolves once this member has applied its own removal.
+    pub async fn removed(&self) {
+        let own = self.0.config.member_id;
+        let mut roster = self.roster();
+        if roster.wait_for(|roster| roster.removed.contains(&own)).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// This member has no vote, and is not to get one by itself: it serves little.
+    pub fn is_learner(&self) -> bool {
+        self.0.roll.is_learner()
+    }
+
+    /// How promotions went while this member led, for metrics.
+    pub fn promotions(&self) -> &Promotions {
+        &self.0.roll.promotions
+    }
+
     /// The members in this member's log and where they are reached, once they are other than `known`.
     pub async fn members_other_than(&self, known: &Members) -> Members {
         self.0.consensus.members_other_than(known).await
@@ -137,7 +162,7 @@ impl Keyspace {
             applied_index: applied.map_or(0, |at| at.index),
             applied_term: self.applied_term(),
             alarms: self.alarms(),
-            learner: facts.learners.contains(&self.0.config.member_id),
+            learner: self.is_learner(),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! etcdserverpb.Cluster: who the members are. Changing them is not built yet.
+//! etcdserverpb.Cluster: who the members are, and changing them. Its headers carry no revision.
 
+use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
 
@@ -7,7 +8,7 @@ use super::credentials::admit;
 use super::header::fill_without_revision;
 use super::pb::etcdserverpb::cluster_server;
 use super::status::status;
-use crate::keyspace::KeyspaceError;
+use crate::keyspace::Keyspace;
 use crate::keyspace::auth::Gate;
 
 /// The service.
@@ -19,6 +20,12 @@ impl Cluster {
     pub(crate) fn new(gate: Gate) -> Self {
         Cluster { gate }
     }
+}
+
+fn header(keyspace: &Keyspace) -> Option<pb::ResponseHeader> {
+    let mut header = None;
+    fill_without_revision(&mut header, keyspace);
+    header
 }
 
 #[tonic::async_trait]
@@ -40,7 +47,11 @@ impl cluster_server::Cluster for Cluster {
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
         let keyspace = admit(&self.gate, &request)?;
         keyspace.require_admin().await.map_err(|why| status(&why))?;
-        Err(status(&KeyspaceError::Unimplemented("MemberAdd")))
+        let request = request.into_inner();
+        let added = keyspace.member_add(&request.peer_ur_ls, request.is_learner).await;
+        let (member, members) = added.map_err(|why| status(&why))?;
+        let header = header(&keyspace);
+        Ok(Response::new(pb::MemberAddResponse { header, member: Some(member), members }))
     }
 
     async fn member_remove(
@@ -49,7 +60,9 @@ impl cluster_server::Cluster for Cluster {
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
         let keyspace = admit(&self.gate, &request)?;
         keyspace.require_admin().await.map_err(|why| status(&why))?;
-        Err(status(&KeyspaceError::Unimplemented("MemberRemove")))
+        let id = MemberId(request.into_inner().id);
+        let members = keyspace.member_remove(id).await.map_err(|why| status(&why))?;
+        Ok(Response::new(pb::MemberRemoveResponse { header: header(&keyspace), members }))
     }
 
     async fn member_update(
@@ -58,7 +71,10 @@ impl cluster_server::Cluster for Cluster {
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
         let keyspace = admit(&self.gate, &request)?;
         keyspace.require_admin().await.map_err(|why| status(&why))?;
-        Err(status(&KeyspaceError::Unimplemented("MemberUpdate")))
+        let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
+        let updated = keyspace.member_update(MemberId(id), peer_ur_ls).await;
+        let members = updated.map_err(|why| status(&why))?;
+        Ok(Response::new(pb::MemberUpdateResponse { header: header(&keyspace), members }))
     }
 
     async fn member_promote(
@@ -67,6 +83,8 @@ impl cluster_server::Cluster for Cluster {
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
         let keyspace = admit(&self.gate, &request)?;
         keyspace.require_admin().await.map_err(|why| status(&why))?;
-        Err(status(&KeyspaceError::Unimplemented("MemberPromote")))
+        let id = MemberId(request.into_inner().id);
+        let members = keyspace.member_promote(id).await.map_err(|why| status(&why))?;
+        Ok(Response::new(pb::MemberPromoteResponse { header: header(&keyspace), members }))
     }
 }

@@ -11,6 +11,7 @@ use super::header::fill;
 use super::metrics::KvCounts;
 use super::pb::etcdserverpb::kv_server;
 use super::status::status;
+use crate::keyspace::KeyspaceError;
 use crate::keyspace::auth::Gate;
 
 /// The service.
@@ -34,8 +35,11 @@ impl kv_server::Kv for Kv {
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
         let keyspace = admit(&self.gate, &request)?;
-        let mut response =
-            keyspace.range(request.into_inner()).await.map_err(|why| status(&why))?;
+        let request = request.into_inner();
+        if !request.serializable && keyspace.is_learner() {
+            return Err(status(&KeyspaceError::NotForLearners));
+        }
+        let mut response = keyspace.range(request).await.map_err(|why| status(&why))?;
         self.counts.ranges.inc();
         fill(&mut response.header, &keyspace);
         Ok(Response::new(response))

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use quorate_core::api::ids::ClusterId;
+use quorate_core::api::ids::{ClusterId, MemberId};
 use quorate_core::api::pb::etcdserverpb as pb;
 
 use super::http::Probe;
 use super::leader_guard::Seat;
 use super::metrics::ServerMetrics;
 use super::status::status;
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Keyspace, KeyspaceError};
 
 /// A keyspace's member, with its metrics.
 pub(crate) struct Member {
@@ -66,6 +66,10 @@ impl Probe for Member {
 
     fn metrics(&self) -> String {
         self.metrics.text(&self.keyspace)
+    }
+
+    fn promote(&self, id: MemberId) -> BoxFuture<'_, Result<Vec<pb::Member>, KeyspaceError>> {
+        self.keyspace.member_promote(id).boxed()
     }
 
     fn members(&self) -> (ClusterId, Vec<pb::Member>) {

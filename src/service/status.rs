@@ -6,7 +6,7 @@
 use quorate_core::api::refusal::{AuthRefusal, Refusal};
 use tonic::{Code, Status};
 
-use crate::keyspace::{KeyspaceError, TimeoutKind};
+use crate::keyspace::{KeyspaceError, MemberRefusal, TimeoutKind};
 
 /// What a client is told instead of a reply.
 pub(crate) fn status(error: &KeyspaceError) -> Status {
@@ -23,6 +23,10 @@ pub(crate) fn status(error: &KeyspaceError) -> Status {
         }
         KeyspaceError::Stopped => (Code::Unavailable, "etcdserver: server stopped"),
         KeyspaceError::MemberNotFound => (Code::NotFound, "etcdserver: member not found"),
+        KeyspaceError::Members(refusal) => members(*refusal),
+        KeyspaceError::NotForLearners => {
+            (Code::FailedPrecondition, "etcdserver: rpc not supported for learner")
+        }
         KeyspaceError::NotLeader => (Code::FailedPrecondition, "etcdserver: not leader"),
         KeyspaceError::BadLeaderTransferee => {
             (Code::FailedPrecondition, "etcdserver: bad leader transferee")
@@ -42,6 +46,36 @@ pub(crate) fn status(error: &KeyspaceError) -> Status {
 /// The same for whoever owns the error.
 pub(crate) fn owned(error: KeyspaceError) -> Status {
     status(&error)
+}
+
+fn members(refusal: MemberRefusal) -> (Code, &'static str) {
+    match refusal {
+        MemberRefusal::BadUrls => {
+            (Code::InvalidArgument, "etcdserver: given member URLs are invalid")
+        }
+        MemberRefusal::IdExists => {
+            (Code::FailedPrecondition, "etcdserver: member ID already exist")
+        }
+        MemberRefusal::PeerUrlExists => {
+            (Code::FailedPrecondition, "etcdserver: Peer URLs already exists")
+        }
+        MemberRefusal::NotFound => (Code::NotFound, "etcdserver: member not found"),
+        MemberRefusal::NotLearner => {
+            (Code::FailedPrecondition, "etcdserver: can only promote a learner member")
+        }
+        MemberRefusal::LearnerNotReady => (
+            Code::FailedPrecondition,
+            "etcdserver: can only promote a learner member which is in sync with leader",
+        ),
+        MemberRefusal::TooManyLearners => {
+            (Code::FailedPrecondition, "etcdserver: too many learner members in cluster")
+        }
+        // Mapped to a value of etcd's client library, which reaches the wire as Unknown.
+        MemberRefusal::NotEnoughStarted => {
+            (Code::Unknown, "etcdserver: re-configuration failed due to not enough started members")
+        }
+        MemberRefusal::Unhealthy => (Code::Unavailable, "etcdserver: unhealthy cluster"),
+    }
 }
 
 fn timeout(kind: TimeoutKind) -> &'static str {

@@ -3,6 +3,35 @@ use quorate_core::api::refusal::Corrupt;
 use super::*;
 
 #[test]
+fn each_refusal_to_change_members_has_etcds_code_and_text() {
+    use Code::*;
+    use MemberRefusal as M;
+    let rows = [
+        (M::BadUrls, InvalidArgument, "given member URLs are invalid"),
+        (M::IdExists, FailedPrecondition, "member ID already exist"),
+        (M::PeerUrlExists, FailedPrecondition, "Peer URLs already exists"),
+        (M::NotFound, NotFound, "member not found"),
+        (M::NotLearner, FailedPrecondition, "can only promote a learner member"),
+        (
+            M::LearnerNotReady,
+            FailedPrecondition,
+            "can only promote a learner member which is in sync with leader",
+        ),
+        (M::TooManyLearners, FailedPrecondition, "too many learner members in cluster"),
+        (M::NotEnoughStarted, Unknown, "re-configuration failed due to not enough started members"),
+        (M::Unhealthy, Unavailable, "unhealthy cluster"),
+    ];
+    for (refusal, code, text) in rows {
+        let status = status(&KeyspaceError::Members(refusal));
+        assert_eq!(status.code(), code, "{refusal:?}");
+        assert_eq!(status.message(), format!("etcdserver: {text}"));
+    }
+    let learner = status(&KeyspaceError::NotForLearners);
+    assert_eq!(learner.code(), FailedPrecondition);
+    assert_eq!(learner.message(), "etcdserver: rpc not supported for learner");
+}
+
+#[test]
 fn each_error_has_etcds_code_and_text() {
     use Code::*;
     use KeyspaceError as E;

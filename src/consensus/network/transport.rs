@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate_core::api::ids::{GroupId, MemberId};
+use tokio::time::Instant;
 
 /// Why traffic is kept apart: a heartbeat must not wait behind a mebibyte of entries, nor either behind a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +80,13 @@ pub trait Transport: Send + Sync + std::fmt::Debug + 'static {
         lane: &'a Lane,
         frame: Bytes,
     ) -> BoxFuture<'a, Result<Bytes, TransportError>>;
+
+    /// Since when this member has been able to hear `member` without a break; `None` while it is not, or where that
+    /// is not known.
+    fn connected_since(&self, member: MemberId) -> Option<Instant> {
+        let _unknown = member;
+        None
+    }
 }
 
 /// The transport of a group that has no other member: it reaches nobody.

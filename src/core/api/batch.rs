@@ -37,6 +37,8 @@ pub enum Space {
     Membership = 0x14,
     /// Key: member id, 8 bytes big-endian. Value: `MemberAttributes`.
     MemberAttributes = 0x15,
+    /// Key: member id, 8 bytes big-endian. Value: `RemovedMember`.
+    RemovedMember = 0x1f,
     /// Key: empty. Value: `AuthRecord`.
     Auth = 0x60,
     /// Key: length of the name, 4 bytes big-endian, and the name. Value: `authpb.User`.
@@ -47,13 +49,14 @@ pub enum Space {
 
 impl Space {
     /// Every space, in prefix order.
-    pub const ALL: [Space; 9] = [
+    pub const ALL: [Space; 10] = [
         Space::Machine,
         Space::Lease,
         Space::Alarm,
         Space::Proposer,
         Space::Membership,
         Space::MemberAttributes,
+        Space::RemovedMember,
         Space::Auth,
         Space::User,
         Space::Role,

@@ -2,15 +2,17 @@
 //!
 //! **Invariant:** raft's membership entry is the only truth for voters and peer URLs; names and client URLs are
 //! told by each member through the log, and go when the membership drops it.
+//! **Invariant:** who was a member once and is none any more is noted for ever: ids are never used again, and
+//! whoever comes with one is told that it was removed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use prost::Message;
 
 use crate::api::batch::Space;
 use crate::api::ids::{LogId, MemberId};
-use crate::api::pb::internal::{MemberAttributes, Membership, StoredMembership};
+use crate::api::pb::internal::{MemberAttributes, Membership, RemovedMember, StoredMembership};
 use crate::api::refusal::Corrupt;
 
 use super::changes::Changes;
@@ -21,11 +23,13 @@ use super::records::{decode, member_key, position};
 pub(crate) struct MemberBook {
     stored: StoredMembership,
     attributes: BTreeMap<MemberId, MemberAttributes>,
+    removed: BTreeSet<MemberId>,
 }
 
 impl MemberBook {
     /// Puts a membership in force.
     pub(crate) fn change(&mut self, at: LogId, membership: &Membership, changes: &mut Changes) {
+        let before: Vec<MemberId> = self.ids().collect();
         self.stored =
             StoredMembership { log_id: Some(position(at)), membership: Some(membership.clone()) };
         let value = self.stored.encode_to_vec().into();
@@ -38,6 +42,18 @@ impl MemberBook {
             self.attributes.remove(&id);
             changes.record(Space::MemberAttributes, member_key(id.0), None);
         }
+        for id in before {
+            if !self.admits(id) && self.removed.insert(id) {
+                let value = RemovedMember { member_id: id.0 }.encode_to_vec().into();
+                changes.record(Space::RemovedMember, member_key(id.0), Some(value));
+            }
+        }
+    }
+
+    /// Who is in the membership.
+    fn ids(&self) -> impl Iterator<Item = MemberId> {
+        let nodes = self.stored.membership.iter().flat_map(|membership| &membership.nodes);
+        nodes.map(|node| MemberId(node.member_id))
     }
 
     /// Notes what a member told; not of one that is no member (any more).
@@ -69,6 +85,17 @@ impl MemberBook {
 
     pub(crate) fn all_attributes(&self) -> impl Iterator<Item = &MemberAttributes> {
         self.attributes.values()
+    }
+
+    /// Who was a member once.
+    pub(crate) fn removed(&self) -> &BTreeSet<MemberId> {
+        &self.removed
+    }
+
+    pub(crate) fn restore_removed(&mut self, value: &[u8]) -> Result<(), Corrupt> {
+        let removed = decode::<RemovedMember>("removed member", value)?;
+        self.removed.insert(MemberId(removed.member_id));
+        Ok(())
     }
 
     pub(crate) fn restore_membership(&mut self, value: &[u8]) -> Result<(), Corrupt> {

@@ -36,6 +36,7 @@ pub mod testing;
 mod tests;
 pub mod txn;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -200,6 +201,11 @@ impl StateMachine {
     /// What a member told about itself.
     pub fn member_attributes(&self, id: MemberId) -> Option<&MemberAttributes> {
         self.members.attributes(id)
+    }
+
+    /// Who was a member once and is none any more.
+    pub fn removed_members(&self) -> &BTreeSet<MemberId> {
+        self.members.removed()
     }
 
     /// The (incarnation, seq) of the last entry applied that `id` proposed.

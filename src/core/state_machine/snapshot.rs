@@ -10,7 +10,7 @@ use prost::Message;
 
 use crate::api::batch::{RecordChange, Space};
 use crate::api::ids::{LeaseId, LogId, Revision};
-use crate::api::pb::internal::MachineRecord;
+use crate::api::pb::internal::{MachineRecord, RemovedMember};
 use crate::api::refusal::Corrupt;
 
 use super::mvcc::key_index::Packed;
@@ -79,6 +79,10 @@ impl StateMachine {
             records.push(change(Space::MemberAttributes, key, value));
         }
         records.extend(self.auth.records().map(|(space, key, value)| change(space, key, value)));
+        for id in self.members.removed() {
+            let value = RemovedMember { member_id: id.0 }.encode_to_vec().into();
+            records.push(change(Space::RemovedMember, member_key(id.0), value));
+        }
         FrozenMachine {
             applied: self.applied,
             revision: self.mvcc.revision,
@@ -126,6 +130,7 @@ impl Restorer {
             Space::Auth => self.machine.auth.restore(value)?,
             Space::User => self.machine.auth.restore_user(value)?,
             Space::Role => self.machine.auth.restore_role(value)?,
+            Space::RemovedMember => self.machine.members.restore_removed(value)?,
         }
         Ok(())
     }

@@ -108,13 +108,14 @@ async fn body(response: Response<Incoming>) -> Bytes {
 pub(super) async fn open_stream(
     url: &str,
     hello: Hello,
+    own_urls: &[String],
     patience: Patience,
 ) -> Result<Box<dyn Wire>, DialError> {
     let url = parse(url)?;
     let wire = connect(&url, patience).await?;
     let upgrade = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(wire)).await?;
-        let request = hello.request(&url.host, Empty::<Bytes>::new())?;
+        let request = hello.request(&url.host, own_urls, Empty::<Bytes>::new())?;
         let ask = async {
             let response = sender.send_request(request).await?;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {

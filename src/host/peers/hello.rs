@@ -8,7 +8,11 @@
 //!   X-Server-From: <who dials>                X-Server-From: <who accepts>
 //!   X-Raft-To: <whom it means>                X-Etcd-Cluster-Id: <cluster>
 //!   X-Etcd-Cluster-Id: <cluster>
+//!   X-PeerURLs: <where who dials is reached>
 //! ```
+//!
+//! A member that was away while others joined, or one that joins, does not know from its log by whom it is led: it
+//! dials back whoever of its cluster dials it.
 
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, UPGRADE};
 use http::{Method, Request, Response, StatusCode};
@@ -27,6 +31,12 @@ const TO: HeaderName = HeaderName::from_static("x-raft-to");
 
 /// The head that names a cluster.
 pub const CLUSTER: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
+
+/// Where the member is reached that sent a head; a comma between two of them.
+const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
+
+/// A head names no more than so many URLs.
+const PEER_URLS_MAX: usize = 16;
 
 /// What a dialling member says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,13 +126,25 @@ pub(super) fn sender(headers: &HeaderMap) -> Option<MemberId> {
     hex(headers, &FROM).map(MemberId)
 }
 
+/// Where who sent a head says that it is reached.
+pub(super) fn peer_urls(headers: &HeaderMap) -> Vec<String> {
+    let text = headers.get(PEER_URLS).and_then(|urls| urls.to_str().ok()).unwrap_or_default();
+    let urls = text.split(',').filter(|url| !url.is_empty());
+    urls.take(PEER_URLS_MAX).map(str::to_owned).collect()
+}
+
 fn speaks_our_protocol(headers: &HeaderMap) -> bool {
     headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes() == PROTOCOL.as_bytes())
 }
 
 impl Hello {
-    /// The request that asks `host` for a stream.
-    pub(super) fn request<B>(&self, host: &str, body: B) -> http::Result<Request<B>> {
+    /// The request that asks `host` for a stream, by a member that is reached at `own_urls`.
+    pub(super) fn request<B>(
+        &self,
+        host: &str,
+        own_urls: &[String],
+        body: B,
+    ) -> http::Result<Request<B>> {
         Request::get(format!("{STREAM_PATH}{}", self.purpose.word()))
             .header(HOST, host)
             .header(CONNECTION, "Upgrade")
@@ -130,6 +152,7 @@ impl Hello {
             .header(FROM, self.from.to_string())
             .header(TO, self.to.to_string())
             .header(CLUSTER, self.cluster.to_string())
+            .header(PEER_URLS, own_urls.join(","))
             .body(body)
     }
 
@@ -185,7 +208,7 @@ mod tests {
     };
 
     fn read(change: impl FnOnce(&mut Request<()>)) -> Result<Hello, Refusal> {
-        let mut request = HELLO.request("a:1", ()).unwrap();
+        let mut request = HELLO.request("a:1", &["http://b:1".to_owned()], ()).unwrap();
         change(&mut request);
         Hello::read(&request, ClusterId(0xab))
     }
@@ -193,6 +216,8 @@ mod tests {
     #[test]
     fn a_hello_comes_back_and_each_fault_has_its_refusal() {
         assert_eq!(read(|_| ()), Ok(HELLO));
+        let request = HELLO.request("a:1", &["http://b:1".to_owned()], ()).unwrap();
+        assert_eq!(peer_urls(request.headers()), ["http://b:1"]);
         assert_eq!(read(|r| *r.method_mut() = Method::POST), Err(Refusal::Method));
         let set = |name: HeaderName, value: &'static str| {
             move |r: &mut Request<()>| drop(r.headers_mut().insert(name, value.parse().unwrap()))

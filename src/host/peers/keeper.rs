@@ -55,9 +55,37 @@ pub(super) struct Keeper {
 }
 
 struct Running {
+    _live: Live,
     since: Instant,
     heard: Arc<Heard>,
     life: Pin<Box<dyn Future<Output = Ended> + Send>>,
+}
+
+/// A stream from a member runs as long as this is kept.
+struct Live {
+    shared: Arc<Shared>,
+    peer: MemberId,
+}
+
+impl Live {
+    fn begin(shared: &Arc<Shared>, peer: MemberId) -> Live {
+        let mut live = shared.live.lock();
+        let (streams, _since) = live.entry(peer).or_insert_with(|| (0, Instant::now()));
+        *streams += 1;
+        Live { shared: Arc::clone(shared), peer }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let mut live = self.shared.live.lock();
+        if let Some((streams, _since)) = live.get_mut(&self.peer) {
+            *streams -= 1;
+            if *streams == 0 {
+                live.remove(&self.peer);
+            }
+        }
+    }
 }
 
 impl Keeper {
@@ -109,7 +137,8 @@ impl Keeper {
             to: self.peer,
             purpose: self.purpose,
         };
-        match dial::open_stream(url, hello, self.shared.timing.patience()).await {
+        let own_urls = self.shared.known.lock().own_urls.clone();
+        match dial::open_stream(url, hello, &own_urls, self.shared.timing.patience()).await {
             Ok(wire) => {
                 self.won();
                 let shared = Arc::clone(&self.shared);
@@ -121,7 +150,8 @@ impl Keeper {
                     let traffic = self.shared.figures.traffic(self.peer);
                     Box::pin(async move { converse(wire, side, keeping, &heard, &traffic).await })
                 };
-                Some(Running { since: Instant::now(), heard, life })
+                let live = Live::begin(&self.shared, self.peer);
+                Some(Running { _live: live, since: Instant::now(), heard, life })
             }
             Err(error) => {
                 self.failed(url, &error);
@@ -156,8 +186,23 @@ impl Keeper {
         );
     }
 
+    /// A member of the cluster says that this one was removed: that is final.
+    fn removed(&self) {
+        if self.shared.removed.send_replace(true) {
+            return;
+        }
+        tracing::warn!(
+            "local-member-id" = %self.shared.member,
+            "remote-peer-id" = %self.peer,
+            "the member has been permanently removed from the cluster"
+        );
+    }
+
     fn failed(&self, url: &str, error: &DialError) {
         let (local, remote) = (self.shared.member, self.peer);
+        if let DialError::Refused { refusal: Refusal::Removed, .. } = error {
+            return self.removed();
+        }
         let kind = match error {
             DialError::Refused { refusal, .. } => refusal.to_string(),
             DialError::Imposter => error.to_string(),
@@ -188,11 +233,6 @@ impl Keeper {
                 "remote-peer-id" = %remote,
                 %error,
                 "request sent was ignored by remote peer due to server version incompatibility"
-            ),
-            DialError::Refused { refusal: Refusal::Removed, .. } => tracing::warn!(
-                "local-member-id" = %local,
-                "remote-peer-id" = %remote,
-                "the member has been permanently removed from the cluster"
             ),
             error => tracing::warn!(
                 "local-member-id" = %local,

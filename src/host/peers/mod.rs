@@ -10,6 +10,9 @@
 //! Streams are dialled by who receives, as in etcd (`server/etcdserver/api/rafthttp`): a member that nobody can reach
 //! has no streams to send by, so it cannot stay leader, and where it can reach the others it still hears who is.
 //!
+//! Who is dialled by a member of its cluster that it does not know dials back: it may have been away while that one
+//! joined. Who was removed is told so, and ends.
+//!
 //! **Invariant:** frames are opaque here; who speaks to whom is checked once, when a stream opens, and the group
 //! stands in every frame.
 //! **Invariant:** traffic of one purpose never waits behind another's: each has a connection of its own.
@@ -60,6 +63,9 @@ pub use self::stream::{Served, Service, Wire};
 
 /// Streams that others have opened to this member and that still run.
 const STREAMS_MAX: usize = 512;
+
+/// Members that are known by hearsay alone.
+const HEARSAY_MAX: usize = 64;
 
 /// Frames under way to one member for one purpose. A heartbeat that would wait behind eight others is stale.
 fn frames_max(purpose: Purpose) -> usize {
@@ -146,6 +152,10 @@ struct Shared {
     pipes: Mutex<BTreeMap<(MemberId, Purpose), Arc<Pipe>>>,
     quiet: Quiet,
     figures: PeerFigures,
+    /// Streams from each member that run, and since when there is at least one.
+    live: Mutex<BTreeMap<MemberId, (usize, Instant)>>,
+    /// Another member has refused this one as removed.
+    removed: watch::Sender<bool>,
     /// A member was heard of: who rests between two tries may try now.
     news: Notify,
     /// Of streams that were accepted, and of keepers. `None` once stopping.
@@ -155,8 +165,12 @@ struct Shared {
 #[derive(Default)]
 struct Known {
     groups: BTreeMap<GroupId, Members>,
+    /// Members by hearsay: this member's log does not know them yet, or not any more.
+    hearsay: Members,
     removed: BTreeSet<MemberId>,
     kept: BTreeMap<MemberId, Kept>,
+    /// Where this member is reached.
+    own_urls: Vec<String>,
 }
 
 struct Kept {
@@ -194,6 +208,8 @@ impl Peers {
             pipes: Mutex::default(),
             quiet: Quiet::default(),
             figures: PeerFigures::default(),
+            live: Mutex::default(),
+            removed: watch::Sender::new(false),
             news: Notify::new(),
             tasks: Mutex::new(Some(JoinSet::new())),
         }))
@@ -208,11 +224,29 @@ impl Peers {
     pub fn set_members(&self, group: GroupId, members: Members) {
         let mut known = self.0.known.lock();
         known.groups.insert(group, members);
+        self.keep_all(&mut known);
+    }
+
+    /// Members by hearsay: streams are kept with them beside those of the groups, until they are known to be removed.
+    pub fn introduce(&self, members: Members) {
+        let mut known = self.0.known.lock();
+        for (id, urls) in members {
+            let fits = known.hearsay.len() < HEARSAY_MAX || known.hearsay.contains_key(&id);
+            if fits && !known.removed.contains(&id) {
+                known.hearsay.insert(id, urls);
+            }
+        }
+        self.keep_all(&mut known);
+    }
+
+    fn keep_all(&self, known: &mut Known) {
         let mut all = Members::new();
-        for (id, urls) in known.groups.values().flatten() {
+        for (id, urls) in known.groups.values().flatten().chain(&known.hearsay) {
             all.entry(*id).or_insert_with(|| urls.clone());
         }
-        all.remove(&self.0.member);
+        if let Some(own_urls) = all.remove(&self.0.member) {
+            known.own_urls = own_urls;
+        }
         let gone: Vec<MemberId> =
             known.kept.keys().filter(|id| !all.contains_key(id)).copied().collect();
         for id in gone {
@@ -231,9 +265,21 @@ impl Peers {
         }
     }
 
-    /// Members that were removed for good; their streams are refused.
+    /// Members that were removed for good: streams that they ask for are refused from now on, and those that run go
+    /// with their membership.
     pub fn set_removed(&self, removed: BTreeSet<MemberId>) {
-        self.0.known.lock().removed = removed;
+        let mut known = self.0.known.lock();
+        known.hearsay.retain(|id, _| !removed.contains(id));
+        known.removed = removed;
+        self.keep_all(&mut known);
+    }
+
+    /// Resolves once another member has refused this one because it was removed.
+    pub async fn removed(&self) {
+        let mut removed = self.0.removed.subscribe();
+        if removed.wait_for(|removed| *removed).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     fn keep(&self, peer: MemberId, urls: Vec<String>) -> Kept {
@@ -271,7 +317,10 @@ impl Peers {
     fn admit<B>(&self, request: &mut Request<B>) -> Result<Hello, Refusal> {
         let shared = &self.0;
         let hello = match Hello::read(request, shared.cluster) {
-            Ok(hello) => self.check(hello),
+            Ok(hello) => match self.check(hello) {
+                Err(Refusal::Unknown) => self.meet(hello, hello::peer_urls(request.headers())),
+                checked => checked,
+            },
             Err(refusal) => Err(refusal),
         };
         let hello = hello.inspect_err(|refusal| self.tell_refused(*refusal, request))?;
@@ -312,6 +361,17 @@ impl Peers {
         } else {
             Ok(hello)
         }
+    }
+
+    /// A member of this cluster that this one's log does not know, or not yet: if it says where it is reached, streams
+    /// are kept with it (etcd's `addRemoteFromRequest`, `server/etcdserver/api/rafthttp/http.go`).
+    fn meet(&self, hello: Hello, peer_urls: Vec<String>) -> Result<Hello, Refusal> {
+        let own = self.0.member;
+        if peer_urls.is_empty() || hello.to != own || hello.from == own {
+            return Err(Refusal::Unknown);
+        }
+        self.introduce(Members::from([(hello.from, peer_urls)]));
+        self.check(hello)
     }
 
     fn tell_refused<B>(&self, refusal: Refusal, request: &Request<B>) {
@@ -480,6 +540,10 @@ fn broken(to: MemberId, failed: Failed) -> TransportError {
 }
 
 impl Transport for Peers {
+    fn connected_since(&self, member: MemberId) -> Option<Instant> {
+        self.0.live.lock().get(&member).map(|(_, since)| *since)
+    }
+
     fn exchange<'a>(
         &'a self,
         lane: &'a Lane,

@@ -381,7 +381,7 @@ async fn idle_streams_stay() {
 
 async fn refusal(to: &Node, hello: Hello) -> Refusal {
     let url = format!("http://{}", to.address);
-    match dial::open_stream(&url, hello, timing().patience()).await.err() {
+    match dial::open_stream(&url, hello, &[], timing().patience()).await.err() {
         Some(DialError::Refused { refusal, .. }) => refusal,
         other => panic!("{hello:?} was not refused: {other:?}"),
     }
@@ -426,7 +426,7 @@ async fn who_answers_in_anothers_name_is_not_believed() {
     });
     let hello = Hello { cluster: CLUSTER_ID, from: B, to: A, purpose: Purpose::Log };
     let url = format!("http://{address}");
-    let refused = dial::open_stream(&url, hello, timing().patience()).await.err().unwrap();
+    let refused = dial::open_stream(&url, hello, &[], timing().patience()).await.err().unwrap();
     assert!(matches!(refused, DialError::Imposter), "{refused}");
     liar.abort();
     drop(b);
@@ -436,7 +436,7 @@ async fn who_answers_in_anothers_name_is_not_believed() {
 async fn raw(to: &Node) -> Box<dyn Wire> {
     let hello = Hello { cluster: CLUSTER_ID, from: B, to: A, purpose: Purpose::Log };
     let url = format!("http://{}", to.address);
-    dial::open_stream(&url, hello, timing().patience()).await.unwrap()
+    dial::open_stream(&url, hello, &[], timing().patience()).await.unwrap()
 }
 
 async fn bytes_of(frame: Frame) -> Vec<u8> {
@@ -487,11 +487,37 @@ async fn a_member_that_leaves_is_hung_up_on() {
     let never = Together { wanted: usize::MAX, seen: Arc::default(), full: Arc::default() };
     b.peers.serve(GROUP, Arc::new(never));
     let stuck = a.peers.exchange(&stuck, Bytes::from_static(b"x"));
+    a.peers.set_removed(BTreeSet::from([B]));
     a.knows(&[(A, a.address)]);
     let failed = tokio::time::timeout(LONG, stuck).await.unwrap();
     assert!(failed.is_err());
     let refused = a.ask(B, Purpose::Log, b"x").await.unwrap_err();
     assert!(matches!(refused, TransportError::Unreachable(B, _)), "{refused}");
     let hello = Hello { cluster: CLUSTER_ID, from: B, to: A, purpose: Purpose::Log };
-    assert_eq!(refusal(&a, hello).await, Refusal::Unknown);
+    assert_eq!(refusal(&a, hello).await, Refusal::Removed);
+    // B hears it where it dials.
+    tokio::time::timeout(LONG, b.peers.removed()).await.unwrap();
+}
+
+/// B was away while all whom it knew left. A is new to it, and leads.
+#[tokio::test]
+async fn a_member_dials_back_who_dials_it() {
+    let (a, b) = (Node::new(A).await, Node::new(B).await);
+    b.peers.serve(GROUP, Arc::new(Echo));
+    b.knows(&[(B, b.address)]);
+    a.knows(&[(A, a.address), (B, b.address)]);
+    a.ask_until(B, Purpose::Log).await;
+    assert!(
+        b.peers.connected_since(A).is_some(),
+        "what A sends comes by a stream that B has opened"
+    );
+    // Gone for good, it is forgotten.
+    b.peers.set_removed(BTreeSet::from([A]));
+    let hello = Hello { cluster: CLUSTER_ID, from: A, to: B, purpose: Purpose::Log };
+    assert_eq!(refusal(&b, hello).await, Refusal::Removed);
+    let deadline = Instant::now() + LONG;
+    while b.peers.connected_since(A).is_some() {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

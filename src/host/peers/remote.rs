@@ -13,6 +13,15 @@ use super::dial::{self, Patience};
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct RemoteMember {
     id: u64,
+    /// Where members reach it.
+    #[serde(default, rename = "peerURLs")]
+    pub peer_urls: Vec<String>,
+    /// It has no vote.
+    #[serde(default, rename = "isLearner")]
+    pub is_learner: bool,
+    /// Its name; empty until it has run for the first time.
+    #[serde(default)]
+    pub name: String,
     /// Where clients reach it; empty until it has run for the first time.
     #[serde(default, rename = "clientURLs")]
     pub client_urls: Vec<String>,

@@ -2,5 +2,6 @@
 
 mod forwarding;
 mod leadership;
+mod members;
 mod rig;
 mod snapshot;

@@ -34,11 +34,15 @@ pub(super) struct Net {
     /// What goes to or from this member takes so long.
     slow: Mutex<Option<(MemberId, Duration)>>,
     forwarded: Mutex<usize>,
+    began: Instant,
 }
 
 /// One member's end of it.
 #[derive(Clone, Debug)]
-struct End(Arc<Net>);
+struct End {
+    own: MemberId,
+    net: Arc<Net>,
+}
 
 impl Transport for End {
     fn exchange<'a>(
@@ -49,14 +53,14 @@ impl Transport for End {
         Box::pin(async move {
             let (from, to) = (lane.from, lane.to);
             let broken = || TransportError::Broken(to, "cut".to_owned());
-            let target = self.0.members.lock().get(&to).cloned();
-            let Some(target) = target.filter(|_| !self.0.is_cut(from, to)) else {
+            let target = self.net.members.lock().get(&to).cloned();
+            let Some(target) = target.filter(|_| !self.net.is_cut(from, to)) else {
                 return Err(TransportError::Unreachable(to, "cut".to_owned()));
             };
-            let mut cuts = self.0.cuts.subscribe();
+            let mut cuts = self.net.cuts.subscribe();
             let cut =
                 cuts.wait_for(|cuts| cuts.contains(&(from, to)) || cuts.contains(&(to, from)));
-            let delay = self.0.delay(from, to);
+            let delay = self.net.delay(from, to);
             let served = async {
                 tokio::time::sleep(delay).await;
                 let answer = target.serve_peer(frame).await;
@@ -69,11 +73,17 @@ impl Transport for End {
                 _ = cut => return Err(broken()),
             };
             let may_lose = matches!(lane.purpose, Purpose::Forward | Purpose::Keyspace);
-            if may_lose && self.0.loses_this() {
+            if may_lose && self.net.loses_this() {
                 return Err(broken());
             }
             answer.map_err(|error| TransportError::Broken(to, error.to_string()))
         })
+    }
+
+    /// Since the beginning, while the way is open.
+    fn connected_since(&self, member: MemberId) -> Option<Instant> {
+        let there = self.net.members.lock().contains_key(&member);
+        (there && !self.net.is_cut(member, self.own)).then_some(self.net.began)
     }
 }
 
@@ -126,10 +136,12 @@ impl Cluster {
             lose_every: Mutex::default(),
             slow: Mutex::default(),
             forwarded: Mutex::default(),
+            began: Instant::now(),
         });
         let mut members = Vec::new();
         for id in 1..=3 {
-            let member = open(MemberId(id), &net).await;
+            let first = (1..=3).map(|id| initial(MemberId(id))).collect();
+            let member = open(MemberId(id), &net, first).await;
             net.members.lock().insert(member.id, member.keyspace.clone());
             members.push(member);
         }
@@ -137,6 +149,13 @@ impl Cluster {
             within(Duration::from_secs(30), member.ready()).await.unwrap();
         }
         Cluster { net, members }
+    }
+
+    /// Starts a member that has been added.
+    pub(super) async fn join(&mut self, id: MemberId) {
+        let member = open(id, &self.net, Vec::new()).await;
+        self.net.members.lock().insert(id, member.keyspace.clone());
+        self.members.push(member);
     }
 
     pub(super) fn member(&self, id: MemberId) -> &Member {
@@ -219,13 +238,12 @@ impl Cluster {
     }
 }
 
-async fn open(id: MemberId, net: &Arc<Net>) -> Member {
+async fn open(id: MemberId, net: &Arc<Net>, first: Vec<InitialMember>) -> Member {
     let device = Arc::new(DoubleDevice::default());
     let options = JournalOptions { segment_bytes: 1 << 20, ..JournalOptions::default() };
     let journal = Journal::open(device, options, Runner::InPlace).unwrap();
-    let members: Vec<_> = (1..=3).map(|id| initial(MemberId(id))).collect();
     let mut config = KeyspaceConfig::single(ClusterId(7), initial(id));
-    config.initial_members = members;
+    config.initial_members = first;
     config.name = format!("m{}", id.0);
     config.election_timeout = ELECTION;
     config.catch_up_requests = 50;
@@ -238,7 +256,7 @@ async fn open(id: MemberId, net: &Arc<Net>) -> Member {
     let seams = Seams {
         clock: Arc::new(SystemClock::default()),
         blocking: Arc::new(Blocking::in_place()),
-        transport: Arc::new(End(Arc::clone(net))),
+        transport: Arc::new(End { own: id, net: Arc::clone(net) }),
         incarnation: 100 + id.0,
     };
     let keyspace = Keyspace::open(config, store, journal.group(GroupId(0)), seams).await.unwrap();

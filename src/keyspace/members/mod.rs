@@ -1,4 +1,9 @@
-//! Who the members are: ids by etcd's formulas, the list, and what a member tells of itself.
+//! Who the members are: ids by etcd's formulas, the list, how it is changed, and what a member tells of itself.
+
+mod change;
+mod checks;
+mod promotions;
+mod roll;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +15,9 @@ use quorate_core::api::pb::internal::{ClusterLevel, Command, MemberAttributes};
 use quorate_core::state_machine::{CLUSTER_LEVEL, StateMachine};
 use sha1::{Digest as _, Sha1};
 
+pub use self::promotions::Promotions;
+pub(crate) use self::roll::Roll;
+pub use self::roll::Roster;
 use super::error::KeyspaceError;
 use super::state::State;
 use super::write::Writer;
@@ -17,8 +25,8 @@ use super::write::Writer;
 /// Between two tries to tell the others who this is.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// A member's id: of its peer URLs and, when it is among the first, the cluster's token (etcd
-/// `server/etcdserver/api/membership/member.go`, `computeMemberID`).
+/// A member's id: of its peer URLs and, when it is among the first, the cluster's token, else the decimal seconds since
+/// 1970 at which it was added (etcd `server/etcdserver/api/membership/member.go`, `computeMemberID`).
 pub fn member_id(peer_urls: &[String], token: &str) -> MemberId {
     let mut sorted: Vec<&str> = peer_urls.iter().map(String::as_str).collect();
     sorted.sort_unstable();

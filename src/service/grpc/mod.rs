@@ -39,9 +39,9 @@ use super::pb::etcdserverpb::lease_server::LeaseServer;
 use super::pb::etcdserverpb::maintenance_server::MaintenanceServer;
 use super::pb::etcdserverpb::watch_server::WatchServer;
 use super::pb::health::health_server::HealthServer;
-use super::status::{invalid_client_version, no_leader, stopped, unreadable};
+use super::status::{invalid_client_version, no_leader, status, stopped, unreadable};
 use super::watch::WatchService;
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Keyspace, KeyspaceError};
 use crate::support::go::quote::quote;
 
 /// What etcd's transport allows beside the request itself.
@@ -55,6 +55,13 @@ const VERSION_LABEL_MAX: usize = 32;
 
 /// Streams that would keep a stopping server waiting; those of watches are ended by their hub, after their events.
 const ENDLESS: [&str; 2] = ["/etcdserverpb.Lease/LeaseKeepAlive", "/grpc.health.v1.Health/Watch"];
+
+/// What a learner answers; of ranges, the serializable ones (etcd `v3rpc/interceptor.go`, `isRPCSupportedForLearner`).
+const LEARNERS: [&str; 3] = [
+    "/etcdserverpb.KV/Range",
+    "/etcdserverpb.Maintenance/Status",
+    "/etcdserverpb.Maintenance/Snapshot",
+];
 
 /// Every gRPC service of one keyspace.
 #[derive(Clone)]
@@ -178,6 +185,9 @@ impl Inner {
 
     /// What metadata asks for before the call (etcd `v3rpc/interceptor.go`).
     fn admit(&self, headers: &HeaderMap, method: &MethodCounts) -> Result<(), Status> {
+        if self.keyspace.is_learner() && !LEARNERS.contains(&method.path.as_str()) {
+            return Err(status(&KeyspaceError::NotForLearners));
+        }
         let version = match headers.get("client-api-version") {
             None => "unknown",
             Some(value) => {

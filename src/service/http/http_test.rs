@@ -35,6 +35,17 @@ impl Probe for Double {
     fn metrics(&self) -> String {
         "a 1\n".to_owned()
     }
+    fn promote(&self, id: MemberId) -> BoxFuture<'_, Result<Vec<pb::Member>, KeyspaceError>> {
+        use crate::keyspace::MemberRefusal as No;
+        let refused = match id.0 {
+            1 => Some(KeyspaceError::Members(No::NotFound)),
+            2 => Some(KeyspaceError::Members(No::NotLearner)),
+            3 => Some(KeyspaceError::Members(No::LearnerNotReady)),
+            4 => Some(KeyspaceError::Members(No::NotEnoughStarted)),
+            _ => None,
+        };
+        Box::pin(async move { refused.map_or_else(|| Ok(self.members().1), Err) })
+    }
     fn members(&self) -> (ClusterId, Vec<pb::Member>) {
         let peer_ur_ls = vec!["http://a:2380".to_owned()];
         let new = pb::Member { id: u64::MAX, peer_ur_ls, ..Default::default() };
@@ -195,4 +206,28 @@ async fn members_are_listed_on_the_peer_port_as_etcd_does() {
     assert_eq!(get(Double::default(), "/members").await.0, 404, "on a client port");
     let post = Request::post("/members");
     assert_eq!(ask_by(Door::Peer, Double::default(), Access::default(), post).await.0, 405);
+}
+
+#[tokio::test]
+async fn a_learner_is_promoted_on_the_peer_port_as_etcd_does() {
+    let post = |id: &'static str| async move {
+        let request = Request::post(format!("/members/promote/{id}"));
+        ask_by(Door::Peer, Double::default(), Access::default(), request).await
+    };
+    let (status, text, headers) = post("5").await;
+    assert_eq!((status, headers["x-etcd-cluster-id"].to_str().unwrap()), (200, "ab"));
+    assert!(text.starts_with("[{\"id\":18446744073709551615,"), "{text}");
+    for (id, status, text) in [
+        ("1", 404, "membership: ID not found\n"),
+        ("2", 412, "membership: can only promote a learner member\n"),
+        ("3", 412, "etcdserver: can only promote a learner member which is in sync with leader\n"),
+        ("4", 500, "{\"message\":\"Internal Server Error\"}"),
+        ("x", 404, "member x not found in cluster\n"),
+    ] {
+        let answer = post(id).await;
+        assert_eq!((answer.0, answer.1.as_str()), (status, text), "{id}");
+    }
+    let get = Request::get("/members/promote/5");
+    let (status, _, headers) = ask_by(Door::Peer, Double::default(), Access::default(), get).await;
+    assert_eq!((status, headers[header::ALLOW].to_str().unwrap()), (405, "POST"));
 }

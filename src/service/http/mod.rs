@@ -18,12 +18,13 @@ use futures::future::BoxFuture;
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
-use quorate_core::api::ids::ClusterId;
+use quorate_core::api::ids::{ClusterId, MemberId};
 use quorate_core::api::pb::etcdserverpb as pb;
 
 pub(crate) use self::access::Access;
 use super::metrics::ServerMetrics;
 use super::version::{ETCD_VERSION, cluster_version};
+use crate::keyspace::KeyspaceError;
 
 /// What the answers are made of.
 pub(crate) trait Probe: Send + Sync + 'static {
@@ -39,6 +40,8 @@ pub(crate) trait Probe: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// The cluster and its members, as applied here.
     fn members(&self) -> (ClusterId, Vec<pb::Member>);
+    /// Gives a learner a vote: the members then.
+    fn promote(&self, id: MemberId) -> BoxFuture<'_, Result<Vec<pb::Member>, KeyspaceError>>;
 }
 
 /// Everything that answers HTTP.
@@ -59,7 +62,7 @@ pub(crate) enum Door {
     Client,
     /// A metrics URL: metrics and health, unguarded.
     Metrics,
-    /// A peer URL: the version and the members; streams are the host's.
+    /// A peer URL: the version, the members, and promotions; streams are the host's.
     Peer,
 }
 
@@ -92,6 +95,9 @@ impl Site {
             (Door::Client | Door::Peer, "/version") => get_only(request).unwrap_or_else(version),
             (Door::Peer, "/members") => {
                 get_only(request).unwrap_or_else(|| members::list(&*self.probe))
+            }
+            (Door::Peer, path) if path.starts_with(members::PROMOTE) => {
+                members::promote(&*self.probe, request).await
             }
             (Door::Peer, _) => not_found(),
             (_, "/metrics") => metrics_text(self.probe.metrics()),
@@ -148,12 +154,13 @@ fn not_found() -> Answer {
 }
 
 fn get_only<B>(request: &Request<B>) -> Option<Answer> {
-    if request.method() == Method::GET {
-        return None;
-    }
+    (request.method() != Method::GET).then(|| not_allowed("GET"))
+}
+
+fn not_allowed(allowed: &'static str) -> Answer {
     let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".to_owned());
-    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
-    Some(answer)
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    answer
 }
 
 fn version() -> Answer {

@@ -1,7 +1,7 @@
 //! What is read from the keyspace when somebody scrapes.
 
 use parking_lot::Mutex;
-use prometheus::{IntCounter, IntGauge, IntGaugeVec};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use quorate_core::api::ids::{MemberId, Term};
 use quorate_core::api::pb::etcdserverpb as pb;
 
@@ -29,6 +29,8 @@ struct RaftGauges {
     pending: IntGauge,
     failed: IntCounter,
     known_peers: IntGaugeVec,
+    promoted: IntCounter,
+    not_promoted: IntCounterVec,
     last_leader: Mutex<Option<(MemberId, Term)>>,
 }
 
@@ -142,6 +144,15 @@ impl RaftGauges {
                 "The current number of known peers.",
                 &["Local", "Remote"],
             ),
+            promoted: metrics.counter(
+                "etcd_server_learner_promote_successes",
+                "The total number of successful learner promotions while this member is leader.",
+            ),
+            not_promoted: metrics.counters(
+                "etcd_server_learner_promote_failures",
+                "The total number of failed learner promotions (likely learner not ready) while this member is leader.",
+                &["Reason"],
+            ),
             last_leader: Mutex::new(None),
         }
     }
@@ -161,6 +172,10 @@ impl RaftGauges {
         for member in facts.voters.iter().chain(&facts.learners) {
             let pair = [own.to_string(), member.to_string()];
             self.known_peers.with_label_values(&[pair[0].as_str(), pair[1].as_str()]).set(1);
+        }
+        raise(&self.promoted, keyspace.promotions().done());
+        for (reason, count) in keyspace.promotions().refused() {
+            raise(&self.not_promoted.with_label_values(&[reason]), count);
         }
         let view = keyspace.leader_view();
         let now = view.leader().map(|leader| (leader, view.term));

@@ -223,10 +223,6 @@ fn fixed(
     for (name, (stage, on)) in gates {
         features.with_label_values(&[name, stage]).set((*on).into());
     }
-    metrics.counter(
-        "etcd_server_learner_promote_successes",
-        "The total number of successful learner promotions while this member is leader.",
-    );
     for (name, help) in NEVER {
         metrics.counter(name, help);
     }

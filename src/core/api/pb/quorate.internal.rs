@@ -215,6 +215,11 @@ pub struct AlarmRecord {
     pub alarm: i32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemovedMember {
+    #[prost(uint64, tag = "1")]
+    pub member_id: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProposerRecord {
     #[prost(uint64, tag = "1")]
     pub member_id: u64,
@@ -425,29 +430,90 @@ pub struct PeerHandedOver {
     #[prost(bool, tag = "1")]
     pub taken: bool,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeyspaceRequest {
-    #[prost(oneof = "keyspace_request::Ask", tags = "1, 2")]
+    #[prost(oneof = "keyspace_request::Ask", tags = "1, 2, 20")]
     pub ask: ::core::option::Option<keyspace_request::Ask>,
 }
 /// Nested message and enum types in `KeyspaceRequest`.
 pub mod keyspace_request {
-    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Ask {
         #[prost(int64, tag = "1")]
         LeaseRenew(i64),
         #[prost(message, tag = "2")]
         LeaseTimeToLive(super::super::super::etcdserverpb::LeaseTimeToLiveRequest),
+        #[prost(message, tag = "20")]
+        MemberChange(super::MemberChange),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MemberChange {
+    #[prost(bool, tag = "1")]
+    pub again: bool,
+    #[prost(oneof = "member_change::Change", tags = "2, 3, 4, 5")]
+    pub change: ::core::option::Option<member_change::Change>,
+}
+/// Nested message and enum types in `MemberChange`.
+pub mod member_change {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        #[prost(message, tag = "2")]
+        Add(super::NewMember),
+        #[prost(uint64, tag = "3")]
+        Promote(u64),
+        #[prost(uint64, tag = "4")]
+        Remove(u64),
+        #[prost(message, tag = "5")]
+        Update(super::PeerUrls),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NewMember {
+    #[prost(uint64, tag = "1")]
+    pub member_id: u64,
+    #[prost(string, repeated, tag = "2")]
+    pub peer_urls: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "3")]
+    pub is_learner: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PeerUrls {
+    #[prost(uint64, tag = "1")]
+    pub member_id: u64,
+    #[prost(string, repeated, tag = "2")]
+    pub peer_urls: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MemberChanged {
+    #[prost(oneof = "member_changed::Outcome", tags = "1, 2")]
+    pub outcome: ::core::option::Option<member_changed::Outcome>,
+}
+/// Nested message and enum types in `MemberChanged`.
+pub mod member_changed {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Outcome {
+        #[prost(message, tag = "1")]
+        Done(super::MembersNow),
+        #[prost(enumeration = "super::MemberRefusal", tag = "2")]
+        Refused(i32),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct MembersNow {
+    #[prost(uint64, tag = "1")]
+    pub log_index: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<super::super::etcdserverpb::Member>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct KeyspaceResponse {
-    #[prost(oneof = "keyspace_response::Answer", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "keyspace_response::Answer", tags = "1, 2, 3, 4, 20")]
     pub answer: ::core::option::Option<keyspace_response::Answer>,
 }
 /// Nested message and enum types in `KeyspaceResponse`.
 pub mod keyspace_response {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Answer {
         #[prost(int64, tag = "1")]
         LeaseRenewed(i64),
@@ -457,6 +523,8 @@ pub mod keyspace_response {
         NotLeader(super::Blank),
         #[prost(message, tag = "4")]
         Failed(super::Blank),
+        #[prost(message, tag = "20")]
+        MemberChanged(super::MemberChanged),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -527,4 +595,48 @@ pub struct PeerVoted {
     pub granted: bool,
     #[prost(message, optional, tag = "3")]
     pub last: ::core::option::Option<LogPosition>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum MemberRefusal {
+    Unspecified = 0,
+    IdExists = 1,
+    PeerUrlExists = 2,
+    NotFound = 3,
+    NotLearner = 4,
+    LearnerNotReady = 5,
+    TooManyLearners = 6,
+    NotEnoughStarted = 7,
+}
+impl MemberRefusal {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MEMBER_REFUSAL_UNSPECIFIED",
+            Self::IdExists => "MEMBER_REFUSAL_ID_EXISTS",
+            Self::PeerUrlExists => "MEMBER_REFUSAL_PEER_URL_EXISTS",
+            Self::NotFound => "MEMBER_REFUSAL_NOT_FOUND",
+            Self::NotLearner => "MEMBER_REFUSAL_NOT_LEARNER",
+            Self::LearnerNotReady => "MEMBER_REFUSAL_LEARNER_NOT_READY",
+            Self::TooManyLearners => "MEMBER_REFUSAL_TOO_MANY_LEARNERS",
+            Self::NotEnoughStarted => "MEMBER_REFUSAL_NOT_ENOUGH_STARTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MEMBER_REFUSAL_UNSPECIFIED" => Some(Self::Unspecified),
+            "MEMBER_REFUSAL_ID_EXISTS" => Some(Self::IdExists),
+            "MEMBER_REFUSAL_PEER_URL_EXISTS" => Some(Self::PeerUrlExists),
+            "MEMBER_REFUSAL_NOT_FOUND" => Some(Self::NotFound),
+            "MEMBER_REFUSAL_NOT_LEARNER" => Some(Self::NotLearner),
+            "MEMBER_REFUSAL_LEARNER_NOT_READY" => Some(Self::LearnerNotReady),
+            "MEMBER_REFUSAL_TOO_MANY_LEARNERS" => Some(Self::TooManyLearners),
+            "MEMBER_REFUSAL_NOT_ENOUGH_STARTED" => Some(Self::NotEnoughStarted),
+            _ => None,
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod auth;
 mod hash_kv;
 mod member;
+mod members;
 mod properties;
 mod refusals;
 mod scenario;

@@ -1,0 +1,55 @@
+//! Who is a member, and who was.
+
+use std::collections::BTreeSet;
+
+use crate::api::batch::Space;
+use crate::api::ids::MemberId;
+use crate::api::pb::internal::command::Request;
+use crate::api::pb::internal::log_payload::Payload;
+use crate::api::pb::internal::{MemberAttributes, MemberNode, Membership, VoterSet};
+use crate::state_machine::Restorer;
+
+use super::member::Member;
+
+fn membership(ids: &[u64]) -> Payload {
+    let node = |id: &u64| MemberNode { member_id: *id, ..MemberNode::default() };
+    Payload::Membership(Membership {
+        configs: vec![VoterSet { member_ids: ids.to_vec() }],
+        nodes: ids.iter().map(node).collect(),
+    })
+}
+
+fn removed(ids: &[u64]) -> BTreeSet<MemberId> {
+    ids.iter().copied().map(MemberId).collect()
+}
+
+#[test]
+fn who_leaves_is_noted_for_ever() {
+    let mut member = Member::new(0);
+    let told = |id| {
+        Request::MemberAttributes(MemberAttributes {
+            member_id: id,
+            name: "m".to_owned(),
+            ..MemberAttributes::default()
+        })
+    };
+    member.payload(membership(&[1, 2, 3])).unwrap();
+    member.one(told(3)).unwrap();
+    assert!(member.machine.removed_members().is_empty());
+    let applied = member.payload(membership(&[1, 2, 4])).unwrap();
+    let spaces: Vec<Space> = applied.batch.records.iter().map(|record| record.space).collect();
+    assert!(spaces.contains(&Space::RemovedMember) && spaces.contains(&Space::MemberAttributes));
+    assert_eq!(member.machine.removed_members(), &removed(&[3]));
+    member.one(told(3)).unwrap();
+    assert_eq!(member.machine.member_attributes(MemberId(3)), None, "it has nothing to tell");
+    member.payload(membership(&[1])).unwrap();
+    assert_eq!(member.machine.removed_members(), &removed(&[2, 3, 4]));
+
+    let frozen = member.machine.freeze();
+    let mut restorer = Restorer::new(0);
+    for record in &frozen.records {
+        restorer.record(record.space, &record.key, record.value.as_ref().unwrap()).unwrap();
+    }
+    let restored = restorer.finish(frozen.applied).unwrap();
+    assert_eq!(restored.removed_members(), member.machine.removed_members());
+}

@@ -1,0 +1,214 @@
+//! A member that is added to a cluster which is there already: who it is, the others say
+//! (etcd `server/etcdserver/bootstrap.go`, `bootstrapExistingClusterNoWAL`; `api/membership/cluster.go`,
+//! `ValidateClusterAndAssignIDs`).
+//!
+//! ```text
+//!   --initial-cluster without this member ── GET /members ──> ids and URLs
+//!   URLs of --initial-cluster, one member each? ──> this member's id, the cluster's id
+//! ```
+
+use std::time::Duration;
+
+use super::{ASK_FOR, InitialCluster, Who, already_bootstrapped, difference, print};
+use crate::embed::Config;
+use crate::host::peers::{RemoteCluster, RemoteMember, remote_clusters};
+use crate::support::urls::{parse_list, texts};
+
+/// Between two times that members are asked which do not answer at first.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// So often they are asked: etcd gives each ten seconds.
+const TRIES: u32 = 7;
+
+/// Who this member is in the cluster of those that are reached at `introducers`.
+pub(super) async fn join(
+    config: &Config,
+    cluster: &InitialCluster,
+    introducers: Vec<String>,
+) -> Result<Who, String> {
+    let told = ask(&introducers).await.ok_or_else(|| {
+        "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
+            .to_owned()
+    })?;
+    // One that is behind does not know this member yet, another may.
+    let mut refused = None;
+    for existing in &told {
+        match own_member(config, cluster, existing).await {
+            Ok(own) => return settle(config, cluster, existing, own, introducers),
+            Err(why) => {
+                let shown = show(existing);
+                refused.get_or_insert(format!("error validating peerURLs {shown}: {why}"));
+            }
+        }
+    }
+    Err(refused.expect("there is at least one answer"))
+}
+
+/// What the members answer, once one does.
+async fn ask(introducers: &[String]) -> Option<Vec<RemoteCluster>> {
+    for _ in 0..TRIES {
+        let told = remote_clusters(introducers, ASK_FOR).await;
+        if !told.is_empty() {
+            return Some(told);
+        }
+        for url in introducers {
+            tracing::warn!(address = format!("{url}/members"), "failed to get cluster response");
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+    None
+}
+
+fn settle(
+    config: &Config,
+    cluster: &InitialCluster,
+    existing: &RemoteCluster,
+    own: &RemoteMember,
+    introducers: Vec<String>,
+) -> Result<Who, String> {
+    let learners = existing.members.iter().filter(|member| member.is_learner).count();
+    if i64::try_from(learners).is_ok_and(|learners| learners > config.cluster.learners_max) {
+        return Err("membership: too many learner members in cluster".to_owned());
+    }
+    // Its votes and what it acknowledged went with its directory: it must not come back under its id.
+    if !own.client_urls.is_empty() {
+        return Err(already_bootstrapped(own.id()));
+    }
+    Ok(Who {
+        cluster: existing.cluster,
+        member: own.id(),
+        members: Vec::new(),
+        introducers,
+        first: print(cluster),
+    })
+}
+
+/// Finds each member of the cluster among those of the flags; the one that is this.
+async fn own_member<'a>(
+    config: &Config,
+    cluster: &InitialCluster,
+    existing: &'a RemoteCluster,
+) -> Result<&'a RemoteMember, String> {
+    if existing.members.len() != cluster.len() {
+        return Err("member count is unequal".to_owned());
+    }
+    let mut own = None;
+    let mut members: Vec<&RemoteMember> = existing.members.iter().collect();
+    members.sort_by(|one, other| one.peer_urls.cmp(&other.peer_urls));
+    for member in members {
+        let name = named(cluster, &member.peer_urls).await.map_err(|why| {
+            let (id, urls) = (member.id(), member.peer_urls.join(" "));
+            format!(
+                "PeerURLs: no match found for existing member ({id}, [{urls}]), last resolver error ({why})"
+            )
+        })?;
+        if name == config.member.name {
+            own = Some(member);
+        }
+    }
+    own.ok_or_else(|| "this member is not among them".to_owned())
+}
+
+/// The name of the member that is reached at these URLs; else how the last of them differs.
+async fn named<'a>(cluster: &'a InitialCluster, peer_urls: &[String]) -> Result<&'a str, String> {
+    let known = parse_list(&peer_urls.join(",")).unwrap_or_default();
+    // As they are written first: names that cannot be found would be looked up for long.
+    if let Some((name, _)) = cluster.iter().find(|(_, urls)| texts(urls) == texts(&known)) {
+        return Ok(name);
+    }
+    let mut last = String::new();
+    for (name, urls) in cluster {
+        match difference(&known, urls).await {
+            None => return Ok(name),
+            Some(why) => last = why,
+        }
+    }
+    Err(last)
+}
+
+/// As Go prints a cluster.
+fn show(cluster: &RemoteCluster) -> String {
+    let member = |member: &RemoteMember| {
+        format!(
+            "&{{ID:{} RaftAttributes:{{PeerURLs:[{}] IsLearner:{}}} Attributes:{{Name:{} ClientURLs:[{}]}}}}",
+            member.id(),
+            member.peer_urls.join(" "),
+            member.is_learner,
+            member.name,
+            member.client_urls.join(" ")
+        )
+    };
+    let members: Vec<String> = cluster.members.iter().map(member).collect();
+    let id = cluster.cluster;
+    format!("{{ClusterID:{id} Members:[{}] RemovedMemberIDs:[]}}", members.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_core::api::ids::ClusterId;
+
+    use super::super::parse;
+    use super::*;
+
+    fn member(json: &str) -> RemoteMember {
+        serde_json::from_str(json).unwrap()
+    }
+
+    fn existing() -> RemoteCluster {
+        RemoteCluster {
+            cluster: ClusterId(0xc1),
+            members: vec![
+                member(
+                    r#"{"id":10,"peerURLs":["http://127.0.0.1:1"],"name":"a","clientURLs":["http://127.0.0.1:9"]}"#,
+                ),
+                member(r#"{"id":11,"peerURLs":["http://127.0.0.1:2"],"isLearner":true}"#),
+            ],
+        }
+    }
+
+    async fn who(
+        initial: &str,
+        existing: &RemoteCluster,
+        change: impl FnOnce(&mut Config),
+    ) -> Result<Who, String> {
+        let mut config = Config::default();
+        config.member.name = "b".to_owned();
+        change(&mut config);
+        let cluster = parse(initial).unwrap();
+        let own = own_member(&config, &cluster, existing).await?;
+        settle(&config, &cluster, existing, own, Vec::new())
+    }
+
+    const INITIAL: &str = "a=http://127.0.0.1:1,b=http://127.0.0.1:2";
+
+    #[tokio::test]
+    async fn a_member_takes_the_id_that_the_cluster_has_given_it() {
+        let found = who(INITIAL, &existing(), |_| ()).await.unwrap();
+        assert_eq!((found.cluster.0, found.member.0, found.members), (0xc1, 11, Vec::new()));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_refused_in_etcds_words() {
+        let refused = who("b=http://127.0.0.1:2", &existing(), |_| ()).await;
+        assert_eq!(refused, Err("member count is unequal".to_owned()));
+        let other = "a=http://127.0.0.1:1,b=http://127.0.0.1:3";
+        assert_eq!(
+            who(other, &existing(), |_| ()).await.unwrap_err(),
+            "PeerURLs: no match found for existing member (b, [http://127.0.0.1:2]), last resolver error \
+             (resolved urls: \"http://127.0.0.1:2\" != \"http://127.0.0.1:3\")"
+        );
+        let refused = who(INITIAL, &existing(), |config| config.cluster.learners_max = 0).await;
+        assert_eq!(refused, Err("membership: too many learner members in cluster".to_owned()));
+        let mut again = existing();
+        again.members[1].client_urls = vec!["http://127.0.0.1:8".to_owned()];
+        let refused = who(INITIAL, &again, |_| ()).await;
+        assert_eq!(refused, Err("member b has already been bootstrapped".to_owned()));
+        assert_eq!(
+            show(&existing()),
+            "{ClusterID:c1 Members:[&{ID:a RaftAttributes:{PeerURLs:[http://127.0.0.1:1] IsLearner:false} \
+             Attributes:{Name:a ClientURLs:[http://127.0.0.1:9]}} &{ID:b \
+             RaftAttributes:{PeerURLs:[http://127.0.0.1:2] IsLearner:true} Attributes:{Name: ClientURLs:[]}}] \
+             RemovedMemberIDs:[]}"
+        );
+    }
+}
