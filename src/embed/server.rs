@@ -397,3 +397,7 @@ mod tests;
 #[cfg(test)]
 #[path = "cluster_test.rs"]
 mod cluster_tests;
+
+#[cfg(test)]
+#[path = "recipes_test.rs"]
+mod recipes_tests;

@@ -25,7 +25,7 @@ use crate::support::urls::parse_list;
 /// Far more than anything here takes on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
 
-fn config(dir: &TempDir) -> Config {
+pub(super) fn config(dir: &TempDir) -> Config {
     let mut config = Config::default();
     config.member.data_dir = dir.path().join("data").to_str().unwrap().to_owned();
     config.member.listen_client = parse_list("http://127.0.0.1:0").unwrap();
@@ -34,7 +34,7 @@ fn config(dir: &TempDir) -> Config {
     config
 }
 
-async fn start(config: Config) -> Server {
+pub(super) async fn start(config: Config) -> Server {
     let server = Server::spawn(config.build().unwrap()).await.unwrap();
     tokio::time::timeout(LONG, server.ready()).await.expect("a lone member elects itself");
     server

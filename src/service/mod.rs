@@ -20,6 +20,7 @@ mod maintenance;
 mod member;
 mod metrics;
 pub mod pb;
+mod recipes;
 pub mod serve;
 mod status;
 pub mod version;
@@ -42,6 +43,7 @@ use self::maintenance::Maintenance;
 use self::member::Member;
 pub use self::metrics::JournalFigures;
 use self::metrics::ServerMetrics;
+use self::recipes::{ElectionService, LockService, Recipes};
 use self::watch::WatchService;
 use crate::host::JournalGauge;
 use crate::host::peers::Peers;
@@ -92,6 +94,7 @@ impl Desk {
         let counts = Arc::new(GrpcCounts::new(metrics.registry(), settings.extensive_metrics));
         let member = Arc::new(Member::new(keyspace.clone(), Arc::clone(&metrics)));
         let timeout = settings.election_timeout;
+        let recipes = Recipes::new(keyspace.clone(), metrics.kv.clone());
         let services = Services {
             kv: Kv::new(keyspace.clone(), metrics.kv.clone()),
             watch: WatchService::new(
@@ -108,6 +111,8 @@ impl Desk {
             cluster: Cluster::new(keyspace.clone()),
             maintenance: Maintenance::new(keyspace.clone()),
             health: Health::new(serving.clone()),
+            lock: LockService::new(recipes.clone()),
+            election: ElectionService::new(recipes),
         };
         let grpc = Grpc::new(
             keyspace.clone(),

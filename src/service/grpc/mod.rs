@@ -37,6 +37,9 @@ use super::pb::etcdserverpb::lease_server::LeaseServer;
 use super::pb::etcdserverpb::maintenance_server::MaintenanceServer;
 use super::pb::etcdserverpb::watch_server::WatchServer;
 use super::pb::health::health_server::HealthServer;
+use super::pb::v3electionpb::election_server::ElectionServer;
+use super::pb::v3lockpb::lock_server::LockServer;
+use super::recipes::{ElectionService, LockService};
 use super::status::{invalid_client_version, no_leader, stopped, unreadable};
 use super::watch::WatchService;
 use crate::keyspace::Keyspace;
@@ -70,6 +73,8 @@ struct Inner {
     cluster: ClusterServer<Cluster>,
     maintenance: MaintenanceServer<Maintenance>,
     health: HealthServer<Health>,
+    lock: LockServer<LockService>,
+    election: ElectionServer<ElectionService>,
 }
 
 /// The services behind the paths.
@@ -80,6 +85,8 @@ pub(crate) struct Services {
     pub(crate) cluster: Cluster,
     pub(crate) maintenance: Maintenance,
     pub(crate) health: Health,
+    pub(crate) lock: LockService,
+    pub(crate) election: ElectionService,
 }
 
 /// Sets the limits that tonic has of its own out of the way: [`Incoming`] keeps etcd's.
@@ -110,6 +117,8 @@ impl Grpc {
             cluster: unlimited!(ClusterServer::new(services.cluster)),
             maintenance: unlimited!(MaintenanceServer::new(services.maintenance)),
             health: unlimited!(HealthServer::new(services.health)),
+            lock: unlimited!(LockServer::new(services.lock)),
+            election: unlimited!(ElectionServer::new(services.election)),
         }))
     }
 
@@ -202,6 +211,8 @@ impl Inner {
             "etcdserverpb.Cluster" => self.cluster.clone().call(request).await,
             "etcdserverpb.Maintenance" => self.maintenance.clone().call(request).await,
             "grpc.health.v1.Health" => self.health.clone().call(request).await,
+            "v3lockpb.Lock" => self.lock.clone().call(request).await,
+            "v3electionpb.Election" => self.election.clone().call(request).await,
             _ => Ok(not_built(path).into_http()),
         };
         match answered {
