@@ -1,14 +1,16 @@
 //! Floor 7, speak: gRPC and HTTP on client ports, in etcd's words.
 //!
 //! ```text
-//!   listener ── serve: HTTP/2? ── yes: grpc ── kv, watch, lease, cluster, maintenance, health ──┐
-//!                               └ no:  http ── health, version, metrics ────────────────────────┴─> keyspace
+//!   listener ── serve: HTTP/2? ── yes: grpc ── kv, watch, lease, cluster, maintenance, health, recipes ──┐
+//!                    │              ^─── gateway: JSON ───┐                                              ├─> keyspace
+//!                    └ no:  http ── /v3/ ─────────────────┴── health, version, metrics ──────────────────┘
 //! ```
 //!
 //! **Invariant:** a method checks, calls the keyspace, maps the error and fills the header; rules live below.
 //! **Invariant:** wire codes and texts stand in `status` alone.
 
 mod cluster;
+mod gateway;
 mod grpc;
 mod header;
 mod health;
@@ -33,6 +35,7 @@ use std::time::Duration;
 use tokio::sync::watch as signal;
 
 use self::cluster::Cluster;
+use self::gateway::Gateway;
 use self::grpc::counts::GrpcCounts;
 use self::grpc::{Grpc, Services};
 use self::health::Health;
@@ -64,6 +67,8 @@ pub struct ServiceSettings {
     pub hosts: Vec<String>,
     /// `--cors`.
     pub origins: Vec<String>,
+    /// `--enable-grpc-gateway`: how many of its calls run at once (`--max-concurrent-streams`); `None` for no gateway.
+    pub gateway_calls_max: Option<u32>,
     /// Feature gates: name, stage, whether on.
     pub gates: BTreeMap<&'static str, (&'static str, bool)>,
 }
@@ -123,6 +128,8 @@ impl Desk {
             serving,
         );
         let access = Access::new(settings.hosts, settings.origins);
-        Desk { grpc, site: Site::new(member, metrics, access), peers: peers.clone() }
+        let gateway = settings.gateway_calls_max.map(|calls| Gateway::new(grpc.clone(), calls));
+        let site = Site::new(member, metrics, access).with_gateway(gateway);
+        Desk { grpc, site, peers: peers.clone() }
     }
 }

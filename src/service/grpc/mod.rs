@@ -122,7 +122,12 @@ impl Grpc {
         }))
     }
 
-    /// Answers one request that came over HTTP/2.
+    /// The longest message that is taken.
+    pub(crate) fn receive_bytes_max(&self) -> usize {
+        self.0.receive_bytes_max
+    }
+
+    /// Answers one request, as HTTP/2 brings it.
     pub(crate) async fn call<B>(&self, request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
