@@ -261,6 +261,21 @@ async fn http_can_have_listeners_of_its_own_and_sockets_can_be_files() {
     assert!(!socket.exists());
 }
 
+/// hyper holds connections that may upgrade to no version of HTTP: gRPC was answered on peer ports.
+#[tokio::test]
+async fn clients_are_not_served_on_a_peer_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let peers = format!("http://{free}");
+    config.member.listen_peer = parse_list(&peers).unwrap();
+    let server = start(config).await;
+    let mut refused = KvClient::connect(peers).await.unwrap();
+    assert!(refused.put(put("a", "1")).await.is_err());
+    drop(refused);
+    server.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_address_in_use_stops_the_start_in_gos_words() {
     let dir = tempfile::tempdir().unwrap();

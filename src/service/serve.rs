@@ -18,7 +18,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::task::JoinSet;
@@ -219,6 +219,17 @@ async fn converse(
                 connection.await
             }
         }
+    } else if traffic == Traffic::GrpcOnly {
+        // Connections that upgrade are not held to one version of HTTP.
+        let wire = TokioIo::new(Mended::new(connection));
+        let mut connection = pin!(builder.serve_connection(wire, service));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = draining.started() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
     } else {
         let wire = TokioIo::new(Mended::new(connection));
         let mut connection = pin!(builder.serve_connection_with_upgrades(wire, service));
@@ -245,10 +256,16 @@ impl Desk {
         mut request: Request<Incoming>,
         afterwards: &Afterwards,
     ) -> Response<Body> {
+        let grpc = request.version() == Version::HTTP_2;
+        if grpc && !matches!(traffic, Traffic::Both | Traffic::GrpcOnly) {
+            let mut refused = Response::new(Body::empty());
+            *refused.status_mut() = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+            return refused;
+        }
         if traffic == Traffic::PeersOnly && request.uri().path().starts_with("/raft/") {
             return self.peers.accept(&mut request).map(Body::new);
         }
-        if request.version() == Version::HTTP_2 {
+        if grpc {
             self.grpc.call(request).await
         } else {
             self.site.answer(traffic.door(), request, afterwards).await

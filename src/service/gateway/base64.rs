@@ -88,7 +88,7 @@ pub(super) fn encode(bytes: &[u8], out: &mut String) {
 /// Bytes in a JSON message: either alphabet, padded or not (protojson's `unmarshalBytes`).
 pub(super) fn decode_lenient(text: &str) -> Option<Vec<u8>> {
     let for_urls = text.contains(['-', '_']);
-    let padded = text.len() % 4 == 0;
+    let padded = text.len().is_multiple_of(4);
     Alphabet { for_urls, padded }.decode(text.as_bytes()).ok()
 }
 

@@ -77,7 +77,7 @@ fn passed_on(key: &HeaderName, value: &HeaderValue) -> Result<Option<HeaderValue
         let plain = value.as_bytes().iter().all(|byte| (0x20..=0x7e).contains(byte));
         return Ok(plain.then(|| value.clone()));
     }
-    let padded = value.len() % 4 == 0;
+    let padded = value.len().is_multiple_of(4);
     let decoded = Alphabet { for_urls: false, padded }.decode(value.as_bytes());
     let bytes = decoded.map_err(|at| {
         let name = canonical(&format!("{PREFIX}{key}"));
