@@ -1,11 +1,16 @@
 //! The checked-in generated code says what `proto/` says.
 //!
-//! Messages live in the core crate, services here; both are made by protox and prost in pure Rust, so that
+//! Messages live in the core crate, services and the JSON gateway's tables here; all are made by protox and prost in pure Rust, so that
 //! nobody needs protoc. `UPDATE_GENERATED=1 cargo test --test generated` rewrites them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use protox::prost_reflect::prost_types::FileDescriptorSet;
+
+#[path = "generated/gateway.rs"]
+mod gateway;
 
 const PROTO_FILES: [&str; 7] = [
     "kv.proto",
@@ -34,10 +39,15 @@ const SECRETS: [&str; 8] = [
     ".quorate.internal.AuthUserChangePassword",
     ".quorate.internal.AuthLogin",
 ];
+/// The files and what they import, without Google's: those only say which paths the gateway has.
+fn compile(files: &[&str]) -> FileDescriptorSet {
+    let mut descriptors = protox::compile(files, [root().join("proto")]).expect("proto/ compiles");
+    descriptors.file.retain(|file| !file.package().starts_with("google."));
+    descriptors
+}
 
 fn generate_messages(out: &Path) {
-    let descriptors =
-        protox::compile(PROTO_FILES, [root().join("proto")]).expect("proto/ compiles");
+    let descriptors = compile(&PROTO_FILES);
     prost_build::Config::new()
         .bytes(["."])
         .disable_comments(["."])
@@ -48,8 +58,7 @@ fn generate_messages(out: &Path) {
 }
 
 fn generate_services(out: &Path) {
-    let descriptors =
-        protox::compile(PROTO_FILES, [root().join("proto")]).expect("proto/ compiles");
+    let descriptors = compile(&PROTO_FILES);
     let mut config = prost_build::Config::new();
     config.bytes(["."]).disable_comments(["."]);
     for (package, module) in [
@@ -68,12 +77,14 @@ fn generate_services(out: &Path) {
         .out_dir(out)
         .compile_fds_with_config(descriptors, config)
         .expect("services are generated");
+    let gateway = gateway::tables(&PROTO_FILES, &root().join("proto"));
+    fs::write(out.join("gateway.rs"), gateway).expect("the gateway's tables are written");
 }
 
 /// The fault harness speaks only over the wire: it has a client of its own and no crate of ours below it.
 fn generate_harness_client(out: &Path) {
     let files = ["kv.proto", "auth.proto", "rpc.proto"];
-    let descriptors = protox::compile(files, [root().join("proto")]).expect("proto/ compiles");
+    let descriptors = compile(&files);
     let mut config = prost_build::Config::new();
     config.bytes(["."]).disable_comments(["."]);
     tonic_prost_build::configure()

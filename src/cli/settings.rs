@@ -85,6 +85,7 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         keepalive_timeout: flags.duration("grpc-keepalive-timeout"),
         cors: flags.texts("cors"),
         host_whitelist: flags.texts("host-whitelist"),
+        grpc_gateway: flags.bool("enable-grpc-gateway"),
         extensive_metrics: flags.text("metrics") == "extensive",
         watch_progress_interval: flags.duration("watch-progress-notify-interval"),
         warn_apply: flags.duration("warning-apply-duration"),

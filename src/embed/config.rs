@@ -104,6 +104,8 @@ pub struct MemberSettings {
     pub cors: Vec<String>,
     /// `--host-whitelist`; `*` or nothing for all.
     pub host_whitelist: Vec<String>,
+    /// `--enable-grpc-gateway`.
+    pub grpc_gateway: bool,
     /// `--metrics=extensive`.
     pub extensive_metrics: bool,
     /// `--watch-progress-notify-interval`.
@@ -194,6 +196,7 @@ impl Default for MemberSettings {
             keepalive_timeout: GoDuration::from_secs(20),
             cors: vec!["*".to_owned()],
             host_whitelist: vec!["*".to_owned()],
+            grpc_gateway: true,
             extensive_metrics: false,
             watch_progress_interval: GoDuration::from_secs(600),
             warn_apply: GoDuration::from_millis(100),

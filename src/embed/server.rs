@@ -319,6 +319,10 @@ fn service_settings(config: &Config) -> ServiceSettings {
         extensive_metrics: config.member.extensive_metrics,
         hosts: config.member.host_whitelist.clone(),
         origins: config.member.cors.clone(),
+        gateway_calls_max: config
+            .member
+            .grpc_gateway
+            .then_some(config.member.concurrent_streams_max),
         gates: GATES
             .iter()
             .map(|(name, stage, _)| (*name, (stage.word(), is_on(gates, name))))
@@ -429,3 +433,11 @@ mod auth_tests;
 #[cfg(test)]
 #[path = "cluster_test.rs"]
 mod cluster_tests;
+
+#[cfg(test)]
+#[path = "gateway_test.rs"]
+mod gateway_tests;
+
+#[cfg(test)]
+#[path = "recipes_test.rs"]
+mod recipes_tests;

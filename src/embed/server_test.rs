@@ -24,7 +24,7 @@ use crate::support::urls::parse_list;
 /// Far more than anything here takes on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
 
-fn config(dir: &TempDir) -> Config {
+pub(super) fn config(dir: &TempDir) -> Config {
     let mut config = Config::default();
     config.member.data_dir = dir.path().join("data").to_str().unwrap().to_owned();
     config.member.listen_client = parse_list("http://127.0.0.1:0").unwrap();
@@ -33,7 +33,7 @@ fn config(dir: &TempDir) -> Config {
     config
 }
 
-async fn start(config: Config) -> Server {
+pub(super) async fn start(config: Config) -> Server {
     let server = Server::spawn(config.build().unwrap()).await.unwrap();
     tokio::time::timeout(LONG, server.ready()).await.expect("a lone member elects itself");
     server
@@ -254,6 +254,21 @@ async fn http_can_have_listeners_of_its_own_and_sockets_can_be_files() {
     drop(refused);
     server.stop().await.unwrap();
     assert!(!socket.exists());
+}
+
+/// hyper holds connections that may upgrade to no version of HTTP: gRPC was answered on peer ports.
+#[tokio::test]
+async fn clients_are_not_served_on_a_peer_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let peers = format!("http://{free}");
+    config.member.listen_peer = parse_list(&peers).unwrap();
+    let server = start(config).await;
+    let mut refused = KvClient::connect(peers).await.unwrap();
+    assert!(refused.put(put("a", "1")).await.is_err());
+    drop(refused);
+    server.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Floor 7, speak: gRPC and HTTP on client ports, in etcd's words.
 //!
 //! ```text
-//!   listener ── serve: HTTP/2? ── yes: grpc ── kv, watch, lease, cluster, maintenance, auth ── credentials ──> gate
-//!                               └ no:  http ── health, version, metrics ───────────────────────────────> keyspace
+//!   listener ── serve: HTTP/2? ── yes: grpc ── kv, watch, lease, cluster, auth, recipes, .. ── credentials ──> gate
+//!                    │              ^─── gateway: JSON ───┐
+//!                    └ no:  http ── /v3/ ─────────────────┴── health, version, metrics ──────────────> keyspace
 //! ```
 //!
 //! **Invariant:** a client's call goes to the handle that the gate gives for its credentials, never to the member's own.
@@ -13,6 +14,7 @@
 mod auth;
 mod cluster;
 mod credentials;
+mod gateway;
 mod grpc;
 mod header;
 mod health;
@@ -24,6 +26,7 @@ mod maintenance;
 mod member;
 mod metrics;
 pub mod pb;
+mod recipes;
 pub mod serve;
 mod status;
 pub mod version;
@@ -37,6 +40,7 @@ use tokio::sync::watch as signal;
 
 use self::auth::Auth;
 use self::cluster::Cluster;
+use self::gateway::Gateway;
 use self::grpc::counts::GrpcCounts;
 use self::grpc::{Grpc, Services};
 use self::health::Health;
@@ -47,6 +51,7 @@ use self::maintenance::Maintenance;
 use self::member::Member;
 pub use self::metrics::JournalFigures;
 use self::metrics::ServerMetrics;
+use self::recipes::{ElectionService, LockService, Recipes};
 use self::watch::WatchService;
 use crate::host::JournalGauge;
 use crate::host::peers::Peers;
@@ -68,6 +73,8 @@ pub struct ServiceSettings {
     pub hosts: Vec<String>,
     /// `--cors`.
     pub origins: Vec<String>,
+    /// `--enable-grpc-gateway`: how many of its calls run at once (`--max-concurrent-streams`); `None` for no gateway.
+    pub gateway_calls_max: Option<u32>,
     /// Feature gates: name, stage, whether on.
     pub gates: BTreeMap<&'static str, (&'static str, bool)>,
 }
@@ -99,6 +106,7 @@ impl Desk {
         let member = Arc::new(Member::new(keyspace.clone(), Arc::clone(&metrics)));
         let timeout = settings.election_timeout;
         let gate = Gate::new(keyspace.clone());
+        let recipes = Recipes::new(gate.clone(), metrics.kv.clone());
         let services = Services {
             kv: Kv::new(gate.clone(), metrics.kv.clone()),
             watch: WatchService::new(
@@ -117,6 +125,8 @@ impl Desk {
             maintenance: Maintenance::new(gate.clone()),
             auth: Auth::new(gate),
             health: Health::new(serving.clone()),
+            lock: LockService::new(recipes.clone()),
+            election: ElectionService::new(recipes),
         };
         let grpc = Grpc::new(
             keyspace.clone(),
@@ -127,6 +137,8 @@ impl Desk {
             serving,
         );
         let access = Access::new(settings.hosts, settings.origins);
-        Desk { grpc, site: Site::new(member, metrics, access), peers: peers.clone() }
+        let gateway = settings.gateway_calls_max.map(|calls| Gateway::new(grpc.clone(), calls));
+        let site = Site::new(member, metrics, access).with_gateway(gateway);
+        Desk { grpc, site, peers: peers.clone() }
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version};
+use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::task::JoinSet;
@@ -27,6 +27,7 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
 
 use super::Desk;
+use super::gateway::Afterwards;
 use super::http::Door;
 use crate::support::authority::Mended;
 use crate::support::listen::{Connection, Listener};
@@ -202,9 +203,11 @@ async fn converse(
     builder: Builder<Tasks>,
     mut draining: Draining,
 ) {
+    let afterwards = Afterwards::default();
+    let left = afterwards.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let desk = desk.clone();
-        async move { Ok::<_, Infallible>(desk.answer(traffic, request).await) }
+        let (desk, left) = (desk.clone(), left.clone());
+        async move { Ok::<_, Infallible>(desk.answer(traffic, request, &left).await) }
     });
     let ended = if traffic == Traffic::PeersOnly {
         let wire = TokioIo::new(connection);
@@ -216,9 +219,20 @@ async fn converse(
                 connection.await
             }
         }
-    } else {
+    } else if traffic == Traffic::GrpcOnly {
+        // Connections that upgrade are not held to one version of HTTP.
         let wire = TokioIo::new(Mended::new(connection));
         let mut connection = pin!(builder.serve_connection(wire, service));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = draining.started() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    } else {
+        let wire = TokioIo::new(Mended::new(connection));
+        let mut connection = pin!(builder.serve_connection_with_upgrades(wire, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
             () = draining.started() => {
@@ -230,18 +244,31 @@ async fn converse(
     if let Err(why) = ended {
         // A client that went away, or spoke something else: its own business.
         tracing::debug!(error = %why, "a connection ended early");
+    } else if let Some(conversation) = afterwards.take() {
+        conversation.run(draining).await;
     }
 }
 
 impl Desk {
-    async fn answer(&self, traffic: Traffic, mut request: Request<Incoming>) -> Response<Body> {
+    async fn answer(
+        &self,
+        traffic: Traffic,
+        mut request: Request<Incoming>,
+        afterwards: &Afterwards,
+    ) -> Response<Body> {
+        let grpc = request.version() == Version::HTTP_2;
+        if grpc && !matches!(traffic, Traffic::Both | Traffic::GrpcOnly) {
+            let mut refused = Response::new(Body::empty());
+            *refused.status_mut() = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+            return refused;
+        }
         if traffic == Traffic::PeersOnly && request.uri().path().starts_with("/raft/") {
             return self.peers.accept(&mut request).map(Body::new);
         }
-        if request.version() == Version::HTTP_2 {
+        if grpc {
             self.grpc.call(request).await
         } else {
-            self.site.answer(traffic.door(), request).await.map(Body::new)
+            self.site.answer(traffic.door(), request, afterwards).await
         }
     }
 }

@@ -66,9 +66,7 @@ pub(super) const ROWS: [Row; 29] = [
     row("socket-reuse-address", Kind::Bool, "false")
         .key(Key::In("socket-options", "reuse-address"))
         .help("Whether to bind while old connections linger (SO_REUSEADDR); always on."),
-    row("enable-grpc-gateway", Kind::Bool, "true")
-        .silent()
-        .help("Whether JSON is served below /v3. Not built yet: there is no gateway."),
+    row("enable-grpc-gateway", Kind::Bool, "true").help("Whether JSON is served below /v3."),
     row("raft-read-timeout", Kind::Duration, "5s")
         .no_effect()
         .key(Key::None)

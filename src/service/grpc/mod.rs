@@ -39,6 +39,9 @@ use super::pb::etcdserverpb::lease_server::LeaseServer;
 use super::pb::etcdserverpb::maintenance_server::MaintenanceServer;
 use super::pb::etcdserverpb::watch_server::WatchServer;
 use super::pb::health::health_server::HealthServer;
+use super::pb::v3electionpb::election_server::ElectionServer;
+use super::pb::v3lockpb::lock_server::LockServer;
+use super::recipes::{ElectionService, LockService};
 use super::status::{invalid_client_version, no_leader, status, stopped, unreadable};
 use super::watch::WatchService;
 use crate::keyspace::{Keyspace, KeyspaceError};
@@ -80,6 +83,8 @@ struct Inner {
     maintenance: MaintenanceServer<Maintenance>,
     auth: AuthServer<Auth>,
     health: HealthServer<Health>,
+    lock: LockServer<LockService>,
+    election: ElectionServer<ElectionService>,
 }
 
 /// The services behind the paths.
@@ -91,6 +96,8 @@ pub(crate) struct Services {
     pub(crate) maintenance: Maintenance,
     pub(crate) auth: Auth,
     pub(crate) health: Health,
+    pub(crate) lock: LockService,
+    pub(crate) election: ElectionService,
 }
 
 /// Sets the limits that tonic has of its own out of the way: [`Incoming`] keeps etcd's.
@@ -122,10 +129,17 @@ impl Grpc {
             maintenance: unlimited!(MaintenanceServer::new(services.maintenance)),
             auth: unlimited!(AuthServer::new(services.auth)),
             health: unlimited!(HealthServer::new(services.health)),
+            lock: unlimited!(LockServer::new(services.lock)),
+            election: unlimited!(ElectionServer::new(services.election)),
         }))
     }
 
-    /// Answers one request that came over HTTP/2.
+    /// The longest message that is taken.
+    pub(crate) fn receive_bytes_max(&self) -> usize {
+        self.0.receive_bytes_max
+    }
+
+    /// Answers one request, as HTTP/2 brings it.
     pub(crate) async fn call<B>(&self, request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
@@ -218,6 +232,8 @@ impl Inner {
             "etcdserverpb.Maintenance" => self.maintenance.clone().call(request).await,
             "etcdserverpb.Auth" => self.auth.clone().call(request).await,
             "grpc.health.v1.Health" => self.health.clone().call(request).await,
+            "v3lockpb.Lock" => self.lock.clone().call(request).await,
+            "v3electionpb.Election" => self.election.clone().call(request).await,
             _ => Ok(not_built(path).into_http()),
         };
         match answered {

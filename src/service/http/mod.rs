@@ -1,7 +1,7 @@
-//! The HTTP side of a client port: health, version, metrics.
+//! The HTTP side of a client port: health, version, metrics, and the JSON gateway below `/v3/`.
 //!
 //! ```text
-//!   request ── host allowed? (421) ── CORS headers ── OPTIONS? (200) ── path ──> answer
+//!   request ── host allowed? (421) ── CORS headers ── OPTIONS? (200) ── clean path? (307) ──> answer, or the gateway's
 //! ```
 //!
 //! Paths, texts and headers are etcd's (`server/etcdserver/api/etcdhttp`, `server/embed/serve.go`).
@@ -9,8 +9,10 @@
 mod access;
 mod health;
 mod members;
+mod path;
 mod query;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,8 +22,10 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use quorate_core::api::ids::{ClusterId, MemberId};
 use quorate_core::api::pb::etcdserverpb as pb;
+use tonic::body::Body;
 
 pub(crate) use self::access::Access;
+use super::gateway::{Afterwards, Gateway, is_upgrade};
 use super::metrics::ServerMetrics;
 use super::version::{ETCD_VERSION, cluster_version};
 use crate::keyspace::KeyspaceError;
@@ -50,6 +54,7 @@ pub(crate) struct Site {
     probe: Arc<dyn Probe>,
     metrics: Arc<ServerMetrics>,
     access: Arc<Access>,
+    gateway: Option<Gateway>,
 }
 
 /// An answer whose body is at hand.
@@ -68,25 +73,66 @@ pub(crate) enum Door {
 
 impl Site {
     pub(crate) fn new(probe: Arc<dyn Probe>, metrics: Arc<ServerMetrics>, access: Access) -> Self {
-        Site { probe, metrics, access: Arc::new(access) }
+        Site { probe, metrics, access: Arc::new(access), gateway: None }
     }
 
-    /// Answers one request.
-    pub(crate) async fn answer<B>(&self, door: Door, request: Request<B>) -> Answer {
+    /// The same with a JSON gateway on client ports.
+    pub(crate) fn with_gateway(self, gateway: Option<Gateway>) -> Self {
+        Site { gateway, ..self }
+    }
+
+    /// Answers one request. What the connection does after an upgrade is left in `afterwards`.
+    pub(crate) async fn answer<B>(
+        &self,
+        door: Door,
+        mut request: Request<B>,
+        afterwards: &Afterwards,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let guarded = door == Door::Client;
         if guarded && let Some(refused) = self.access.refuse_host(&request) {
-            return refused;
+            return refused.map(Body::new);
         }
         let origin = if guarded { self.access.allowed_origin(&request) } else { None };
         let mut answer = if guarded && request.method() == Method::OPTIONS {
-            Response::new(Full::default())
+            Response::new(Body::empty())
+        } else if let Some(elsewhere) = self.redirect(door, &request) {
+            elsewhere.map(Body::new)
+        } else if let Some(gateway) = self.gateway_for(door, &mut request) {
+            if is_upgrade(request.headers()) {
+                gateway.upgrade(&mut request, afterwards)
+            } else {
+                gateway.answer(request).await
+            }
         } else {
-            self.route(door, &request).await
+            self.route(door, &request).await.map(Body::new)
         };
-        if let Some(origin) = origin {
+        let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(origin) = origin.filter(|_| !switched) {
             access::add_cors(answer.headers_mut(), origin);
         }
         answer
+    }
+
+    /// Where a client is sent whose path is not clean.
+    fn redirect<B>(&self, door: Door, request: &Request<B>) -> Option<Answer> {
+        let client = door == Door::Client;
+        client.then(|| path::redirect(request, self.gateway.is_some())).flatten()
+    }
+
+    /// The gateway, if the request is for it. Paths of an older gateway are the same paths.
+    fn gateway_for<B>(&self, door: Door, request: &mut Request<B>) -> Option<&Gateway> {
+        let gateway = self.gateway.as_ref().filter(|_| door == Door::Client)?;
+        let path = path::unescape(request.uri().path())?;
+        let old = path.strip_prefix("/v3beta/").map(|rest| format!("/v3/{rest}"));
+        let plain = old.or_else(|| matches!(path, Cow::Owned(_)).then(|| path.to_string()));
+        if let Some(plain) = plain {
+            *request.uri_mut() = plain.parse().ok()?;
+        }
+        request.uri().path().starts_with("/v3/").then_some(gateway)
     }
 
     async fn route<B>(&self, door: Door, request: &Request<B>) -> Answer {
@@ -110,9 +156,6 @@ impl Site {
             },
             (_, path) if path.starts_with("/livez") || path.starts_with("/readyz") => {
                 self.check(path, request).await
-            }
-            (Door::Client, path) if path.starts_with("/v3/") || path.starts_with("/v3beta/") => {
-                no_gateway()
             }
             _ => not_found(),
         }
@@ -174,12 +217,6 @@ fn version() -> Answer {
 fn metrics_text(text: String) -> Answer {
     const KIND: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
     with_type(StatusCode::OK, KIND, text)
-}
-
-/// The JSON gateway is not built yet, and says so in its own shape.
-fn no_gateway() -> Answer {
-    let text = "{\"code\":12,\"message\":\"the JSON gateway is not implemented\"}".to_owned();
-    with_type(StatusCode::NOT_IMPLEMENTED, "application/json", text)
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ pub mod v3lockpb;
 /// Election.
 #[rustfmt::skip]
 pub mod v3electionpb;
+/// What the JSON gateway knows of the API.
+#[rustfmt::skip]
+pub(crate) mod gateway;
 /// The standard health service.
 #[rustfmt::skip]
 #[path = "grpc.health.v1.rs"]
