@@ -148,7 +148,7 @@ enum Inner {
         /// As the verification algorithm takes it.
         public: Vec<u8>,
     },
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 impl Key {
@@ -166,7 +166,7 @@ impl Key {
         let verify: &'static dyn VerificationAlgorithm = match kind {
             Kind::Hmac(algorithm) => {
                 let secret = private.ok_or(KeyError::Missing)?;
-                let key = Inner::Secret(hmac::Key::new(algorithm, &secret));
+                let key = Inner::Secret(Box::new(hmac::Key::new(algorithm, &secret)));
                 return Ok((name, Key(key)));
             }
             Kind::Rsa(_, verify) | Kind::Ec(_, verify) => verify,
