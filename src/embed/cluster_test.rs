@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
+use rand::Rng as _;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -25,9 +26,13 @@ pub(super) struct Cluster {
     running: Vec<Option<Server>>,
 }
 
-/// Ports that nobody has now.
+/// Ports that nobody has now, and that the kernel gives nobody who dials: members may start late.
 fn free_ports(count: usize) -> Vec<u16> {
-    let bind = |_| std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let bind = |_| {
+        let ports = std::iter::repeat_with(|| rand::rng().random_range(22_000..32_000));
+        let mut bound = ports.map(|port| std::net::TcpListener::bind(("127.0.0.1", port)));
+        bound.find_map(Result::ok).expect("one of them is free")
+    };
     let held: Vec<_> = (0..count).map(bind).collect();
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
