@@ -68,7 +68,7 @@ async fn send(address: &str, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
-async fn http(address: &str, head: &str) -> String {
+pub(super) async fn http(address: &str, head: &str) -> String {
     let request = format!("{head}\r\nHost: a\r\nConnection: close\r\n\r\n");
     String::from_utf8_lossy(&send(address, request.as_bytes()).await).into_owned()
 }
@@ -221,7 +221,17 @@ async fn other_services_answer_or_say_that_they_are_not_built() {
     assert_eq!((status.db_size_quota, status.errors.len()), (2 << 30, 0));
     let alarms = maintenance.alarm(pb::AlarmRequest::default()).await.unwrap().into_inner();
     assert!(alarms.alarms.is_empty());
-    let refused = maintenance.defragment(pb::DefragmentRequest {}).await.unwrap_err();
+    let done = maintenance.defragment(pb::DefragmentRequest {}).await.unwrap().into_inner();
+    assert_eq!(done.header, None);
+    let downgrade =
+        |action, version: &str| pb::DowngradeRequest { action, version: version.into() };
+    let refused = maintenance.downgrade(downgrade(1, "3.6")).await.unwrap_err();
+    let text = "etcdserver: invalid downgrade target version";
+    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, text));
+    let cancelled = maintenance.downgrade(downgrade(2, "")).await.unwrap().into_inner();
+    assert_eq!(cancelled.version, "3.7");
+    assert_ne!(cancelled.header.unwrap().member_id, 0);
+    let refused = maintenance.snapshot(pb::SnapshotRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unimplemented);
     let mut cluster = ClusterClient::connect(url.clone()).await.unwrap();
     let list = cluster.member_list(pb::MemberListRequest { linearizable: true }).await.unwrap();

@@ -45,6 +45,12 @@ pub struct KeyspaceConfig {
     pub base_after_requests: u64,
     /// How whole states are sent to members that are too far behind.
     pub snapshots: SnapshotLimits,
+    /// `--corrupt-check-time`: how often the leader compares the members' data; never in etcd.
+    pub corrupt_check: Option<Duration>,
+    /// `--compact-hash-check-time`, with the gate `CompactHashCheck`: how often it compares what compactions left.
+    pub compact_hash_check: Option<Duration>,
+    /// `--warning-apply-duration`: an entry that takes longer to apply is logged; 100 ms in etcd.
+    pub slow_apply: Duration,
 }
 
 impl KeyspaceConfig {
@@ -67,12 +73,23 @@ impl KeyspaceConfig {
             catch_up_requests: 5000,
             base_after_requests: 10_000,
             snapshots: SnapshotLimits::default(),
+            corrupt_check: None,
+            compact_hash_check: None,
+            slow_apply: Duration::from_millis(100),
         }
     }
 
     /// How long a request may take: etcd's `ReqTimeout` (server/config/config.go).
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// The quota in bytes as it is told; below 0 when off.
+    pub fn told_quota(&self) -> i64 {
+        match self.quota_bytes {
+            0 => 2 << 30,
+            set => set,
+        }
     }
 
     /// The quota in bytes, `None` when off.

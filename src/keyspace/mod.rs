@@ -19,6 +19,7 @@ mod apply_figures;
 mod calls;
 pub mod config;
 mod error;
+mod figures;
 mod install;
 mod leadership;
 pub mod lease;
@@ -56,7 +57,7 @@ use self::lease::Lessor;
 use self::open::Tasks;
 use self::read::Reader;
 use self::state::State;
-use self::upkeep::Sweeper;
+use self::upkeep::{HashDesk, Sweeper};
 use self::watch::WatchHub;
 use self::write::Writer;
 use crate::consensus::Consensus;
@@ -64,6 +65,7 @@ use crate::consensus::Consensus;
 pub use apply_figures::ApplyFigures;
 pub use config::{AutoCompaction, InitialMember, KeyspaceConfig, Seams};
 pub use error::{KeyspaceError, TimeoutKind};
+pub use figures::KeyspaceFigures;
 pub use open::OpenError;
 pub use status::StatusFacts;
 pub use write::{ProposalCounts, request_bytes_max};
@@ -86,6 +88,8 @@ struct Inner {
     lessor: Lessor,
     sweeper: Arc<Sweeper>,
     apply_figures: Arc<ApplyFigures>,
+    figures: Arc<KeyspaceFigures>,
+    hash_desk: Arc<HashDesk>,
     builder: Arc<Builder>,
     /// For lease ids that the client leaves to the server.
     random: Mutex<StdRng>,

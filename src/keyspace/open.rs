@@ -23,13 +23,17 @@ use tokio::task::JoinHandle;
 
 use super::apply_figures::ApplyFigures;
 use super::config::{KeyspaceConfig, Seams};
+use super::figures::KeyspaceFigures;
 use super::install::Builder;
 use super::lease::{Lessor, LessorOptions};
 use super::read::Reader;
 use super::seat::{Leases, Past, Seat};
 use super::sink::Sink;
 use super::state::State;
-use super::upkeep::{Compactable, Sweeper, compact_by_itself};
+use super::upkeep::{
+    Checker, Compactable, Comparer, Hashes, QuotaWatch, Sweeper, check_compactions,
+    check_periodically, compact_by_itself,
+};
 use super::watch::{WatchHub, WatchOptions};
 use super::write::{InFlight, ProposalCounts, Proposer, Queue, Stamp, Writer};
 use super::{Inner, Keyspace, KeyspaceError, members};
@@ -39,6 +43,9 @@ use crate::storage::{self, Store, StoreOptions};
 
 /// Batches under way get this long to be answered when the keyspace stops.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// A larger quota is warned of, as by etcd.
+const QUOTA_ADVISED_MAX: i64 = 8 << 30;
 
 /// How often the store is asked whether it still works.
 const STORE_LOOK: Duration = Duration::from_secs(1);
@@ -106,6 +113,8 @@ pub(super) struct Fed {
     pub(super) queue: Arc<Queue>,
     pub(super) in_flight: Arc<InFlight>,
     pub(super) apply_figures: Arc<ApplyFigures>,
+    pub(super) figures: Arc<KeyspaceFigures>,
+    pub(super) quota: Arc<QuotaWatch>,
     pub(super) builder: Arc<Builder>,
 }
 
@@ -118,7 +127,8 @@ impl Fed {
     ) -> Fed {
         let storage::Opened { store, machine, .. } = opened;
         let (current, compacted) = (machine.revision(), machine.compact_revision());
-        let sweeper = Sweeper::new(machine.swept_revision(), compacted);
+        let figures = Arc::<KeyspaceFigures>::default();
+        let sweeper = Sweeper::new(machine.swept_revision(), compacted, Arc::clone(&figures));
         let blocking = Arc::clone(&seams.blocking);
         let state = Arc::new(State::new(machine, store, Arc::clone(&blocking)));
         let options = WatchOptions {
@@ -141,7 +151,9 @@ impl Fed {
             sweeper: Arc::new(sweeper),
             queue: Arc::new(Queue::new(entry_bytes_max)),
             in_flight: Arc::default(),
-            apply_figures: Arc::default(),
+            apply_figures: Arc::new(ApplyFigures::new(config.slow_apply)),
+            figures,
+            quota: Arc::new(QuotaWatch::new(config.quota())),
             builder: Arc::default(),
         }
     }
@@ -154,6 +166,7 @@ impl Fed {
             lessor: self.lessor.clone(),
             sweeper: Arc::clone(&self.sweeper),
             figures: Arc::clone(&self.apply_figures),
+            quota: Arc::clone(&self.quota),
             builder: Arc::clone(&self.builder),
             member: config.member_id,
             incarnation: seams.incarnation,
@@ -205,6 +218,7 @@ impl Keyspace {
             request_timeout: config.request_timeout(),
             election_timeout: config.election_timeout,
             counts: ProposalCounts::default(),
+            figures: Arc::clone(&fed.figures),
         });
         let reader = Arc::new(Reader {
             state: Arc::clone(&fed.state),
@@ -212,6 +226,7 @@ impl Keyspace {
             limits: Limits { max_txn_ops: config.txn_ops_max },
             request_timeout: config.request_timeout(),
             request_bytes_max: config.request_bytes_max,
+            figures: Arc::clone(&fed.figures),
         });
         let seat = (Arc::clone(&writer), Arc::clone(&reader));
         fed.seat.take(config.member_id, seat.0, seat.1);
@@ -225,6 +240,8 @@ impl Keyspace {
             lessor: fed.lessor.clone(),
             sweeper: Arc::clone(&fed.sweeper),
             apply_figures: Arc::clone(&fed.apply_figures),
+            figures: Arc::clone(&fed.figures),
+            hash_desk: Arc::default(),
             builder: Arc::clone(&fed.builder),
             random: Mutex::new(StdRng::seed_from_u64(seams.incarnation)),
             failed: watch::Sender::new(None),
@@ -268,10 +285,55 @@ impl Keyspace {
             Arc::clone(&inner.writer),
             self.attributes(),
         ));
+        self.start_checks(&fed.quota);
         if let Some(mode) = inner.config.auto_compaction {
             let compacts =
                 Compacts { state: Arc::clone(&inner.state), writer: Arc::clone(&inner.writer) };
             tasks.spawn(compact_by_itself(mode, compacts));
+        }
+    }
+
+    /// What looks after the members' data and this member's size.
+    fn start_checks(&self, quota: &Arc<QuotaWatch>) {
+        let (inner, tasks) = (&self.0, &self.0.tasks);
+        tell_quota(inner.config.quota_bytes);
+        let raise = Arc::clone(quota).run(Arc::clone(&inner.state), Arc::clone(&inner.writer));
+        tasks.spawn(raise);
+        tasks.spawn(Arc::clone(&inner.hash_desk).run(self.hashes()));
+        if let Some(every) = inner.config.corrupt_check {
+            tasks.spawn(check_periodically(self.comparer(), every));
+        }
+        if let Some(every) = inner.config.compact_hash_check {
+            tasks.spawn(check_compactions(self.comparer(), every));
+        }
+    }
+
+    pub(super) fn hashes(&self) -> Hashes {
+        Hashes {
+            state: Arc::clone(&self.0.state),
+            sweeper: Arc::clone(&self.0.sweeper),
+            figures: Arc::clone(&self.0.figures),
+        }
+    }
+
+    fn comparer(&self) -> Comparer {
+        Comparer {
+            hashes: self.hashes(),
+            writer: Arc::clone(&self.0.writer),
+            reader: Arc::clone(&self.0.reader),
+        }
+    }
+
+    /// Compares this member's data with the others', before it serves (etcd's gate `InitialCorruptCheck`). One that
+    /// differs is not to serve: the keyspace fails.
+    pub async fn check_before_serving(&self) -> Result<(), KeyspaceError> {
+        match Checker::new(self.comparer()).initial().await? {
+            Ok(()) => Ok(()),
+            Err(inconsistent) => {
+                tracing::error!(error = %inconsistent, "checkInitialHashKV failed");
+                fail(&self.0.failed, Some(inconsistent.to_string()));
+                Err(KeyspaceError::Stopped)
+            }
         }
     }
 
@@ -389,6 +451,27 @@ async fn watch_store(state: Arc<State>, failed: watch::Sender<Option<String>>) {
 async fn sweep(sweeper: Arc<Sweeper>, state: Arc<State>, failed: watch::Sender<Option<String>>) {
     let corrupt: Corrupt = sweeper.run(&state).await;
     fail(&failed, Some(corrupt.to_string()));
+}
+
+/// What `--quota-backend-bytes` comes to, in etcd's words (`server/storage/quota.go`).
+fn tell_quota(bytes: i64) {
+    match bytes {
+        ..0 => tracing::info!("quota-size-bytes" = bytes, "disabled backend quota"),
+        0 => {
+            let bytes = 2_i64 << 30;
+            tracing::info!("quota-size-bytes" = bytes, "enabled backend quota with default value");
+        }
+        _ => {
+            if bytes > QUOTA_ADVISED_MAX {
+                tracing::warn!(
+                    "quota-size-bytes" = bytes,
+                    "quota-maximum-size-bytes" = QUOTA_ADVISED_MAX,
+                    "quota exceeds the maximum value"
+                );
+            }
+            tracing::info!("quota-size-bytes" = bytes, "enabled backend quota");
+        }
+    }
 }
 
 fn fail(failed: &watch::Sender<Option<String>>, cause: Option<String>) {

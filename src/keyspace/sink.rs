@@ -30,7 +30,7 @@ use super::apply_figures::ApplyFigures;
 use super::install::{Builder, Receiver, Source};
 use super::lease::Lessor;
 use super::state::State;
-use super::upkeep::Sweeper;
+use super::upkeep::{QuotaWatch, Sweeper};
 use super::watch::WatchHub;
 use super::write::InFlight;
 use crate::consensus::{AppliedSink, Fatal, SnapshotLabel, SnapshotReceiver, SnapshotSource};
@@ -44,6 +44,7 @@ pub(crate) struct Sink {
     pub(crate) lessor: Lessor,
     pub(crate) sweeper: Arc<Sweeper>,
     pub(crate) figures: Arc<ApplyFigures>,
+    pub(crate) quota: Arc<QuotaWatch>,
     pub(crate) builder: Arc<Builder>,
     pub(crate) member: MemberId,
     pub(crate) incarnation: u64,
@@ -62,6 +63,7 @@ struct Decided {
 impl Sink {
     async fn apply_one(&self, at: LogId, payload: LogPayload) -> Result<(), Fatal> {
         let began = Instant::now();
+        let size = self.state.store().db_size();
         // Entries and installs come one after the other: the view stays the present generation's.
         let (view, cold) = {
             let now = self.state.machine.read();
@@ -73,8 +75,10 @@ impl Sink {
             let fetched = self.state.prefetch(view.clone(), cold).await.map_err(fatal)?;
             self.decide(&fetched.over(view), at, &payload)?
         };
-        let replies = std::mem::take(&mut decided.replies);
+        let mut replies = std::mem::take(&mut decided.replies);
+        self.quota.applied(size, &payload, &mut replies);
         self.figures.applied(&payload, &replies, began.elapsed());
+        self.figures.put(&decided.revisions);
         self.publish(at, &decided);
         self.state.advance(at);
         if let Some(seq) = self.own_seq(&payload)

@@ -1,26 +1,39 @@
-//! etcdserverpb.Maintenance: status, alarms, hashes and the move of leadership. The rest is not built yet.
+//! etcdserverpb.Maintenance: status, alarms, hashes, defragmentation, the move of leadership, and the refusal of
+//! downgrades. Snapshot is not built yet.
 
 use std::pin::Pin;
 
 use futures::Stream;
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
+use tokio::sync::watch as signal;
 use tonic::{Request, Response, Status};
 
 use super::header::fill;
 use super::pb::etcdserverpb::maintenance_server;
 use super::status::{no_leader, status};
-use super::version::{ETCD_VERSION, cluster_version};
+use super::version::{ETCD_VERSION, cluster_minor, cluster_version};
 use crate::keyspace::{Keyspace, KeyspaceError, StatusFacts};
 
 /// The service.
 pub(crate) struct Maintenance {
     keyspace: Keyspace,
+    /// Told while a defragmentation goes on, with the gate `StopGRPCServiceOnDefrag`.
+    defragmenting: Option<signal::Sender<bool>>,
+}
+
+/// Says that a defragmentation is over, however it ends.
+struct Over<'a>(&'a signal::Sender<bool>);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 impl Maintenance {
-    pub(crate) fn new(keyspace: Keyspace) -> Self {
-        Maintenance { keyspace }
+    pub(crate) fn new(keyspace: Keyspace, defragmenting: Option<signal::Sender<bool>>) -> Self {
+        Maintenance { keyspace, defragmenting }
     }
 }
 
@@ -43,7 +56,7 @@ fn told(facts: StatusFacts) -> pb::StatusResponse {
         db_size_in_use: signed(facts.db_size_in_use),
         is_learner: facts.learner,
         storage_version: cluster_version(),
-        db_size_quota: signed(facts.db_size_quota),
+        db_size_quota: facts.db_size_quota,
         downgrade_info: Some(pb::DowngradeInfo::default()),
     }
 }
@@ -112,7 +125,18 @@ impl maintenance_server::Maintenance for Maintenance {
         &self,
         _request: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
-        Err(status(&KeyspaceError::Unimplemented("Defragment")))
+        tracing::info!("starting defragment");
+        let _over = self.defragmenting.as_ref().map(|told| {
+            told.send_replace(true);
+            Over(told)
+        });
+        self.keyspace.defragment().await.map_err(|why| {
+            tracing::warn!(error = %why, "failed to defragment");
+            status(&why)
+        })?;
+        tracing::info!("finished defragment");
+        // Without a header, as etcd's.
+        Ok(Response::new(pb::DefragmentResponse::default()))
     }
 
     type SnapshotStream = Blobs;
@@ -136,9 +160,12 @@ impl maintenance_server::Maintenance for Maintenance {
 
     async fn downgrade(
         &self,
-        _request: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        Err(status(&KeyspaceError::Unimplemented("Downgrade")))
+        self.keyspace.downgrade(request.get_ref()).await.map_err(|why| status(&why))?;
+        let mut response = pb::DowngradeResponse { header: None, version: cluster_minor() };
+        fill(&mut response.header, &self.keyspace);
+        Ok(Response::new(response))
     }
 }
 

@@ -40,8 +40,8 @@ use self::kv::Kv;
 use self::lease::LeaseService;
 use self::maintenance::Maintenance;
 use self::member::Member;
-pub use self::metrics::JournalFigures;
 use self::metrics::ServerMetrics;
+pub use self::metrics::{JournalFigures, WatchSendTimes};
 use self::watch::WatchService;
 use crate::host::JournalGauge;
 use crate::host::peers::Peers;
@@ -58,6 +58,10 @@ pub struct ServiceSettings {
     pub slow_request: Duration,
     /// `--metrics=extensive`.
     pub extensive_metrics: bool,
+    /// The gate `StopGRPCServiceOnDefrag`.
+    pub stop_on_defrag: bool,
+    /// `--enable-pprof`.
+    pub pprof: bool,
     /// `--host-whitelist`.
     pub hosts: Vec<String>,
     /// `--cors`.
@@ -92,13 +96,15 @@ impl Desk {
         let counts = Arc::new(GrpcCounts::new(metrics.registry(), settings.extensive_metrics));
         let member = Arc::new(Member::new(keyspace.clone(), Arc::clone(&metrics)));
         let timeout = settings.election_timeout;
+        let defragmenting = signal::Sender::new(false);
         let services = Services {
             kv: Kv::new(keyspace.clone(), metrics.kv.clone()),
             watch: WatchService::new(
                 keyspace.watch_hub().clone(),
                 Arc::clone(&member) as _,
                 timeout,
-            ),
+            )
+            .timed(metrics.watch_sends.clone()),
             lease: LeaseService::new(
                 keyspace.clone(),
                 Arc::clone(&member) as _,
@@ -106,8 +112,11 @@ impl Desk {
                 status::owned,
             ),
             cluster: Cluster::new(keyspace.clone()),
-            maintenance: Maintenance::new(keyspace.clone()),
-            health: Health::new(serving.clone()),
+            maintenance: Maintenance::new(
+                keyspace.clone(),
+                settings.stop_on_defrag.then(|| defragmenting.clone()),
+            ),
+            health: Health::new(serving.clone(), defragmenting.subscribe()),
         };
         let grpc = Grpc::new(
             keyspace.clone(),
@@ -118,6 +127,7 @@ impl Desk {
             serving,
         );
         let access = Access::new(settings.hosts, settings.origins);
-        Desk { grpc, site: Site::new(member, metrics, access), peers: peers.clone() }
+        let site = Site::new(member, metrics, access).asked_for_pprof(settings.pprof);
+        Desk { grpc, site, peers: peers.clone() }
     }
 }

@@ -27,7 +27,7 @@ use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
 
 use super::Desk;
-use super::http::Door;
+use super::http::{Door, HASH_PATH};
 use crate::support::authority::Mended;
 use crate::support::listen::{Connection, Listener};
 use crate::support::shutdown::Draining;
@@ -237,6 +237,9 @@ impl Desk {
     async fn answer(&self, traffic: Traffic, mut request: Request<Incoming>) -> Response<Body> {
         if traffic == Traffic::PeersOnly && request.uri().path().starts_with("/raft/") {
             return self.peers.accept(&mut request).map(Body::new);
+        }
+        if traffic == Traffic::PeersOnly && request.uri().path() == HASH_PATH {
+            return self.site.peer_hash(request).await.map(Body::new);
         }
         if request.version() == Version::HTTP_2 {
             self.grpc.call(request).await

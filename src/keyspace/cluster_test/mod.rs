@@ -4,3 +4,4 @@ mod forwarding;
 mod leadership;
 mod rig;
 mod snapshot;
+mod upkeep;

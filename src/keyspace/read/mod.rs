@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::RangeChunks;
 use super::error::{KeyspaceError, TimeoutKind};
+use super::figures::{KeyspaceFigures, Read};
 use super::state::State;
 use crate::consensus::{Consensus, ReadIndexError};
 
@@ -40,6 +41,7 @@ pub(crate) struct Reader {
     pub(crate) limits: Limits,
     pub(crate) request_timeout: Duration,
     pub(crate) request_bytes_max: usize,
+    pub(crate) figures: Arc<KeyspaceFigures>,
 }
 
 impl Reader {
@@ -52,7 +54,10 @@ impl Reader {
         };
         match timeout_at(deadline, reached).await {
             Ok(outcome) => outcome,
-            Err(_elapsed) => Err(KeyspaceError::Timeout(TimeoutKind::Plain)),
+            Err(_elapsed) => {
+                self.figures.slow_read_indexes.inc();
+                Err(KeyspaceError::Timeout(TimeoutKind::Plain))
+            }
         }
     }
 
@@ -60,7 +65,9 @@ impl Reader {
         loop {
             match self.consensus.read_index().await {
                 Ok(index) => return Ok(index),
-                Err(ReadIndexError::NotLeader { .. } | ReadIndexError::NoQuorum) => {}
+                Err(ReadIndexError::NotLeader { .. } | ReadIndexError::NoQuorum) => {
+                    self.figures.failed_read_indexes.inc();
+                }
                 Err(ReadIndexError::TooMany) => return Err(KeyspaceError::TooManyRequests),
                 Err(ReadIndexError::Stopped) => return Err(KeyspaceError::Stopped),
             }
@@ -85,14 +92,30 @@ impl Reader {
         request: pb::RangeRequest,
     ) -> Result<pb::RangeResponse, KeyspaceError> {
         check_range(&request)?;
-        if !request.serializable {
-            self.linearize().await?;
-        }
-        self.range_local(request).await
+        let began = Instant::now();
+        let answered = async {
+            if !request.serializable {
+                self.linearize().await?;
+            }
+            self.range_local(request).await
+        };
+        let answered = answered.await;
+        self.figures.read(Read::Range, answered.is_ok(), began.elapsed());
+        answered
     }
 
     /// Range over what is applied here, whatever that is.
     pub(crate) async fn range_local(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, KeyspaceError> {
+        let began = Instant::now();
+        let answered = self.pick_and_fetch(request).await;
+        self.figures.ranged(answered.is_ok(), began.elapsed());
+        answered
+    }
+
+    async fn pick_and_fetch(
         &self,
         request: pb::RangeRequest,
     ) -> Result<pb::RangeResponse, KeyspaceError> {
@@ -132,6 +155,13 @@ impl Reader {
         &self,
         request: pb::TxnRequest,
     ) -> Result<pb::TxnResponse, KeyspaceError> {
+        let began = Instant::now();
+        let answered = self.read_txn(request).await;
+        self.figures.read(Read::Txn, answered.is_ok(), began.elapsed());
+        answered
+    }
+
+    async fn read_txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, KeyspaceError> {
         check_txn(&request, self.limits)?;
         if !txn::is_serializable(&request) {
             self.linearize().await?;

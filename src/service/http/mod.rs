@@ -1,4 +1,4 @@
-//! The HTTP side of a client port: health, version, metrics.
+//! The HTTP side of a client port: health, version, metrics, facts for debugging; and of a peer port what is no stream.
 //!
 //! ```text
 //!   request ── host allowed? (421) ── CORS headers ── OPTIONS? (200) ── path ──> answer
@@ -7,8 +7,10 @@
 //! Paths, texts and headers are etcd's (`server/etcdserver/api/etcdhttp`, `server/embed/serve.go`).
 
 mod access;
+mod debug;
 mod health;
 mod members;
+mod peer;
 mod query;
 
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use quorate_core::api::ids::ClusterId;
 use quorate_core::api::pb::etcdserverpb as pb;
 
 pub(crate) use self::access::Access;
+pub(crate) use self::peer::HASH_PATH;
 use super::metrics::ServerMetrics;
 use super::version::{ETCD_VERSION, cluster_version};
 
@@ -39,6 +42,10 @@ pub(crate) trait Probe: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// The cluster and its members, as applied here.
     fn members(&self) -> (ClusterId, Vec<pb::Member>);
+    /// The hash at a revision, 0 for the newest; the error is in the words of etcd's store.
+    fn hash_kv(&self, revision: i64) -> BoxFuture<'_, Result<pb::HashKvResponse, String>>;
+    /// Facts for whoever debugs: name and JSON.
+    fn vars(&self) -> Vec<(&'static str, serde_json::Value)>;
 }
 
 /// Everything that answers HTTP.
@@ -47,6 +54,7 @@ pub(crate) struct Site {
     probe: Arc<dyn Probe>,
     metrics: Arc<ServerMetrics>,
     access: Arc<Access>,
+    pprof: bool,
 }
 
 /// An answer whose body is at hand.
@@ -65,7 +73,12 @@ pub(crate) enum Door {
 
 impl Site {
     pub(crate) fn new(probe: Arc<dyn Probe>, metrics: Arc<ServerMetrics>, access: Access) -> Self {
-        Site { probe, metrics, access: Arc::new(access) }
+        Site { probe, metrics, access: Arc::new(access), pprof: false }
+    }
+
+    /// The same, where `--enable-pprof` was given.
+    pub(crate) fn asked_for_pprof(self, pprof: bool) -> Self {
+        Site { pprof, ..self }
     }
 
     /// Answers one request.
@@ -93,7 +106,17 @@ impl Site {
             (Door::Peer, "/members") => {
                 get_only(request).unwrap_or_else(|| members::list(&*self.probe))
             }
+            (Door::Peer, "/downgrade/enabled") => match get_only(request) {
+                Some(refused) => refused,
+                None => peer::downgrade_enabled(&*self.probe).await,
+            },
             (Door::Peer, _) => not_found(),
+            (Door::Client, "/debug/vars") => {
+                get_only(request).unwrap_or_else(|| debug::vars(&*self.probe))
+            }
+            (Door::Client, path) if self.pprof && path.starts_with("/debug/pprof") => {
+                debug::no_pprof()
+            }
             (_, "/metrics") => metrics_text(self.probe.metrics()),
             (_, "/health") => match get_only(request) {
                 Some(refused) => {

@@ -351,7 +351,7 @@ pub struct PeerHandedOver {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeyspaceRequest {
-    #[prost(oneof = "keyspace_request::Ask", tags = "1, 2")]
+    #[prost(oneof = "keyspace_request::Ask", tags = "1, 2, 30")]
     pub ask: ::core::option::Option<keyspace_request::Ask>,
 }
 /// Nested message and enum types in `KeyspaceRequest`.
@@ -362,11 +362,16 @@ pub mod keyspace_request {
         LeaseRenew(i64),
         #[prost(message, tag = "2")]
         LeaseTimeToLive(super::super::super::etcdserverpb::LeaseTimeToLiveRequest),
+        #[prost(int64, tag = "30")]
+        HashKv(i64),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeyspaceResponse {
-    #[prost(oneof = "keyspace_response::Answer", tags = "1, 2, 3, 4")]
+    #[prost(
+        oneof = "keyspace_response::Answer",
+        tags = "1, 2, 3, 4, 30, 31, 32, 33"
+    )]
     pub answer: ::core::option::Option<keyspace_response::Answer>,
 }
 /// Nested message and enum types in `KeyspaceResponse`.
@@ -381,6 +386,14 @@ pub mod keyspace_response {
         NotLeader(super::Blank),
         #[prost(message, tag = "4")]
         Failed(super::Blank),
+        #[prost(message, tag = "30")]
+        HashKv(super::super::super::etcdserverpb::HashKvResponse),
+        #[prost(message, tag = "31")]
+        Compacted(super::Blank),
+        #[prost(message, tag = "32")]
+        FutureRevision(super::Blank),
+        #[prost(message, tag = "33")]
+        Pending(super::Blank),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
