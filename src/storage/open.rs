@@ -224,7 +224,7 @@ pub(crate) fn start(
         flushed_at: Duration::ZERO,
     };
     let upkeep = match runner {
-        UpkeepRunner::InPlace => Hands::InPlace(Mutex::new(upkeep)),
+        UpkeepRunner::InPlace => Hands::InPlace(Box::new(Mutex::new(upkeep))),
         UpkeepRunner::Threads => {
             let running = thread("store", move || upkeep.run());
             let running = running.map_err(|source| io_error("start the store's thread", source))?;

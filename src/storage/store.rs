@@ -32,7 +32,7 @@ pub struct Store {
 /// Who holds the upkeep.
 pub(crate) enum Hands {
     Thread(Mutex<Option<JoinHandle<()>>>),
-    InPlace(Mutex<Upkeep>),
+    InPlace(Box<Mutex<Upkeep>>),
 }
 
 impl std::fmt::Debug for Hands {

@@ -176,7 +176,11 @@ mod tests {
         for _ in 0..4 {
             again.find(17, 4 * KIB + 20);
         }
-        assert_eq!((again.size(), again.in_use()), (44 * KIB, 40 * KIB), "a restart writes nothing");
+        assert_eq!(
+            (again.size(), again.in_use()),
+            (44 * KIB, 40 * KIB),
+            "a restart writes nothing"
+        );
     }
 
     /// Values of one size under keys of nine bytes, put one by one; etcd's bytes in use after a defragmentation.
