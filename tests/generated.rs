@@ -39,6 +39,7 @@ const SECRETS: [&str; 8] = [
     ".quorate.internal.AuthUserChangePassword",
     ".quorate.internal.AuthLogin",
 ];
+
 /// The files and what they import, without Google's: those only say which paths the gateway has.
 fn compile(files: &[&str]) -> FileDescriptorSet {
     let mut descriptors = protox::compile(files, [root().join("proto")]).expect("proto/ compiles");

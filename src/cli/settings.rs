@@ -88,6 +88,9 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         grpc_gateway: flags.bool("enable-grpc-gateway"),
         extensive_metrics: flags.text("metrics") == "extensive",
         watch_progress_interval: flags.duration("watch-progress-notify-interval"),
+        corrupt_check: flags.duration("corrupt-check-time"),
+        bootstrap_defrag_megabytes: flags.uint("bootstrap-defrag-threshold-megabytes"),
+        enable_pprof: flags.bool("enable-pprof"),
         warn_apply: flags.duration("warning-apply-duration"),
         warn_unary: flags.duration("warning-unary-request-duration"),
     }

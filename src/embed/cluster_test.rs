@@ -325,6 +325,31 @@ async fn a_member_that_stopped_before_it_voted_begins_with_all_the_others() {
     cluster.stop_all().await;
 }
 
+/// Everything that etcd's alert rules and dashboard ask for, on the leader and on a follower.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_metric_that_etcds_mixin_names_is_there() {
+    let mut cluster = Cluster::of(3);
+    for config in &mut cluster.configs {
+        config.member.extensive_metrics = true;
+    }
+    cluster.start_all(&[0, 1, 2]).await;
+    let leader = cluster.leader(LONG).await;
+    let follower = (leader + 1) % 3;
+    let names = include_str!("../../tests/testdata/metrics/mixin.txt");
+    let names: Vec<&str> = names.lines().filter(|line| !line.starts_with('#')).collect();
+    for member in [leader, follower] {
+        cluster.put(member, "a", "1").await;
+        let address = cluster.running[member].as_ref().unwrap().client_addresses()[0].clone();
+        eventually(LONG, "every name has a value", async || {
+            let text = super::tests::http(&address, "GET /metrics HTTP/1.1").await;
+            let has = |name: &&str| text.lines().any(|line| line.starts_with(*name));
+            names.iter().all(has).then_some(())
+        })
+        .await;
+    }
+    cluster.stop_all().await;
+}
+
 /// Has every member keep little log, and make bases of little state.
 fn keep_little(cluster: &mut Cluster) {
     for config in &mut cluster.configs {

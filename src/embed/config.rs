@@ -110,6 +110,12 @@ pub struct MemberSettings {
     pub extensive_metrics: bool,
     /// `--watch-progress-notify-interval`.
     pub watch_progress_interval: GoDuration,
+    /// `--corrupt-check-time`; zero for never.
+    pub corrupt_check: GoDuration,
+    /// `--bootstrap-defrag-threshold-megabytes`; zero for never.
+    pub bootstrap_defrag_megabytes: u64,
+    /// `--enable-pprof`.
+    pub enable_pprof: bool,
     /// `--warning-apply-duration`.
     pub warn_apply: GoDuration,
     /// `--warning-unary-request-duration`; zero for etcd's 300 ms.
@@ -199,6 +205,9 @@ impl Default for MemberSettings {
             grpc_gateway: true,
             extensive_metrics: false,
             watch_progress_interval: GoDuration::from_secs(600),
+            corrupt_check: GoDuration::from_secs(0),
+            bootstrap_defrag_megabytes: 0,
+            enable_pprof: false,
             warn_apply: GoDuration::from_millis(100),
             warn_unary: GoDuration::from_millis(300),
         }

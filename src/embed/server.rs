@@ -27,6 +27,7 @@ use crate::keyspace::{InitialMember, KeyspaceConfig};
 use crate::service::serve::{ConnectionLimits, Tasks, Traffic, serve};
 use crate::service::{Desk, JournalFigures, ServiceSettings};
 use crate::storage::journal::{FrameFigures, JournalObserver};
+use crate::support::go::duration::GoDuration;
 use crate::support::listen::{ListenError, Listener, SocketOptions, bind};
 use crate::support::shutdown::Drain;
 use crate::support::urls::{Url, texts};
@@ -187,6 +188,10 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
         keyspace: host.keyspace().clone(),
         serving: serving.clone(),
         ready: now_ready,
+        first: First {
+            compare: known.is_some() && is_on(&config.cluster.feature_gates, "InitialCorruptCheck"),
+            defrag_bytes: config.member.bootstrap_defrag_megabytes << 20,
+        },
     };
     super::banner::serving(&config, who.member);
     let draining = drain.join().expect("the drain has just been made");
@@ -262,6 +267,10 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
         auto_compaction: validate::auto_compaction(config).map_err(StartError::Bootstrap)?,
         watch_progress_interval: config.member.watch_progress_interval.to_std(),
         catch_up_requests: config.cluster.snapshot_catchup_entries,
+        corrupt_check: some(config.member.corrupt_check),
+        compact_hash_check: is_on(&config.cluster.feature_gates, "CompactHashCheck")
+            .then(|| config.cluster.compact_hash_check.to_std()),
+        slow_apply: config.member.warn_apply.to_std(),
         base_after_requests: match config.cluster.snapshot_count {
             0 => defaults.base_after_requests,
             count => count,
@@ -292,6 +301,11 @@ fn auth_settings(config: &Config) -> Result<AuthSettings, StartError> {
     })
 }
 
+/// A duration that is not zero.
+fn some(duration: GoDuration) -> Option<Duration> {
+    (duration.0 > 0).then(|| duration.to_std())
+}
+
 fn cores() -> u64 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
 }
@@ -317,6 +331,8 @@ fn service_settings(config: &Config) -> ServiceSettings {
         election_timeout: Duration::from_millis(config.cluster.election_ms),
         slow_request: slow,
         extensive_metrics: config.member.extensive_metrics,
+        stop_on_defrag: is_on(gates, "StopGRPCServiceOnDefrag"),
+        pprof: config.member.enable_pprof || config.log.level == "debug",
         hosts: config.member.host_whitelist.clone(),
         origins: config.member.cors.clone(),
         gateway_calls_max: config
@@ -371,6 +387,15 @@ struct Front {
     keyspace: crate::keyspace::Keyspace,
     serving: watch::Sender<bool>,
     ready: watch::Sender<bool>,
+    first: First,
+}
+
+/// What is done before clients are served.
+struct First {
+    /// Compare the data with the other members'.
+    compare: bool,
+    /// Defragment if so many bytes would be won (`--bootstrap-defrag-threshold-megabytes`); 0: never.
+    defrag_bytes: u64,
 }
 
 impl Front {
@@ -386,7 +411,7 @@ impl Front {
             listen(&mut loops, listener, Traffic::MetricsOnly, draining.clone());
         }
         let elected = tokio::select! {
-            () = elected(&self.keyspace) => true,
+            () = elected(&self.keyspace, &self.first) => true,
             () = draining.started() => false,
         };
         if elected {
@@ -414,11 +439,39 @@ async fn join_all(loops: &mut JoinSet<()>) {
     }
 }
 
-/// Returns once there is a leader, however long that takes.
-async fn elected(keyspace: &crate::keyspace::Keyspace) {
+/// Returns once there is a leader, however long that takes, and what comes first has been done. Never, if the data are
+/// not to be served.
+async fn elected(keyspace: &crate::keyspace::Keyspace, first: &First) {
     while let Err(why) = keyspace.ready().await {
         tracing::debug!(error = %why, "no leader yet");
         tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    if first.compare
+        && let Err(why) = keyspace.check_before_serving().await
+    {
+        tracing::error!(error = %why, "the data were not compared");
+        std::future::pending::<()>().await;
+    }
+    if first.defrag_bytes > 0 {
+        defragment_first(keyspace, first.defrag_bytes).await;
+    }
+}
+
+/// etcd's bootstrap defragmentation (`server/etcdserver/bootstrap.go`, `maybeDefragBackend`).
+async fn defragment_first(keyspace: &crate::keyspace::Keyspace, threshold: u64) {
+    let status = keyspace.status();
+    let free = status.db_size.saturating_sub(status.db_size_in_use);
+    if free < threshold {
+        tracing::info!(
+            "current-db-size-bytes" = status.db_size,
+            "current-db-size-in-use-bytes" = status.db_size_in_use,
+            "bootstrap-defrag-threshold-bytes" = threshold,
+            "Skipping defragmentation"
+        );
+        return;
+    }
+    if let Err(why) = keyspace.defragment().await {
+        tracing::warn!(error = %why, "failed to defragment");
     }
 }
 

@@ -1,12 +1,12 @@
 //! The calls, each in etcd's order of checks: quota, shape, then the log or the state (v3rpc/quota.go, key.go).
 
 use std::future::ready;
+use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
 use quorate_core::api::ids::LeaseId;
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::etcdserverpb::alarm_request::AlarmAction;
-use quorate_core::api::pb::internal::Command;
 use quorate_core::api::pb::internal::command::Request;
 use quorate_core::api::pb::internal::keyspace_request::Ask;
 use quorate_core::api::pb::internal::keyspace_response::Answer;
@@ -18,11 +18,17 @@ use quorate_core::state_machine::check::{
 };
 use quorate_core::state_machine::{Limits, StateMachine, quota, txn};
 use rand::RngCore as _;
+use tokio::time::{Instant, timeout};
 
 use super::auth::Permit;
+use super::figures::Read;
 use super::lease::admit_grant;
+use super::upkeep::{downgrade, raise_nospace};
 use super::watch::{WatchHub, WatchStream};
-use super::{Keyspace, KeyspaceError, RangeChunks, TimeoutKind, members, upkeep};
+use super::{Keyspace, KeyspaceError, RangeChunks, TimeoutKind, members};
+
+/// How long a defragmentation waits for compactions that were decided before it.
+const SWEEP_FOR: Duration = Duration::from_secs(10);
 
 /// A reply of another kind than its request asks for: the state machine and this floor disagree.
 pub(super) fn unexpected(reply: &impl std::fmt::Debug) -> KeyspaceError {
@@ -44,6 +50,16 @@ impl Keyspace {
         request: pb::RangeRequest,
     ) -> Result<pb::RangeResponse, KeyspaceError> {
         check_range(&request)?;
+        let began = Instant::now();
+        let answered = self.read_range(request).await;
+        self.0.figures.read(Read::Range, answered.is_ok(), began.elapsed());
+        answered
+    }
+
+    async fn read_range(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, KeyspaceError> {
         let permit = self.permit_range(&request).await?;
         let response = self.0.reader.range(request).await?;
         self.still_permitted(&permit)?;
@@ -102,7 +118,10 @@ impl Keyspace {
         self.check_quota(quota::txn_cost(&request)).await?;
         check_txn(&request, self.limits())?;
         if txn::is_read_only(&request) {
-            return self.read_only_txn(request).await;
+            let began = Instant::now();
+            let answered = self.read_only_txn(request).await;
+            self.0.figures.read(Read::Txn, answered.is_ok(), began.elapsed());
+            return answered;
         }
         match self.write(Request::Txn(request)).await? {
             Reply::Txn(response) => Ok(response),
@@ -236,12 +255,9 @@ impl Keyspace {
     /// below today's compact revision, then computed.
     pub async fn hash_kv(&self, revision: i64) -> Result<pb::HashKvResponse, KeyspaceError> {
         self.require_admin().await?;
-        let hash = match self.0.sweeper.cached_hash(revision) {
-            Some(hash) => hash,
-            None => upkeep::hash_kv(&self.0.state, revision).await?,
-        };
+        let (hash, current) = self.hashes().at(revision).await?;
         Ok(pb::HashKvResponse {
-            header: self.revision_header(),
+            header: Some(pb::ResponseHeader { revision: current, ..Default::default() }),
             hash: hash.hash,
             compact_revision: hash.compact_revision,
             hash_revision: hash.revision,
@@ -251,11 +267,35 @@ impl Keyspace {
     /// Hash of everything applied: comparable between members of this software at the same applied index.
     pub async fn hash(&self) -> Result<pb::HashResponse, KeyspaceError> {
         self.require_admin().await?;
+        let began = Instant::now();
         let rolling = self.0.state.machine.read().rolling_hash();
+        self.0.figures.hash.observe(began.elapsed().as_secs_f64());
         Ok(pb::HashResponse {
             header: self.revision_header(),
             hash: crc32c::crc32c(&rolling.to_be_bytes()),
         })
+    }
+
+    /// Defragment: gives back what the state store holds for nothing, on this member alone, while everything goes on.
+    /// It is done even if the caller goes away.
+    pub async fn defragment(&self) -> Result<(), KeyspaceError> {
+        // What a compaction has made dead is to go with it, unless a reader holds it.
+        let compacted = self.compact_revision();
+        if let Ok(stopped) = timeout(SWEEP_FOR, self.0.sweeper.wait_swept(compacted)).await {
+            stopped?;
+        }
+        let store = self.0.state.store();
+        let asked = store.request_defragment();
+        if let Err(error) = store.run_upkeep() {
+            return Err(KeyspaceError::DefragmentFailed(error.to_string()));
+        }
+        let done = store.defragmented(asked).await;
+        done.map_err(|error| KeyspaceError::DefragmentFailed(error.to_string()))
+    }
+
+    /// Downgrade: whether it may be answered with the cluster's version, which it is when there is nothing to do.
+    pub async fn downgrade(&self, request: &pb::DowngradeRequest) -> Result<(), KeyspaceError> {
+        downgrade(request)
     }
 
     /// Members sorted by id. Its header has no revision, as in etcd.
@@ -291,15 +331,7 @@ impl Keyspace {
         if within && (cost == 0 || store.growth_refused().is_none()) {
             return Ok(());
         }
-        let alarm = pb::AlarmRequest {
-            action: AlarmAction::Activate as i32,
-            member_id: self.0.config.member_id.0,
-            alarm: pb::AlarmType::Nospace as i32,
-        };
-        let command = Command { request: Some(Request::Alarm(alarm)), ..Command::default() };
-        if let Err(error) = self.0.writer.write_unbounded(&command).await {
-            tracing::warn!(%error, "the NOSPACE alarm could not be raised");
-        }
+        raise_nospace(&self.0.writer).await;
         Err(KeyspaceError::Refused(Refusal::NoSpace))
     }
 }

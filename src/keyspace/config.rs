@@ -55,6 +55,12 @@ pub struct KeyspaceConfig {
     pub snapshots: SnapshotLimits,
     /// How clients say who they are.
     pub auth: AuthSettings,
+    /// `--corrupt-check-time`: how often the leader compares the members' data; never in etcd.
+    pub corrupt_check: Option<Duration>,
+    /// `--compact-hash-check-time`, with the gate `CompactHashCheck`: how often it compares what compactions left.
+    pub compact_hash_check: Option<Duration>,
+    /// `--warning-apply-duration`: an entry that takes longer to apply is logged; 100 ms in etcd.
+    pub slow_apply: Duration,
 }
 
 impl KeyspaceConfig {
@@ -81,12 +87,23 @@ impl KeyspaceConfig {
             base_after_requests: 10_000,
             snapshots: SnapshotLimits::default(),
             auth: AuthSettings::default(),
+            corrupt_check: None,
+            compact_hash_check: None,
+            slow_apply: Duration::from_millis(100),
         }
     }
 
     /// How long a request may take: etcd's `ReqTimeout` (server/config/config.go).
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election_timeout
+    }
+
+    /// The quota in bytes as it is told; below 0 when off.
+    pub fn told_quota(&self) -> i64 {
+        match self.quota_bytes {
+            0 => 2 << 30,
+            set => set,
+        }
     }
 
     /// The quota in bytes, `None` when off.

@@ -49,6 +49,18 @@ pub enum KeyspaceError {
     /// too long`). Writes go on.
     #[error("leader transfer took too long")]
     LeaderTransferTimeout,
+    /// A version that is to be downgraded to does not read (`etcdserver: wrong downgrade target version format`).
+    #[error("wrong downgrade target version format")]
+    WrongDowngradeVersionFormat,
+    /// The cluster cannot be downgraded to that version (`etcdserver: invalid downgrade target version`).
+    #[error("invalid downgrade target version")]
+    InvalidDowngradeTarget,
+    /// An action that the method does not know (`etcdserver: unknown method`).
+    #[error("unknown method")]
+    UnknownMethod,
+    /// The defragmentation was not done; its own words. Everything is as before.
+    #[error("{0}")]
+    DefragmentFailed(String),
     /// Not built yet: the service answers UNIMPLEMENTED, never a made-up result.
     #[error("not implemented: {0}")]
     Unimplemented(&'static str),

@@ -21,6 +21,7 @@ pub mod auth;
 mod calls;
 pub mod config;
 mod error;
+mod figures;
 mod install;
 mod leadership;
 pub mod lease;
@@ -60,7 +61,7 @@ use self::members::Roll;
 use self::open::Tasks;
 use self::read::Reader;
 use self::state::State;
-use self::upkeep::Sweeper;
+use self::upkeep::{HashDesk, Sweeper};
 use self::watch::WatchHub;
 use self::write::Writer;
 use crate::consensus::Consensus;
@@ -69,6 +70,7 @@ use crate::support::clock::Clock;
 pub use apply_figures::ApplyFigures;
 pub use config::{AutoCompaction, InitialMember, KeyspaceConfig, Seams};
 pub use error::{KeyspaceError, MemberRefusal, TimeoutKind};
+pub use figures::KeyspaceFigures;
 pub use open::OpenError;
 pub use status::StatusFacts;
 pub use write::{ProposalCounts, request_bytes_max};
@@ -93,6 +95,8 @@ struct Inner {
     authority: Arc<Authority>,
     sweeper: Arc<Sweeper>,
     apply_figures: Arc<ApplyFigures>,
+    figures: Arc<KeyspaceFigures>,
+    hash_desk: Arc<HashDesk>,
     builder: Arc<Builder>,
     roll: Arc<Roll>,
     clock: Arc<dyn Clock>,

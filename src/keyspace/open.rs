@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use super::apply_figures::ApplyFigures;
 use super::auth::{Asker, Authority};
 use super::config::{KeyspaceConfig, Seams};
+use super::figures::KeyspaceFigures;
 use super::install::Builder;
 use super::lease::{Lessor, LessorOptions};
 use super::members::Roll;
@@ -31,7 +32,10 @@ use super::read::Reader;
 use super::seat::{Leases, Past, Seat};
 use super::sink::Sink;
 use super::state::State;
-use super::upkeep::{Compactable, Sweeper, compact_by_itself};
+use super::upkeep::{
+    Checker, Compactable, Comparer, Hashes, QuotaWatch, Sweeper, check_compactions,
+    check_periodically, compact_by_itself,
+};
 use super::watch::{WatchHub, WatchOptions};
 use super::write::{InFlight, ProposalCounts, Proposer, Queue, Stamp, Writer};
 use super::{Inner, Keyspace, KeyspaceError, members};
@@ -41,6 +45,9 @@ use crate::storage::{self, Store, StoreOptions};
 
 /// Batches under way get this long to be answered when the keyspace stops.
 const DRAIN: Duration = Duration::from_secs(1);
+
+/// A larger quota is warned of, as by etcd.
+const QUOTA_ADVISED_MAX: i64 = 8 << 30;
 
 /// How often the store is asked whether it still works.
 const STORE_LOOK: Duration = Duration::from_secs(1);
@@ -109,6 +116,8 @@ pub(super) struct Fed {
     pub(super) queue: Arc<Queue>,
     pub(super) in_flight: Arc<InFlight>,
     pub(super) apply_figures: Arc<ApplyFigures>,
+    pub(super) figures: Arc<KeyspaceFigures>,
+    pub(super) quota: Arc<QuotaWatch>,
     pub(super) builder: Arc<Builder>,
     pub(super) roll: Arc<Roll>,
 }
@@ -125,7 +134,8 @@ impl Fed {
         let patience = config.request_timeout();
         let authority = Authority::new(&config.auth, seams, patience);
         authority.follow(&machine);
-        let sweeper = Sweeper::new(machine.swept_revision(), compacted);
+        let figures = Arc::<KeyspaceFigures>::default();
+        let sweeper = Sweeper::new(machine.swept_revision(), compacted, Arc::clone(&figures));
         let roll = Roll::new(config.member_id, config.cluster_id, &machine);
         let blocking = Arc::clone(&seams.blocking);
         let state = Arc::new(State::new(machine, store, Arc::clone(&blocking)));
@@ -150,7 +160,9 @@ impl Fed {
             sweeper: Arc::new(sweeper),
             queue: Arc::new(Queue::new(entry_bytes_max)),
             in_flight: Arc::default(),
-            apply_figures: Arc::default(),
+            apply_figures: Arc::new(ApplyFigures::new(config.slow_apply)),
+            figures,
+            quota: Arc::new(QuotaWatch::new(config.quota())),
             builder: Arc::default(),
             roll: Arc::new(roll),
         }
@@ -165,6 +177,7 @@ impl Fed {
             authority: Arc::clone(&self.authority),
             sweeper: Arc::clone(&self.sweeper),
             figures: Arc::clone(&self.apply_figures),
+            quota: Arc::clone(&self.quota),
             builder: Arc::clone(&self.builder),
             roll: Arc::clone(&self.roll),
             member: config.member_id,
@@ -218,6 +231,7 @@ impl Keyspace {
             request_timeout: config.request_timeout(),
             election_timeout: config.election_timeout,
             counts: ProposalCounts::default(),
+            figures: Arc::clone(&fed.figures),
         });
         let reader = Arc::new(Reader {
             state: Arc::clone(&fed.state),
@@ -225,6 +239,7 @@ impl Keyspace {
             limits: Limits { max_txn_ops: config.txn_ops_max },
             request_timeout: config.request_timeout(),
             request_bytes_max: config.request_bytes_max,
+            figures: Arc::clone(&fed.figures),
         });
         let seat = (Arc::clone(&writer), Arc::clone(&reader));
         fed.seat.take(config.member_id, seat.0, seat.1);
@@ -239,6 +254,8 @@ impl Keyspace {
             authority: Arc::clone(&fed.authority),
             sweeper: Arc::clone(&fed.sweeper),
             apply_figures: Arc::clone(&fed.apply_figures),
+            figures: Arc::clone(&fed.figures),
+            hash_desk: Arc::default(),
             builder: Arc::clone(&fed.builder),
             roll: Arc::clone(&fed.roll),
             clock: Arc::clone(&seams.clock),
@@ -285,10 +302,55 @@ impl Keyspace {
             Arc::clone(&inner.writer),
             self.attributes(),
         ));
+        self.start_checks(&fed.quota);
         if let Some(mode) = inner.config.auto_compaction {
             let compacts =
                 Compacts { state: Arc::clone(&inner.state), writer: Arc::clone(&inner.writer) };
             tasks.spawn(compact_by_itself(mode, compacts));
+        }
+    }
+
+    /// What looks after the members' data and this member's size.
+    fn start_checks(&self, quota: &Arc<QuotaWatch>) {
+        let (inner, tasks) = (&self.0, &self.0.tasks);
+        tell_quota(inner.config.quota_bytes);
+        let raise = Arc::clone(quota).run(Arc::clone(&inner.state), Arc::clone(&inner.writer));
+        tasks.spawn(raise);
+        tasks.spawn(Arc::clone(&inner.hash_desk).run(self.hashes()));
+        if let Some(every) = inner.config.corrupt_check {
+            tasks.spawn(check_periodically(self.comparer(), every));
+        }
+        if let Some(every) = inner.config.compact_hash_check {
+            tasks.spawn(check_compactions(self.comparer(), every));
+        }
+    }
+
+    pub(super) fn hashes(&self) -> Hashes {
+        Hashes {
+            state: Arc::clone(&self.0.state),
+            sweeper: Arc::clone(&self.0.sweeper),
+            figures: Arc::clone(&self.0.figures),
+        }
+    }
+
+    fn comparer(&self) -> Comparer {
+        Comparer {
+            hashes: self.hashes(),
+            writer: Arc::clone(&self.0.writer),
+            reader: Arc::clone(&self.0.reader),
+        }
+    }
+
+    /// Compares this member's data with the others', before it serves (etcd's gate `InitialCorruptCheck`). One that
+    /// differs is not to serve: the keyspace fails.
+    pub async fn check_before_serving(&self) -> Result<(), KeyspaceError> {
+        match Checker::new(self.comparer()).initial().await? {
+            Ok(()) => Ok(()),
+            Err(inconsistent) => {
+                tracing::error!(error = %inconsistent, "checkInitialHashKV failed");
+                fail(&self.0.failed, Some(inconsistent.to_string()));
+                Err(KeyspaceError::Stopped)
+            }
         }
     }
 
@@ -406,6 +468,27 @@ async fn watch_store(state: Arc<State>, failed: watch::Sender<Option<String>>) {
 async fn sweep(sweeper: Arc<Sweeper>, state: Arc<State>, failed: watch::Sender<Option<String>>) {
     let corrupt: Corrupt = sweeper.run(&state).await;
     fail(&failed, Some(corrupt.to_string()));
+}
+
+/// What `--quota-backend-bytes` comes to, in etcd's words (`server/storage/quota.go`).
+fn tell_quota(bytes: i64) {
+    match bytes {
+        ..0 => tracing::info!("quota-size-bytes" = bytes, "disabled backend quota"),
+        0 => {
+            let bytes = 2_i64 << 30;
+            tracing::info!("quota-size-bytes" = bytes, "enabled backend quota with default value");
+        }
+        _ => {
+            if bytes > QUOTA_ADVISED_MAX {
+                tracing::warn!(
+                    "quota-size-bytes" = bytes,
+                    "quota-maximum-size-bytes" = QUOTA_ADVISED_MAX,
+                    "quota exceeds the maximum value"
+                );
+            }
+            tracing::info!("quota-size-bytes" = bytes, "enabled backend quota");
+        }
+    }
 }
 
 fn fail(failed: &watch::Sender<Option<String>>, cause: Option<String>) {

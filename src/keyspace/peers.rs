@@ -1,5 +1,5 @@
 //! What the other members ask of this one, and what this one asks of the leader: leases live in its memory, and it
-//! alone changes the members.
+//! alone changes the members. A hash is asked of every member.
 //!
 //! ```text
 //!   keep-alive, time to live --> this member leads: the lessor
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use quorate_core::api::ids::LeaseId;
+use quorate_core::api::ids::{LeaseId, MemberId};
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::internal::keyspace_request::Ask;
 use quorate_core::api::pb::internal::keyspace_response::Answer;
@@ -22,12 +22,22 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::lease::{NotLeader, RenewError};
 use super::{Keyspace, KeyspaceError, TimeoutKind};
-use crate::consensus::{PeerError, Served, keyspace_answer};
+use crate::consensus::{Consensus, PeerError, Served, keyspace_answer};
 
 /// Between two tries to have the leader answer.
 const RETRY: Duration = Duration::from_millis(50);
 /// How long another member's call may take here; it asks again. Longer calls would hold up those behind them.
 const SERVE: Duration = Duration::from_secs(1);
+
+/// Asks the member `to` once.
+pub(super) async fn ask_member(consensus: &Consensus, to: MemberId, ask: Ask) -> Answer {
+    let request = Bytes::from(KeyspaceRequest { ask: Some(ask) }.encode_to_vec());
+    let Ok(Ok(response)) = timeout(2 * SERVE, consensus.ask_keyspace(to, request)).await else {
+        return Answer::Failed(Blank {});
+    };
+    let response = KeyspaceResponse::decode(response).unwrap_or_default();
+    response.answer.unwrap_or(Answer::Failed(Blank {}))
+}
 
 impl Keyspace {
     /// Answers one frame of another member, which the transport has identified. Frames of a lane are to be polled
@@ -39,7 +49,7 @@ impl Keyspace {
         };
         let answer = match KeyspaceRequest::decode(request) {
             Ok(KeyspaceRequest { ask: Some(ask) }) => {
-                let answered = timeout(SERVE, self.answer_as_leader(&ask)).await;
+                let answered = timeout(SERVE, self.answer(&ask)).await;
                 answered.unwrap_or(Answer::Failed(Blank {}))
             }
             // Of a later version of this software: nothing that was promised.
@@ -58,7 +68,11 @@ impl Keyspace {
                     Answer::NotLeader(Blank {}) | Answer::Failed(Blank {}) => {}
                     answer @ (Answer::LeaseRenewed(_)
                     | Answer::LeaseTimeToLive(_)
-                    | Answer::MemberChanged(_)) => return answer,
+                    | Answer::MemberChanged(_)
+                    | Answer::HashKv(_)
+                    | Answer::Compacted(_)
+                    | Answer::FutureRevision(_)
+                    | Answer::Pending(_)) => return answer,
                 }
                 tokio::time::sleep(RETRY).await;
             }
@@ -82,21 +96,15 @@ impl Keyspace {
     pub(super) async fn ask_once(&self, ask: &Ask) -> Answer {
         match self.leader_view().leader() {
             Some(leader) if leader != self.0.config.member_id => {
-                let request = KeyspaceRequest { ask: Some(ask.clone()) };
-                let request = Bytes::from(request.encode_to_vec());
-                let asked = self.0.consensus.ask_keyspace(leader, request);
-                let Ok(Ok(response)) = timeout(2 * SERVE, asked).await else {
-                    return Answer::Failed(Blank {});
-                };
-                let response = KeyspaceResponse::decode(response).unwrap_or_default();
-                response.answer.unwrap_or(Answer::Failed(Blank {}))
+                ask_member(&self.0.consensus, leader, ask.clone()).await
             }
-            Some(_) => self.answer_as_leader(ask).await,
+            Some(_) => self.answer(ask).await,
             None => Answer::NotLeader(Blank {}),
         }
     }
 
-    async fn answer_as_leader(&self, ask: &Ask) -> Answer {
+    /// Leases as the leader; a hash as any member.
+    async fn answer(&self, ask: &Ask) -> Answer {
         match ask {
             Ask::LeaseRenew(id) => match self.0.lessor.renew(LeaseId(*id)).await {
                 Ok(ttl) => Answer::LeaseRenewed(ttl),
@@ -105,6 +113,7 @@ impl Keyspace {
                 Err(RenewError::Failed(_)) => Answer::Failed(Blank {}),
             },
             Ask::MemberChange(change) => self.change_as_leader(change).await,
+            Ask::HashKv(revision) => self.0.hash_desk.ask(*revision),
             Ask::LeaseTimeToLive(request) => {
                 let found = self.0.lessor.time_to_live(LeaseId(request.id), request.keys);
                 let Ok(live) = found.await else {

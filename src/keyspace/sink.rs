@@ -33,7 +33,7 @@ use super::install::{Builder, Receiver, Source};
 use super::lease::Lessor;
 use super::members::Roll;
 use super::state::State;
-use super::upkeep::Sweeper;
+use super::upkeep::{QuotaWatch, Sweeper};
 use super::watch::WatchHub;
 use super::write::InFlight;
 use crate::consensus::{AppliedSink, Fatal, SnapshotLabel, SnapshotReceiver, SnapshotSource};
@@ -48,6 +48,7 @@ pub(crate) struct Sink {
     pub(crate) authority: Arc<Authority>,
     pub(crate) sweeper: Arc<Sweeper>,
     pub(crate) figures: Arc<ApplyFigures>,
+    pub(crate) quota: Arc<QuotaWatch>,
     pub(crate) builder: Arc<Builder>,
     pub(crate) roll: Arc<Roll>,
     pub(crate) member: MemberId,
@@ -68,6 +69,7 @@ struct Decided {
 impl Sink {
     async fn apply_one(&self, at: LogId, payload: LogPayload) -> Result<(), Fatal> {
         let began = Instant::now();
+        let size = self.state.store().db_size();
         // Entries and installs come one after the other: the view stays the present generation's.
         let (view, cold) = {
             let now = self.state.machine.read();
@@ -79,9 +81,11 @@ impl Sink {
             let fetched = self.state.prefetch(view.clone(), cold).await.map_err(fatal)?;
             self.decide(&fetched.over(view), at, &payload)?
         };
-        let replies = std::mem::take(&mut decided.replies);
+        let mut replies = std::mem::take(&mut decided.replies);
         let tokens = std::mem::take(&mut decided.tokens);
+        self.quota.applied(size, &payload, &mut replies);
         self.figures.applied(&payload, &replies, began.elapsed());
+        self.figures.put(&decided.revisions);
         self.publish(at, &decided);
         if !tokens.is_empty() {
             self.authority.changed(at, tokens);

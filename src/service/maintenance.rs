@@ -1,28 +1,41 @@
-//! etcdserverpb.Maintenance: status, alarms, hashes and the move of leadership. The rest is not built yet.
+//! etcdserverpb.Maintenance: status, alarms, hashes, defragmentation, the move of leadership, and the refusal of
+//! downgrades. Snapshot is not built yet.
 
 use std::pin::Pin;
 
 use futures::Stream;
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
+use tokio::sync::watch as signal;
 use tonic::{Request, Response, Status};
 
 use super::credentials::admit;
 use super::header::fill;
 use super::pb::etcdserverpb::maintenance_server;
 use super::status::{no_leader, status};
-use super::version::{ETCD_VERSION, cluster_version};
+use super::version::{ETCD_VERSION, cluster_minor, cluster_version};
 use crate::keyspace::auth::Gate;
 use crate::keyspace::{KeyspaceError, StatusFacts};
 
 /// The service.
 pub(crate) struct Maintenance {
     gate: Gate,
+    /// Told while a defragmentation goes on, with the gate `StopGRPCServiceOnDefrag`.
+    defragmenting: Option<signal::Sender<bool>>,
+}
+
+/// Says that a defragmentation is over, however it ends.
+struct Over<'a>(&'a signal::Sender<bool>);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 impl Maintenance {
-    pub(crate) fn new(gate: Gate) -> Self {
-        Maintenance { gate }
+    pub(crate) fn new(gate: Gate, defragmenting: Option<signal::Sender<bool>>) -> Self {
+        Maintenance { gate, defragmenting }
     }
 }
 
@@ -45,7 +58,7 @@ fn told(facts: StatusFacts) -> pb::StatusResponse {
         db_size_in_use: signed(facts.db_size_in_use),
         is_learner: facts.learner,
         storage_version: cluster_version(),
-        db_size_quota: signed(facts.db_size_quota),
+        db_size_quota: facts.db_size_quota,
         downgrade_info: Some(pb::DowngradeInfo::default()),
     }
 }
@@ -121,7 +134,18 @@ impl maintenance_server::Maintenance for Maintenance {
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
         let keyspace = admit(&self.gate, &request)?;
         keyspace.require_admin().await.map_err(|why| status(&why))?;
-        Err(status(&KeyspaceError::Unimplemented("Defragment")))
+        tracing::info!("starting defragment");
+        let _over = self.defragmenting.as_ref().map(|told| {
+            told.send_replace(true);
+            Over(told)
+        });
+        keyspace.defragment().await.map_err(|why| {
+            tracing::warn!(error = %why, "failed to defragment");
+            status(&why)
+        })?;
+        tracing::info!("finished defragment");
+        // Without a header, as etcd's.
+        Ok(Response::new(pb::DefragmentResponse::default()))
     }
 
     type SnapshotStream = Blobs;
@@ -152,7 +176,10 @@ impl maintenance_server::Maintenance for Maintenance {
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         let keyspace = admit(&self.gate, &request)?;
         keyspace.require_admin().await.map_err(|why| status(&why))?;
-        Err(status(&KeyspaceError::Unimplemented("Downgrade")))
+        keyspace.downgrade(request.get_ref()).await.map_err(|why| status(&why))?;
+        let mut response = pb::DowngradeResponse { header: None, version: cluster_minor() };
+        fill(&mut response.header, &keyspace);
+        Ok(Response::new(response))
     }
 }
 

@@ -13,6 +13,7 @@ use super::leader_guard::Seat;
 use super::metrics::ServerMetrics;
 use super::status::status;
 use crate::keyspace::{Keyspace, KeyspaceError};
+use crate::support::metrics::file_limit;
 
 /// A keyspace's member, with its metrics.
 pub(crate) struct Member {
@@ -74,5 +75,32 @@ impl Probe for Member {
 
     fn members(&self) -> (ClusterId, Vec<pb::Member>) {
         (self.keyspace.config().cluster_id, self.keyspace.members())
+    }
+
+    fn hash_kv(&self, revision: i64) -> BoxFuture<'_, Result<pb::HashKvResponse, String>> {
+        async move {
+            let hash = self.keyspace.hash_kv(revision).await;
+            hash.map_err(|why| {
+                let told = status(&why);
+                let text = told.message();
+                text.strip_prefix("etcdserver: ").unwrap_or(text).to_owned()
+            })
+        }
+        .boxed()
+    }
+
+    fn vars(&self) -> Vec<(&'static str, serde_json::Value)> {
+        let status = self.keyspace.status();
+        let config = self.keyspace.config();
+        let leads = status.leader == Some(config.member_id);
+        let raft = serde_json::json!({
+            "id": config.member_id.to_string(),
+            "term": self.keyspace.leader_view().term.0,
+            "commit": status.committed_index,
+            "applied": status.applied_index,
+            "lead": status.leader.map_or("0".to_owned(), |leader| leader.to_string()),
+            "raftState": if leads { "StateLeader" } else { "StateFollower" },
+        });
+        vec![("raft.status", raft), ("file_descriptor_limit", file_limit().into())]
     }
 }

@@ -49,8 +49,8 @@ use self::kv::Kv;
 use self::lease::LeaseService;
 use self::maintenance::Maintenance;
 use self::member::Member;
-pub use self::metrics::JournalFigures;
 use self::metrics::ServerMetrics;
+pub use self::metrics::{JournalFigures, WatchSendTimes};
 use self::recipes::{ElectionService, LockService, Recipes};
 use self::watch::WatchService;
 use crate::host::JournalGauge;
@@ -69,6 +69,10 @@ pub struct ServiceSettings {
     pub slow_request: Duration,
     /// `--metrics=extensive`.
     pub extensive_metrics: bool,
+    /// The gate `StopGRPCServiceOnDefrag`.
+    pub stop_on_defrag: bool,
+    /// `--enable-pprof`.
+    pub pprof: bool,
     /// `--host-whitelist`.
     pub hosts: Vec<String>,
     /// `--cors`.
@@ -107,6 +111,7 @@ impl Desk {
         let timeout = settings.election_timeout;
         let gate = Gate::new(keyspace.clone());
         let recipes = Recipes::new(gate.clone(), metrics.kv.clone());
+        let defragmenting = signal::Sender::new(false);
         let services = Services {
             kv: Kv::new(gate.clone(), metrics.kv.clone()),
             watch: WatchService::new(
@@ -114,7 +119,8 @@ impl Desk {
                 Arc::new(gate.clone()),
                 Arc::clone(&member) as _,
                 timeout,
-            ),
+            )
+            .timed(metrics.watch_sends.clone()),
             lease: LeaseService::new(
                 gate.clone(),
                 Arc::clone(&member) as _,
@@ -122,9 +128,12 @@ impl Desk {
                 status::owned,
             ),
             cluster: Cluster::new(gate.clone()),
-            maintenance: Maintenance::new(gate.clone()),
+            maintenance: Maintenance::new(
+                gate.clone(),
+                settings.stop_on_defrag.then(|| defragmenting.clone()),
+            ),
             auth: Auth::new(gate),
-            health: Health::new(serving.clone()),
+            health: Health::new(serving.clone(), defragmenting.subscribe()),
             lock: LockService::new(recipes.clone()),
             election: ElectionService::new(recipes),
         };
@@ -138,7 +147,9 @@ impl Desk {
         );
         let access = Access::new(settings.hosts, settings.origins);
         let gateway = settings.gateway_calls_max.map(|calls| Gateway::new(grpc.clone(), calls));
-        let site = Site::new(member, metrics, access).with_gateway(gateway);
+        let site = Site::new(member, metrics, access)
+            .with_gateway(gateway)
+            .asked_for_pprof(settings.pprof);
         Desk { grpc, site, peers: peers.clone() }
     }
 }

@@ -28,7 +28,7 @@ use tracing::instrument::WithSubscriber as _;
 
 use super::Desk;
 use super::gateway::Afterwards;
-use super::http::Door;
+use super::http::{Door, HASH_PATH};
 use crate::support::authority::Mended;
 use crate::support::listen::{Connection, Listener};
 use crate::support::shutdown::Draining;
@@ -264,6 +264,9 @@ impl Desk {
         }
         if traffic == Traffic::PeersOnly && request.uri().path().starts_with("/raft/") {
             return self.peers.accept(&mut request).map(Body::new);
+        }
+        if traffic == Traffic::PeersOnly && request.uri().path() == HASH_PATH {
+            return self.site.peer_hash(request).await.map(Body::new);
         }
         if grpc {
             self.grpc.call(request).await

@@ -35,6 +35,15 @@ pub(crate) fn status(error: &KeyspaceError) -> Status {
         KeyspaceError::LeaderTransferTimeout => {
             (Code::Unknown, "etcdserver: request timed out, leader transfer took too long")
         }
+        KeyspaceError::WrongDowngradeVersionFormat => {
+            (Code::InvalidArgument, "etcdserver: wrong downgrade target version format")
+        }
+        KeyspaceError::InvalidDowngradeTarget => {
+            (Code::InvalidArgument, "etcdserver: invalid downgrade target version")
+        }
+        KeyspaceError::UnknownMethod => (Code::Unknown, "etcdserver: unknown method"),
+        // A file system's words go out as they are, too.
+        KeyspaceError::DefragmentFailed(why) => return Status::unknown(why.clone()),
         KeyspaceError::Unimplemented(what) => {
             return Status::unimplemented(format!("{what} is not implemented"));
         }

@@ -36,7 +36,7 @@ fn each_error_has_etcds_code_and_text() {
     use Code::*;
     use KeyspaceError as E;
     use Refusal as R;
-    let rows: [(KeyspaceError, Code, &str); 34] = [
+    let rows: [(KeyspaceError, Code, &str); 38] = [
         (R::EmptyKey.into(), InvalidArgument, "etcdserver: key is not provided"),
         (R::KeyNotFound.into(), InvalidArgument, "etcdserver: key not found"),
         (R::ValueProvided.into(), InvalidArgument, "etcdserver: value is provided"),
@@ -93,6 +93,18 @@ fn each_error_has_etcds_code_and_text() {
             "etcdserver: request timed out, leader transfer took too long",
         ),
         (E::Unimplemented("x"), Unimplemented, "x is not implemented"),
+        (
+            E::WrongDowngradeVersionFormat,
+            InvalidArgument,
+            "etcdserver: wrong downgrade target version format",
+        ),
+        (
+            E::InvalidDowngradeTarget,
+            InvalidArgument,
+            "etcdserver: invalid downgrade target version",
+        ),
+        (E::UnknownMethod, Unknown, "etcdserver: unknown method"),
+        (E::DefragmentFailed("disk".to_owned()), Unknown, "disk"),
         (E::Corrupt(Corrupt::Invariant("i".into())), DataLoss, "etcdserver: corrupt cluster"),
         (E::Refused(R::EmptyKey), InvalidArgument, "etcdserver: key is not provided"),
     ];

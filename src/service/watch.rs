@@ -13,11 +13,13 @@ use futures::{FutureExt as _, Stream, StreamExt};
 use quorate_core::api::pb::etcdserverpb::watch_request::RequestUnion;
 use quorate_core::api::pb::etcdserverpb::{ResponseHeader, WatchRequest, WatchResponse};
 use quorate_core::api::refusal::{AuthRefusal, Refusal};
+use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Extensions, Request, Response, Status, Streaming};
 
 use super::credentials::admit_by;
 use super::leader_guard::{LeaderGuard, Seat};
+use super::metrics::{Sent, WatchSendTimes};
 use super::pb::etcdserverpb::watch_server::Watch;
 use super::status::{owned, stopped, watch_cancelled};
 use crate::keyspace::auth::Gate;
@@ -73,6 +75,7 @@ pub struct WatchService {
     admission: Arc<dyn Admission>,
     seat: Arc<dyn Seat>,
     election_timeout: Duration,
+    times: WatchSendTimes,
 }
 
 impl fmt::Debug for WatchService {
@@ -89,7 +92,13 @@ impl WatchService {
         seat: Arc<dyn Seat>,
         election_timeout: Duration,
     ) -> WatchService {
-        WatchService { hub, admission, seat, election_timeout }
+        let times = WatchSendTimes::default();
+        WatchService { hub, admission, seat, election_timeout, times }
+    }
+
+    /// The same, with its times where the server's are.
+    pub fn timed(self, times: WatchSendTimes) -> WatchService {
+        WatchService { times, ..self }
     }
 
     /// Serves one stream of requests, however they came in. It goes on when `requests` end: a client may close its
@@ -107,6 +116,8 @@ impl WatchService {
             requests_ended: false,
             seat: Arc::clone(&self.seat),
             guard,
+            times: self.times.clone(),
+            handed: None,
         };
         let step = |session: Option<Session<_>>| async { session?.step().await };
         Box::pin(futures::stream::unfold(Some(session), step))
@@ -134,6 +145,9 @@ struct Session<R> {
     requests_ended: bool,
     seat: Arc<dyn Seat>,
     guard: LeaderGuard,
+    times: WatchSendTimes,
+    /// What the transport was handed last, and when: it comes back for more when it has sent that.
+    handed: Option<(Sent, Instant)>,
 }
 
 /// An answer, and the session if it goes on.
@@ -142,6 +156,9 @@ type Step<R> = Option<(Result<WatchResponse, Status>, Option<Session<R>>)>;
 impl<R: Stream<Item = Result<WatchRequest, Status>> + Unpin> Session<R> {
     /// Takes requests until there is a response.
     async fn step(mut self) -> Step<R> {
+        if let Some((what, at)) = self.handed.take() {
+            self.times.sent(what, at.elapsed());
+        }
         loop {
             let listens = !self.requests_ended && self.watches.ready_for_requests();
             tokio::select! {
@@ -153,6 +170,7 @@ impl<R: Stream<Item = Result<WatchRequest, Status>> + Unpin> Session<R> {
                 response = self.watches.next() => return match response {
                     Ok(mut response) => {
                         self.complete(&mut response);
+                        self.handed = Some((Sent::of(&response), Instant::now()));
                         Some((Ok(response), Some(self)))
                     }
                     Err(error) => Some((Err(ended(error)), None)),

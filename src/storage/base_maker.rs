@@ -68,18 +68,19 @@ impl Upkeep {
         let Some(applied) = self.applied.filter(|_| self.base_is_due()) else {
             return Ok(Step::Idle);
         };
-        let frozen = self.freeze(applied)?;
+        let seconds = &self.shared.meter.seconds;
+        let frozen = self.shared.timed(&seconds.freeze, || self.freeze(applied))?;
         self.shared.orders.lock().base_wanted = false;
         self.shared.meter.since_base.store(0, Ordering::Relaxed);
         self.shared.meter.requests_since_base.store(0, Ordering::Relaxed);
         let shared = Arc::clone(&self.shared);
         if self.is_in_place() {
-            let outcome = make_base(&shared, &frozen);
+            let outcome = shared.timed(&shared.meter.seconds.base, || make_base(&shared, &frozen));
             self.settle_base(outcome)?;
             return Ok(Step::Worked);
         }
         let spawned = background_thread("base", move || {
-            let outcome = make_base(&shared, &frozen);
+            let outcome = shared.timed(&shared.meter.seconds.base, || make_base(&shared, &frozen));
             shared.orders.lock().base_outcome = Some(outcome);
             shared.wake.notify_all();
         });
@@ -238,7 +239,7 @@ fn write_base(shared: &Shared, frozen: &Frozen, temporary: &str) -> Result<Writt
             format!("its content is {:?}, the batches made {:?}", writer.content(), frozen.content);
         return Err(BaseError::Source(words).into());
     }
-    let written = writer.finish()?;
+    let written = shared.timed(&shared.meter.seconds.base_sync, || writer.finish())?;
     file.forget_cached().map_err(BaseError::Io)?;
     let file = device.open(temporary).map_err(BaseError::Io)?;
     let mut reading = Pacer::new(shared, READ_BACK_SPEED);

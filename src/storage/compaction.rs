@@ -70,6 +70,7 @@ impl Upkeep {
         };
         // Nobody reads blocks between the first look at them and the commit.
         let shared = Arc::clone(&self.shared);
+        let began = shared.options.clock.monotonic();
         let _layout = shared.layout.write();
         let engine = shared.engine();
         let mut rewrite = Rewrite::new(self.content);
@@ -93,10 +94,12 @@ impl Upkeep {
             let mut cache = shared.cache.lock();
             rewrite.replaced.iter().for_each(|first| cache.forget(*first));
         }
+        let took = shared.options.clock.monotonic().saturating_sub(began);
+        shared.meter.seconds.drop_pause_ms.observe(took.as_secs_f64() * 1000.0);
         Ok(Step::Worked)
     }
 
-    fn begin_pass(&mut self) {
+    pub(crate) fn begin_pass(&mut self) {
         let stored = self.shared.tail.read().stored();
         let mut orders = self.shared.orders.lock();
         let many = orders.dead.len() >= PASS_REVISIONS;
@@ -116,24 +119,19 @@ impl Upkeep {
         }
     }
 
-    /// Where the disk is nearly full, or it was asked for, what a new pass would drop is left behind in a fresh state
-    /// store instead. Whether it was.
-    fn begin_renewal(&mut self) -> Result<bool, StoreError> {
-        let short = self.shared.growth_refused.lock().is_some();
-        let (asked, more_dead) = {
-            let orders = self.shared.orders.lock();
-            (orders.renewal_wanted, !orders.dead.is_empty())
-        };
-        // Once for all that a sweep names.
-        let begins = self.pass.is_some() || !more_dead;
-        if !begins || !(asked || short && self.pass.is_some()) {
+    /// Where the disk is nearly full, what a new pass would drop is left behind in a fresh state store instead. Whether
+    /// it was.
+    pub(crate) fn begin_renewal(&mut self) -> Result<bool, StoreError> {
+        if self.shared.growth_refused.lock().is_none() || self.is_copying() {
             return Ok(false);
         }
-        let pass = self.pass.take().unwrap_or_else(|| DropPass::new(Vec::new()));
+        let Some(pass) = self.pass.take() else {
+            return Ok(false);
+        };
         if self.renew(&pass.dead)? {
             return Ok(true);
         }
-        self.pass = (!pass.dead.is_empty()).then_some(pass);
+        self.pass = Some(pass);
         Ok(false)
     }
 }

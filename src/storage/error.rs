@@ -28,6 +28,11 @@ pub enum StoreError {
     Base(#[from] BaseError),
 }
 
+/// A defragmentation that was asked for has not been done; the store goes on as before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DefragError(pub String);
+
 impl From<Malformed> for StoreError {
     fn from(malformed: Malformed) -> Self {
         StoreError::Damaged(malformed.to_string())

@@ -57,7 +57,7 @@ pub(crate) struct Remains {
 }
 
 /// A state store is built at this share of the pace at which bases are written: it writes each byte some three times.
-const BUILD_SPEED: f64 = 0.4;
+pub(crate) const BUILD_SPEED: f64 = 0.4;
 
 impl Receiving {
     /// Checks what was received and builds its state. Takes long; `cancelled` is asked now and then. What was
@@ -72,7 +72,8 @@ impl Receiving {
             file_name: self.incoming.name.clone(),
             loaded: None,
         };
-        match self.build(&mut remains, cancelled) {
+        let built = || self.build(&mut remains, cancelled);
+        match shared.timed(&shared.meter.seconds.received, built) {
             Ok(mark) => Ok(Prepared {
                 label,
                 mark,
@@ -99,7 +100,7 @@ impl Receiving {
         self.close()?;
         let label = &incoming.label;
         shared.refuse_without_room(label.len, label.len)?;
-        incoming.file.sync_data()?;
+        shared.timed(&shared.meter.seconds.received_sync, || incoming.file.sync_data())?;
         incoming.file.forget_cached()?;
         let engine = open_engine(&shared.options, remains.generation, remains.serial)?;
         let mut pacer = Pacer::new(shared, BUILD_SPEED);

@@ -77,7 +77,7 @@ impl Intake {
     fn header(&mut self, header: Header) -> Result<(), Corrupt> {
         self.content.add(header.content_hash());
         let (key, value) = size::row(&header);
-        self.size.add(key, value);
+        self.size.find(key, value);
         self.restorer.header(&RevisionHeader {
             revision: header.revision,
             tombstone: header.tombstone,

@@ -28,6 +28,7 @@ use tokio::sync::{Notify, watch};
 
 use super::base::{BaseError, base_name};
 use super::cache::BlockCache;
+use super::defrag::Served;
 use super::engine::Engine;
 use super::error::{OpenError, StoreError};
 use super::folders::{
@@ -204,6 +205,7 @@ pub(crate) fn start(
         remains: Mutex::default(),
         predecessors: Mutex::default(),
         meter: carried.meter,
+        defragmented: watch::Sender::new(Served::default()),
         options,
     });
     let upkeep = Upkeep {
@@ -216,9 +218,13 @@ pub(crate) fn start(
         base_task: None,
         base_rest: 0,
         dropped: false,
+        serials: begun.serial,
+        defrag: None,
+        stale: Vec::new(),
+        flushed_at: Duration::ZERO,
     };
     let upkeep = match runner {
-        UpkeepRunner::InPlace => Hands::InPlace(Mutex::new(upkeep)),
+        UpkeepRunner::InPlace => Hands::InPlace(Box::new(Mutex::new(upkeep))),
         UpkeepRunner::Threads => {
             let running = thread("store", move || upkeep.run());
             let running = running.map_err(|source| io_error("start the store's thread", source))?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use quorate_core::api::ids::{GroupId, MemberId};
 
 use super::device::LogDevice;
+use super::figures::StoreSeconds;
 use crate::support::clock::{Clock, SystemClock};
 
 /// What keeps the state between a base and the tail.
@@ -79,6 +80,11 @@ impl StoreOptions {
         self.engine == EngineKind::Memory || self.has_room(STATE_STORE_ROOM)
     }
 
+    /// Whether whoever commits does the background work.
+    pub(crate) fn runs_in_place(&self) -> bool {
+        self.runner == UpkeepRunner::InPlace
+    }
+
     /// Whether so many bytes are free; a disk that cannot be asked is no reason to stop.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         self.device.free_space().map_or(true, |free| free >= bytes)
@@ -132,6 +138,9 @@ pub(crate) struct Meter {
     pub(crate) received: AtomicU64,
     /// Generations that came into force.
     pub(crate) installs: AtomicU64,
+    /// A defragmentation is under way.
+    pub(crate) defragmenting: AtomicBool,
+    pub(crate) seconds: StoreSeconds,
 }
 
 /// A reading of the store's figures, since it was opened.
@@ -162,6 +171,10 @@ pub struct StoreFigures {
     pub tail_bytes: u64,
     /// Size of the state store's files now.
     pub state_store_files_bytes: u64,
+    /// A defragmentation is under way.
+    pub defragmenting: bool,
+    /// Views that somebody holds.
+    pub readers: u64,
 }
 
 impl Meter {

@@ -38,7 +38,7 @@ const COPY_BYTES: u64 = 2 << 20;
 pub(crate) const SLED_FACTOR: u64 = 3;
 
 /// Why the fresh store is not taken.
-enum Stopped {
+pub(crate) enum Stopped {
     /// The old one does not read: the store's own failure.
     Old(StoreError),
     /// The new one cannot be written.
@@ -60,8 +60,14 @@ impl From<EngineError> for Stopped {
 }
 
 impl Upkeep {
-    /// Moves the content, less the revisions in `dead`, to a fresh state store. Whether it did; not, where that would
-    /// gain little or the disk has no room.
+    /// The number of the next fresh state store; never that of one that was begun before.
+    pub(crate) fn next_serial(&mut self) -> u32 {
+        self.serials += 1;
+        self.serials
+    }
+
+    /// Moves the content, less the revisions in `dead`, to a fresh state store, with everything else waiting. Whether it
+    /// did; not, where that would gain little or the disk has no room.
     pub(crate) fn renew(&mut self, dead: &[Revision]) -> Result<bool, StoreError> {
         let shared = Arc::clone(&self.shared);
         let (EngineKind::Sled, Some(applied)) = (shared.options.engine, self.applied) else {
@@ -69,21 +75,20 @@ impl Upkeep {
         };
         let old = shared.engine();
         let (live, files) = (live_bytes(&*old, dead)?, old.size_on_disk());
-        let asked = std::mem::take(&mut shared.orders.lock().renewal_wanted);
-        let gains = asked || files > 2 * SLED_FACTOR * live + STATE_STORE_ROOM;
+        let gains = files > 2 * SLED_FACTOR * live + STATE_STORE_ROOM;
         if !gains || !shared.options.has_room(SLED_FACTOR * live + STATE_STORE_ROOM) {
             return Ok(false);
         }
-        let serial = self.serial + 1;
+        let serial = self.next_serial();
         let folder = engine_folder(&shared.options, shared.generation, serial);
         let group = shared.options.group.0;
         match self.copy(&*old, serial, dead, applied) {
             Ok((fresh, rewrite)) => {
                 let bytes = fresh.size_on_disk();
+                let stale = engine_folder(&shared.options, shared.generation, self.serial);
                 self.take_over(fresh, serial, rewrite);
                 tracing::info!(group, from = files, to = bytes, "state store renewed");
                 drop(old);
-                let stale = engine_folder(&shared.options, shared.generation, serial - 1);
                 if let Err(error) = fs::remove_dir_all(&stale) {
                     tracing::warn!(group, %error, "the old state store stays until the next start");
                 }
@@ -161,7 +166,7 @@ impl Upkeep {
     }
 }
 
-fn remove(folder: &std::path::Path, group: u64) {
+pub(crate) fn remove(folder: &std::path::Path, group: u64) {
     if let Err(error) = fs::remove_dir_all(folder) {
         tracing::warn!(group, %error, "a state store that was begun stays until the next start");
     }

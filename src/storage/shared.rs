@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::{Condvar, Mutex, RwLock};
+use prometheus::Histogram;
 use quorate_core::api::ids::{LogId, Revision};
 use quorate_core::state_machine::quota::DbSize;
 use tokio::sync::{Notify, watch};
 
 use super::base_maker::BaseOutcome;
 use super::cache::BlockCache;
+use super::defrag::Served;
 use super::engine::Engine;
 use super::error::StoreError;
 use super::history::{Block, Header};
@@ -67,6 +69,8 @@ pub(crate) struct Shared {
     /// Generations before this one that somebody may still read.
     pub(crate) predecessors: Mutex<Vec<Predecessor>>,
     pub(crate) meter: Arc<Meter>,
+    /// The last defragmentation that ended.
+    pub(crate) defragmented: watch::Sender<Served>,
 }
 
 /// What the upkeep is asked to do.
@@ -78,8 +82,8 @@ pub(crate) struct Orders {
     /// More came since the upkeep last looked: a sweep is under way.
     pub(crate) dead_grew: bool,
     pub(crate) base_wanted: bool,
-    /// A fresh state store was asked for.
-    pub(crate) renewal_wanted: bool,
+    /// How many defragmentations were asked for.
+    pub(crate) defrag_asked: u64,
     /// What the thread that writes a base left on its way out.
     pub(crate) base_outcome: Option<BaseOutcome>,
 }
@@ -96,6 +100,15 @@ impl std::fmt::Debug for Shared {
 impl Shared {
     pub(crate) fn engine(&self) -> Arc<dyn Engine> {
         Arc::clone(&self.engine.read())
+    }
+
+    /// Does `work` and notes how long it took, in seconds.
+    pub(crate) fn timed<T>(&self, seconds: &Histogram, work: impl FnOnce() -> T) -> T {
+        let began = self.options.clock.monotonic();
+        let done = work();
+        let took = self.options.clock.monotonic().saturating_sub(began);
+        seconds.observe(took.as_secs_f64());
+        done
     }
 
     /// The error that an earlier failure makes of every call.

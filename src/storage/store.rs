@@ -9,7 +9,8 @@ use quorate_core::api::batch::WriteBatch;
 use quorate_core::api::ids::{LogId, Revision};
 use tokio::sync::watch;
 
-use super::error::StoreError;
+use super::error::{DefragError, StoreError};
+use super::figures::StoreSeconds;
 use super::journal::BaseMark;
 use super::options::{Meter, StoreFigures, UpkeepRunner};
 use super::shared::Shared;
@@ -31,7 +32,7 @@ pub struct Store {
 /// Who holds the upkeep.
 pub(crate) enum Hands {
     Thread(Mutex<Option<JoinHandle<()>>>),
-    InPlace(Mutex<Upkeep>),
+    InPlace(Box<Mutex<Upkeep>>),
 }
 
 impl std::fmt::Debug for Hands {
@@ -124,11 +125,34 @@ impl Store {
         self.shared.wake.notify_all();
     }
 
-    /// Asks for a fresh state store in place of the present one, to give back what sled holds for nothing. Not made
-    /// where the disk has no room for both.
-    pub fn request_renewal(&self) {
-        self.shared.orders.lock().renewal_wanted = true;
+    /// Asks for a defragmentation: a fresh state store in place of the present one, which gives back what sled holds
+    /// for nothing, and a database that counts as no larger than what is in use. What it returns is for
+    /// [`Store::defragmented`]. Everything goes on meanwhile; it is done even if nobody waits for it.
+    pub fn request_defragment(&self) -> u64 {
+        let asked = {
+            let mut orders = self.shared.orders.lock();
+            orders.defrag_asked += 1;
+            orders.defrag_asked
+        };
         self.shared.wake.notify_all();
+        asked
+    }
+
+    /// Waits for a defragmentation that began after `asked` was drawn.
+    pub async fn defragmented(&self, asked: u64) -> Result<(), DefragError> {
+        let mut served = self.shared.defragmented.subscribe();
+        match served.wait_for(|served| served.ticket >= asked).await {
+            Ok(served) => match &served.failed {
+                None => Ok(()),
+                Some(reason) => Err(DefragError(reason.clone())),
+            },
+            Err(_closed) => Err(DefragError("the store is closed".to_owned())),
+        }
+    }
+
+    /// The times that its background work takes, for metrics.
+    pub fn seconds(&self) -> StoreSeconds {
+        self.shared.meter.seconds.clone()
     }
 
     /// The base that the journal names, if there is one.
@@ -166,11 +190,6 @@ impl Store {
         self.shared.size.lock().in_use()
     }
 
-    /// Gives back what is not in use: [`Store::db_size`] falls to what live content needs.
-    pub fn defragment(&self) {
-        self.shared.size.lock().defragment();
-    }
-
     /// What was moved so far.
     pub fn figures(&self) -> StoreFigures {
         let meter = &self.shared.meter;
@@ -187,7 +206,15 @@ impl Store {
             committed_bytes: meter.committed.load(Ordering::Relaxed),
             tail_bytes: self.shared.tail.read().weight() as u64,
             state_store_files_bytes: self.shared.engine().size_on_disk(),
+            defragmenting: meter.defragmenting.load(Ordering::Acquire),
+            readers: self.readers(),
         }
+    }
+
+    /// Views that somebody holds; the store itself, its upkeep and a base under way are none.
+    fn readers(&self) -> u64 {
+        let base = usize::from(self.shared.meter.base_in_progress.load(Ordering::Acquire));
+        (Arc::strong_count(&self.shared) as u64).saturating_sub(2 + base as u64)
     }
 
     /// With [`UpkeepRunner::InPlace`], does the background work there is; with threads it only wakes them.
@@ -221,6 +248,15 @@ impl Store {
                 }
                 upkeep.end();
             }
+        }
+    }
+
+    /// With [`UpkeepRunner::InPlace`], one step of the background work; whether there may be more.
+    #[cfg(test)]
+    pub(crate) fn step_upkeep(&self) -> Result<bool, StoreError> {
+        match &self.upkeep {
+            Hands::Thread(_) => Ok(false),
+            Hands::InPlace(upkeep) => Ok(upkeep.lock().step(false)? == super::upkeep::Step::Worked),
         }
     }
 

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_core::api::batch::{Space, WriteBatch};
@@ -22,6 +23,7 @@ use quorate_core::api::ids::LogId;
 
 use super::base_maker::Frozen;
 use super::compaction::DropPass;
+use super::defrag::{Defrag, Stale, TICK};
 use super::engine::EngineBatch;
 use super::error::StoreError;
 use super::format::ContentSum;
@@ -30,7 +32,7 @@ use super::key_space::{
     STATE_MARK, headers_key, record_key, record_payload, record_value, values_key,
 };
 use super::mark::StateMark;
-use super::options::{Meter, UpkeepRunner};
+use super::options::Meter;
 use super::shared::Shared;
 use super::size;
 use super::tail::TailBatch;
@@ -53,6 +55,13 @@ pub(crate) struct Upkeep {
     pub(crate) base_rest: u32,
     /// Revisions were dropped since the disk was last found short.
     pub(crate) dropped: bool,
+    /// The highest serial that a state store was begun with.
+    pub(crate) serials: u32,
+    pub(crate) defrag: Option<Defrag>,
+    /// State stores that were defragmented, while somebody reads them.
+    pub(crate) stale: Vec<Stale>,
+    /// When the tail was last written out.
+    pub(crate) flushed_at: Duration,
 }
 
 /// What a step came to.
@@ -84,22 +93,26 @@ impl Upkeep {
     pub(crate) fn work(&mut self, closing: bool) -> Result<(), StoreError> {
         self.shared.clear_remains();
         self.shared.bury_predecessors();
+        self.bury_stale();
         self.watch_disk();
         while self.step(closing)? == Step::Worked {}
         Ok(())
     }
 
-    fn step(&mut self, closing: bool) -> Result<Step, StoreError> {
+    pub(crate) fn step(&mut self, closing: bool) -> Result<Step, StoreError> {
         self.shared.refuse_if_stopped()?;
         if self.shared.retired.load(Ordering::Acquire) {
             return Ok(Step::Idle);
         }
         if !self.shared.options.state_store_has_room() {
             // Batches wait in the tail; their truth is in the journal.
+            if self.is_copying() {
+                self.cancel_defrag("no space left on device");
+            }
             self.collect_base()?;
             return Ok(Step::Idle);
         }
-        if self.flush()? == Step::Worked {
+        if self.flush_is_due(closing) && self.flush()? == Step::Worked {
             return Ok(Step::Worked);
         }
         if closing {
@@ -110,16 +123,36 @@ impl Upkeep {
             if self.pass.is_none() && self.begin_base()? == Step::Worked {
                 return Ok(Step::Worked);
             }
-            return self.drop_some();
+            if self.drop_some()? == Step::Worked {
+                return Ok(Step::Worked);
+            }
         }
-        Ok(Step::Idle)
+        self.defragment()
+    }
+
+    /// While a store is copied, this thread is up far more often than the tail wants to be written out.
+    fn flush_is_due(&mut self, closing: bool) -> bool {
+        let options = &self.shared.options;
+        let now = options.clock.monotonic();
+        let due = closing
+            || self.defrag.is_none()
+            || options.runs_in_place()
+            || self.shared.tail.read().weight() >= options.flush_bytes
+            || now.saturating_sub(self.flushed_at) >= options.flush_every;
+        if due {
+            self.flushed_at = now;
+        }
+        due
     }
 
     /// Waits for work; returns whether the store closes.
     fn wait(&self) -> bool {
         let mut orders = self.shared.orders.lock();
         if !orders.closing {
-            let every = self.shared.options.flush_every;
+            let every = match self.defrag {
+                Some(_) => TICK,
+                None => self.shared.options.flush_every,
+            };
             self.shared.wake.wait_for(&mut orders, every);
         }
         orders.closing
@@ -127,6 +160,8 @@ impl Upkeep {
 
     /// Ends the background work.
     pub(crate) fn end(&mut self) {
+        self.end_defrags();
+        self.bury_stale();
         if let Some(task) = self.base_task.take() {
             let _cancelled = task.join();
         }
@@ -212,7 +247,9 @@ impl Upkeep {
         let mark = self.mark(applied, content);
         batch.put(STATE_MARK.to_vec(), mark.encode());
         Meter::add(&self.shared.meter.state_store, batch.size());
-        self.shared.engine().commit(batch)?;
+        self.mirror(&batch);
+        let engine = self.shared.engine();
+        self.shared.timed(&self.shared.meter.seconds.commit, || engine.commit(batch))?;
         self.applied = Some(applied);
         self.content = content;
         Ok(())
@@ -300,7 +337,7 @@ impl Upkeep {
 
     /// Whether work is done by whoever commits.
     pub(crate) fn is_in_place(&self) -> bool {
-        self.shared.options.runner == UpkeepRunner::InPlace
+        self.shared.options.runs_in_place()
     }
 }
 

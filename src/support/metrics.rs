@@ -88,22 +88,25 @@ pub struct ProcessFigures {
     start_time: Gauge,
     used_files: Gauge,
     limit_files: Gauge,
+    memory_max: Gauge,
+    network_in: Counter,
+    network_out: Counter,
 }
 
 impl Default for ProcessFigures {
     fn default() -> Self {
         let gauge = |name: &str, help: &str| Gauge::new(name, help).expect(ONCE);
+        let counter = |name: &str, help: &str| Counter::new(name, help).expect(ONCE);
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
         let started = (unix_micros() / 1_000_000) as f64;
         ProcessFigures {
             started,
             resident: gauge("process_resident_memory_bytes", "Resident memory size in bytes."),
             virtual_size: gauge("process_virtual_memory_bytes", "Virtual memory size in bytes."),
-            cpu: Counter::new(
+            cpu: counter(
                 "process_cpu_seconds_total",
                 "Total user and system CPU time spent in seconds.",
-            )
-            .expect(ONCE),
+            ),
             open_files: gauge("process_open_fds", "Number of open file descriptors."),
             max_files: gauge("process_max_fds", "Maximum number of open file descriptors."),
             start_time: gauge(
@@ -112,6 +115,18 @@ impl Default for ProcessFigures {
             ),
             used_files: gauge("os_fd_used", "The number of used file descriptors."),
             limit_files: gauge("os_fd_limit", "The file descriptor limit."),
+            memory_max: gauge(
+                "process_virtual_memory_max_bytes",
+                "Maximum amount of virtual memory available in bytes.",
+            ),
+            network_in: counter(
+                "process_network_receive_bytes_total",
+                "Number of bytes received by the process over the network.",
+            ),
+            network_out: counter(
+                "process_network_transmit_bytes_total",
+                "Number of bytes sent by the process over the network.",
+            ),
         }
     }
 }
@@ -142,19 +157,23 @@ impl ProcessFigures {
         self.open_files.set(open);
         self.used_files.set(open);
         if let Ok(limits) = std::fs::read_to_string("/proc/self/limits") {
-            let soft = limits
-                .lines()
-                .find_map(|line| line.strip_prefix("Max open files"))
-                .and_then(|rest| rest.split_whitespace().next())
-                .and_then(|n| n.parse().ok())
-                .unwrap_or(0.0);
+            let soft = soft_limit(&limits, "Max open files");
             self.max_files.set(soft);
             self.limit_files.set(soft);
+            self.memory_max.set(soft_limit(&limits, "Max address space"));
+        }
+        // Of the whole network namespace: the kernel counts for no process alone. Prometheus's own collector reads it.
+        if let Ok(counted) = std::fs::read_to_string("/proc/self/net/netstat") {
+            let (received, sent) = octets(&counted).unwrap_or_default();
+            self.network_in.reset();
+            self.network_in.inc_by(received);
+            self.network_out.reset();
+            self.network_out.inc_by(sent);
         }
         self.start_time.set(self.started);
     }
 
-    fn parts(&self) -> [&dyn Collector; 8] {
+    fn parts(&self) -> [&dyn Collector; 11] {
         [
             &self.resident,
             &self.virtual_size,
@@ -164,25 +183,43 @@ impl ProcessFigures {
             &self.start_time,
             &self.used_files,
             &self.limit_files,
+            &self.memory_max,
+            &self.network_in,
+            &self.network_out,
         ]
     }
 }
 
+/// How many descriptors this process may have open.
+pub fn file_limit() -> u64 {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    soft_limit(&limits, "Max open files") as u64
+}
+
+/// The soft limit of that name; what is unlimited is as much as there can be, in Prometheus's words.
+fn soft_limit(limits: &str, name: &str) -> f64 {
+    let found = limits.lines().find_map(|line| line.strip_prefix(name));
+    match found.and_then(|rest| rest.split_whitespace().next()) {
+        Some("unlimited") => u64::MAX as f64,
+        Some(number) => number.parse().unwrap_or(0.0),
+        None => 0.0,
+    }
+}
+
+/// Bytes that came in and went out by IP, of the line pair `IpExt` of `/proc/self/net/netstat`.
+fn octets(text: &str) -> Option<(f64, f64)> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("IpExt: "));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let find = |wanted| {
+        let place = names.split(' ').position(|name| name == wanted)?;
+        values.split(' ').nth(place)?.parse().ok()
+    };
+    Some((find("InOctets")?, find("OutOctets")?))
+}
+
 impl Collector for ProcessFigures {
     fn desc(&self) -> Vec<&Desc> {
-        vec![
-            &self.resident,
-            &self.virtual_size,
-            &self.open_files,
-            &self.max_files,
-            &self.start_time,
-            &self.used_files,
-            &self.limit_files,
-        ]
-        .into_iter()
-        .flat_map(Collector::desc)
-        .chain(self.cpu.desc())
-        .collect()
+        self.parts().into_iter().flat_map(Collector::desc).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -209,5 +246,16 @@ mod tests {
             .find_map(|line| line.strip_prefix("process_resident_memory_bytes "))
             .unwrap();
         assert!(resident.parse::<f64>().unwrap() > 0.0);
+    }
+
+    #[test]
+    fn octets_and_limits_are_found_by_their_names() {
+        let text =
+            "TcpExt: A B\nTcpExt: 1 2\nIpExt: InNoRoutes InOctets OutOctets\nIpExt: 9 70 80\n";
+        assert_eq!(octets(text), Some((70.0, 80.0)));
+        assert_eq!(octets("IpExt: InOctets\n"), None);
+        let limits = "Max address space         unlimited   unlimited  bytes\nMax open files   1024   4096   files\n";
+        assert_eq!(soft_limit(limits, "Max open files"), 1024.0);
+        assert_eq!(soft_limit(limits, "Max address space"), 18_446_744_073_709_552_000.0);
     }
 }

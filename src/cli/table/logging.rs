@@ -27,8 +27,7 @@ pub(super) const ROWS: [Row; 16] = [
     log("warning-unary-request-duration", Kind::Duration, "300ms")
         .help("A request that takes longer is logged."),
     monitor("enable-pprof", Kind::Bool, "false")
-        .no_effect()
-        .help("No effect: it profiles etcd's own runtime."),
+        .help("/debug/pprof then says that there is no Go runtime to profile."),
     monitor("metrics", Kind::Text, "basic")
         .help("'extensive' adds a histogram of the time of every gRPC method."),
     monitor("listen-metrics-urls", Kind::Urls { allowed: &[""] }, "")

@@ -16,11 +16,9 @@ const fn legacy(name: &'static str) -> Row {
 
 pub(super) const ROWS: [Row; 14] = [
     row("corrupt-check-time", Kind::Duration, "0s")
-        .not_yet()
-        .help("Time between two comparisons of the members' data. Not built yet."),
+        .help("Time between two comparisons of the members' data by the leader; 0 for none."),
     row("compact-hash-check-time", Kind::Duration, "1m")
-        .silent()
-        .help("Time between two comparisons of the members' hashes of compactions."),
+        .help("Time between two comparisons of what compactions left (gate CompactHashCheck)."),
     row("compaction-batch-limit", Kind::Int, "1000")
         .no_effect()
         .help("No effect: slices of a compaction are sized by Quorate."),
@@ -32,8 +30,7 @@ pub(super) const ROWS: [Row; 14] = [
     row("warning-apply-duration", Kind::Duration, "100ms")
         .help("Applying an entry for longer is logged."),
     row("bootstrap-defrag-threshold-megabytes", Kind::Uint, "0")
-        .no_effect()
-        .help("No effect: there is nothing to defragment before the start."),
+        .help("Defragment before serving if so many megabytes would be won; 0 for never."),
     row("snapshot-catchup-entries", Kind::Uint, "5000")
         .help("Log entries kept behind a snapshot for members that are slow."),
     Row::new(Group::Unsafe, "force-new-cluster", Kind::Bool, "false")

@@ -83,6 +83,8 @@ impl PeerFigures {
 
     pub(super) fn traffic(&self, peer: MemberId) -> Traffic {
         let peer = peer.to_string();
+        // Shown before the first one, so that a rate of it is known to be none.
+        self.sent_failures.with_label_values(&[&peer]);
         Traffic {
             sent: self.sent_bytes.with_label_values(&[&peer]),
             received: self.received_bytes.with_label_values(&[&peer]),

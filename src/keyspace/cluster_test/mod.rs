@@ -5,3 +5,4 @@ mod leadership;
 mod members;
 mod rig;
 mod snapshot;
+mod upkeep;

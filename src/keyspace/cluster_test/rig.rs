@@ -130,6 +130,11 @@ pub(super) const ELECTION: Duration = Duration::from_secs(1);
 impl Cluster {
     /// Starts all, and waits until each may serve clients.
     pub(super) async fn start() -> Cluster {
+        Cluster::start_with(|_| {}).await
+    }
+
+    /// The same with each member's settings as `adjust` leaves them.
+    pub(super) async fn start_with(adjust: impl Fn(&mut KeyspaceConfig)) -> Cluster {
         let net = Arc::new(Net {
             members: Mutex::default(),
             cuts: watch::Sender::default(),
@@ -141,7 +146,7 @@ impl Cluster {
         let mut members = Vec::new();
         for id in 1..=3 {
             let first = (1..=3).map(|id| initial(MemberId(id))).collect();
-            let member = open(MemberId(id), &net, first).await;
+            let member = open(MemberId(id), &net, first, &adjust).await;
             net.members.lock().insert(member.id, member.keyspace.clone());
             members.push(member);
         }
@@ -238,7 +243,12 @@ impl Cluster {
     }
 }
 
-async fn open(id: MemberId, net: &Arc<Net>, first: Vec<InitialMember>) -> Member {
+async fn open(
+    id: MemberId,
+    net: &Arc<Net>,
+    first: Vec<InitialMember>,
+    adjust: impl Fn(&mut KeyspaceConfig),
+) -> Member {
     let device = Arc::new(DoubleDevice::default());
     let options = JournalOptions { segment_bytes: 1 << 20, ..JournalOptions::default() };
     let journal = Journal::open(device, options, Runner::InPlace).unwrap();
@@ -247,6 +257,7 @@ async fn open(id: MemberId, net: &Arc<Net>, first: Vec<InitialMember>) -> Member
     config.name = format!("m{}", id.0);
     config.election_timeout = ELECTION;
     config.catch_up_requests = 50;
+    adjust(&mut config);
     let bases = Arc::new(DoubleDevice::default());
     let mut store = StoreOptions::new(GroupId(0), "/unused".into(), bases);
     store.engine = EngineKind::Memory;

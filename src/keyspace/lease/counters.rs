@@ -2,16 +2,42 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use prometheus::Histogram;
+
+use crate::support::metrics::histogram;
+
 /// Plain counters, read at any time (etcd `server/lease/metrics.go`).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LeaseCounters {
+    ttl: Histogram,
     granted: AtomicU64,
     revoked: AtomicU64,
     renewed: AtomicU64,
     expired: AtomicU64,
 }
 
+impl Default for LeaseCounters {
+    fn default() -> Self {
+        LeaseCounters {
+            ttl: histogram(
+                "etcd_debugging_lease_ttl_total",
+                "Bucketed histogram of lease TTLs.",
+                (1.0, 2.0, 24),
+            ),
+            granted: AtomicU64::default(),
+            revoked: AtomicU64::default(),
+            renewed: AtomicU64::default(),
+            expired: AtomicU64::default(),
+        }
+    }
+}
+
 impl LeaseCounters {
+    /// Times to live that leases were granted with, in seconds, for the registry.
+    pub fn ttl(&self) -> Histogram {
+        self.ttl.clone()
+    }
+
     /// Leases granted, as applied on this member.
     pub fn granted(&self) -> u64 {
         self.granted.load(Ordering::Relaxed)
@@ -32,7 +58,9 @@ impl LeaseCounters {
         self.expired.load(Ordering::Relaxed)
     }
 
-    pub(super) fn add_granted(&self) {
+    #[expect(clippy::cast_precision_loss, reason = "no lease lives so long")]
+    pub(super) fn add_granted(&self, ttl: i64) {
+        self.ttl.observe(ttl as f64);
         self.granted.fetch_add(1, Ordering::Relaxed);
     }
 

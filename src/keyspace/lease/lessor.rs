@@ -129,7 +129,7 @@ impl Lessor {
             let now = Instant::now();
             for change in changes {
                 match change {
-                    LeaseChange::Granted { .. } => self.0.counters.add_granted(),
+                    LeaseChange::Granted { ttl, .. } => self.0.counters.add_granted(*ttl),
                     LeaseChange::Ended { .. } => self.0.counters.add_revoked(),
                     LeaseChange::Checkpointed { .. } => {}
                 }

@@ -64,6 +64,7 @@ impl Keyspace {
         is_learner: bool,
     ) -> Result<(pb::Member, Vec<pb::Member>), KeyspaceError> {
         let peer_urls = parse_urls(peer_urls)?;
+        self.require_admin().await?;
         let seconds = self.0.clock.unix_ms().div_euclid(1000);
         let id = super::member_id(&peer_urls, &seconds.to_string());
         self.check_strictly(|seen| seen.may_add(is_learner))?;
@@ -76,6 +77,7 @@ impl Keyspace {
 
     /// MemberRemove: the members without it.
     pub async fn member_remove(&self, id: MemberId) -> Result<Vec<pb::Member>, KeyspaceError> {
+        self.require_admin().await?;
         self.check_strictly(|seen| seen.may_remove(id))?;
         self.have_changed(Change::Remove(id.0), None).await
     }
@@ -86,12 +88,14 @@ impl Keyspace {
         id: MemberId,
         peer_urls: Vec<String>,
     ) -> Result<Vec<pb::Member>, KeyspaceError> {
+        self.require_admin().await?;
         let to = PeerUrls { member_id: id.0, peer_urls };
         self.have_changed(Change::Update(to), None).await
     }
 
     /// MemberPromote: the members with that learner as a voter.
     pub async fn member_promote(&self, id: MemberId) -> Result<Vec<pb::Member>, KeyspaceError> {
+        self.require_admin().await?;
         let limit = self.0.config.request_timeout();
         self.have_changed(Change::Promote(id.0), Some(limit)).await
     }
@@ -129,7 +133,11 @@ impl Keyspace {
                     Answer::NotLeader(Blank {}) => {}
                     Answer::Failed(Blank {})
                     | Answer::LeaseRenewed(_)
-                    | Answer::LeaseTimeToLive(_) => change.again = true,
+                    | Answer::LeaseTimeToLive(_)
+                    | Answer::HashKv(_)
+                    | Answer::Compacted(Blank {})
+                    | Answer::FutureRevision(Blank {})
+                    | Answer::Pending(Blank {}) => change.again = true,
                 }
                 tokio::time::sleep(RETRY).await;
             }

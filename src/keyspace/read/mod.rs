@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::RangeChunks;
 use super::error::{KeyspaceError, TimeoutKind};
+use super::figures::KeyspaceFigures;
 use super::state::State;
 use crate::consensus::{Consensus, ReadIndexError};
 
@@ -39,6 +40,7 @@ pub(crate) struct Reader {
     pub(crate) limits: Limits,
     pub(crate) request_timeout: Duration,
     pub(crate) request_bytes_max: usize,
+    pub(crate) figures: Arc<KeyspaceFigures>,
 }
 
 impl Reader {
@@ -51,7 +53,10 @@ impl Reader {
         };
         match timeout_at(deadline, reached).await {
             Ok(outcome) => outcome,
-            Err(_elapsed) => Err(KeyspaceError::Timeout(TimeoutKind::Plain)),
+            Err(_elapsed) => {
+                self.figures.slow_read_indexes.inc();
+                Err(KeyspaceError::Timeout(TimeoutKind::Plain))
+            }
         }
     }
 
@@ -59,7 +64,9 @@ impl Reader {
         loop {
             match self.consensus.read_index().await {
                 Ok(index) => return Ok(index),
-                Err(ReadIndexError::NotLeader { .. } | ReadIndexError::NoQuorum) => {}
+                Err(ReadIndexError::NotLeader { .. } | ReadIndexError::NoQuorum) => {
+                    self.figures.failed_read_indexes.inc();
+                }
                 Err(ReadIndexError::TooMany) => return Err(KeyspaceError::TooManyRequests),
                 Err(ReadIndexError::Stopped) => return Err(KeyspaceError::Stopped),
             }
@@ -80,6 +87,16 @@ impl Reader {
 
     /// Range over what is applied here, whatever that is.
     pub(crate) async fn range(
+        &self,
+        request: pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, KeyspaceError> {
+        let began = Instant::now();
+        let answered = self.pick_and_fetch(request).await;
+        self.figures.ranged(answered.is_ok(), began.elapsed());
+        answered
+    }
+
+    async fn pick_and_fetch(
         &self,
         request: pb::RangeRequest,
     ) -> Result<pb::RangeResponse, KeyspaceError> {

@@ -6,14 +6,39 @@ use quorate_core::api::ids::Revision;
 use quorate_core::api::refusal::Corrupt;
 use quorate_core::api::view::View;
 use quorate_core::state_machine::{HashKv, HashScope, KvHash};
+use tokio::time::Instant;
 
+use super::Sweeper;
 use crate::keyspace::error::KeyspaceError;
+use crate::keyspace::figures::KeyspaceFigures;
 use crate::keyspace::state::State;
 
 /// Keys looked at under the machine's lock at once.
 const SLICE_KEYS: usize = 4096;
 /// History read at once, in bytes.
 const SLICE_BYTES: usize = 1 << 20;
+
+/// Where hashes come from: finished compactions left theirs, others are computed.
+#[derive(Clone)]
+pub(crate) struct Hashes {
+    pub(crate) state: Arc<State>,
+    pub(crate) sweeper: Arc<Sweeper>,
+    pub(crate) figures: Arc<KeyspaceFigures>,
+}
+
+impl Hashes {
+    /// The hash at `revision`, 0 for the newest, and the revision that was the newest then.
+    pub(crate) async fn at(&self, revision: i64) -> Result<(KvHash, i64), KeyspaceError> {
+        let current = self.state.machine.read().revision();
+        if let Some(hash) = self.sweeper.cached_hash(revision) {
+            return Ok((hash, current));
+        }
+        let began = Instant::now();
+        let hash = hash_kv(&self.state, revision).await?;
+        self.figures.hash_at_revision.observe(began.elapsed().as_secs_f64());
+        Ok((hash, current.max(hash.revision)))
+    }
+}
 
 /// The hash at `revision`, 0 or less for the newest.
 pub(crate) async fn hash_kv(state: &Arc<State>, revision: i64) -> Result<KvHash, KeyspaceError> {

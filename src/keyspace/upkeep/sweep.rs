@@ -17,10 +17,13 @@ use parking_lot::Mutex;
 use quorate_core::api::refusal::Corrupt;
 use quorate_core::state_machine::{CompactionCursor, HashCache, KvHash};
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::hash;
 use crate::keyspace::error::KeyspaceError;
+use crate::keyspace::figures::KeyspaceFigures;
 use crate::keyspace::state::State;
+use crate::storage::Store;
 
 /// Keys swept under the machine's lock at once.
 const STEP_KEYS: usize = 1024;
@@ -34,6 +37,7 @@ pub(crate) struct Sweeper {
     arrived: Notify,
     swept: watch::Sender<i64>,
     hashes: Mutex<HashCache>,
+    figures: Arc<KeyspaceFigures>,
 }
 
 #[derive(Debug)]
@@ -58,13 +62,14 @@ enum Begun {
 
 impl Sweeper {
     /// A sweeper over a machine as it was opened.
-    pub(crate) fn new(swept: i64, compacted: i64) -> Self {
+    pub(crate) fn new(swept: i64, compacted: i64, figures: Arc<KeyspaceFigures>) -> Self {
         let waiting = Waiting { compactions: VecDeque::new(), interrupted: swept < compacted };
         Sweeper {
             waiting: Mutex::new(waiting),
             arrived: Notify::new(),
             swept: watch::Sender::new(swept),
             hashes: Mutex::default(),
+            figures,
         }
     }
 
@@ -90,6 +95,17 @@ impl Sweeper {
     /// The hash that the compaction to exactly `revision` left.
     pub(crate) fn cached_hash(&self, revision: i64) -> Option<KvHash> {
         self.hashes.lock().get(revision)
+    }
+
+    /// Puts a hash in the cache that is not this member's.
+    #[cfg(test)]
+    pub(crate) fn forge(&self, hash: KvHash) {
+        self.hashes.lock().store(hash);
+    }
+
+    /// Those of all compactions that are kept, by revision.
+    pub(crate) fn cached_hashes(&self) -> Vec<KvHash> {
+        self.hashes.lock().all().to_vec()
     }
 
     /// Waits until everything that a compaction to `revision` dropped is gone.
@@ -142,6 +158,8 @@ impl Sweeper {
     }
 
     async fn sweep(&self, state: &State, begin: CompactionCursor, generation: u64) {
+        let began = Instant::now();
+        let mut dropped = 0;
         let mut cursor = Some(begin);
         while let Some(at) = cursor {
             {
@@ -149,15 +167,34 @@ impl Sweeper {
                 if now.number() != generation {
                     return;
                 }
+                let locked = Instant::now();
                 let step = now.compaction_step(at, STEP_KEYS);
+                self.figures.swept_some(step.dead.len(), locked.elapsed());
+                dropped += step.dead.len();
                 now.store().drop_revisions(step.dead);
                 cursor = step.next;
                 if cursor.is_none() {
-                    self.swept.send_replace(now.swept_revision());
+                    self.ended(now.swept_revision(), dropped, began, now.store());
                 }
             }
             tokio::task::yield_now().await;
         }
+    }
+
+    /// A sweep to `swept` came to its end.
+    fn ended(&self, swept: i64, dropped: usize, began: Instant, store: &Store) {
+        let took = began.elapsed();
+        self.figures.swept(took);
+        tracing::info!(
+            "compact-revision" = swept,
+            took = ?took,
+            "number-of-keys-compacted" = dropped,
+            hash = self.cached_hash(swept).map(|hash| hash.hash),
+            "current-db-size-bytes" = store.db_size(),
+            "current-db-size-in-use-bytes" = store.db_size_in_use(),
+            "finished scheduled compaction"
+        );
+        self.swept.send_replace(swept);
     }
 
     async fn hash_waiting(&self, state: &Arc<State>) -> Result<(), Corrupt> {

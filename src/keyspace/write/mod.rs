@@ -40,6 +40,7 @@ pub(crate) use self::proposer::{Proposer, Stamp};
 pub(crate) use self::queue::Queue;
 use self::queue::Submitted;
 use super::error::{KeyspaceError, TimeoutKind};
+use super::figures::KeyspaceFigures;
 use crate::consensus::Consensus;
 
 /// What a waiter hears.
@@ -64,6 +65,7 @@ pub(crate) struct Writer {
     pub(crate) request_timeout: Duration,
     pub(crate) election_timeout: Duration,
     pub(crate) counts: ProposalCounts,
+    pub(crate) figures: Arc<KeyspaceFigures>,
 }
 
 impl Writer {
@@ -97,6 +99,7 @@ impl Writer {
         if let Err(KeyspaceError::Timeout(_) | KeyspaceError::DeadlineExceeded) = &outcome {
             self.counts.fail();
         }
+        self.figures.proposed(command.request.as_ref(), &outcome, began.elapsed());
         outcome
     }
 

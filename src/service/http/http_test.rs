@@ -57,6 +57,20 @@ impl Probe for Double {
         };
         (ClusterId(0xab), vec![new, told])
     }
+    fn hash_kv(&self, revision: i64) -> BoxFuture<'_, Result<pb::HashKvResponse, String>> {
+        let header = Some(pb::ResponseHeader { revision: 9, ..Default::default() });
+        let hash = pb::HashKvResponse {
+            header,
+            hash: u32::MAX,
+            compact_revision: -1,
+            hash_revision: revision,
+        };
+        let compacted = "mvcc: required revision has been compacted".to_owned();
+        Box::pin(async move { if revision < 2 { Err(compacted) } else { Ok(hash) } })
+    }
+    fn vars(&self) -> Vec<(&'static str, serde_json::Value)> {
+        vec![("a", 1.into()), ("b", serde_json::json!({"c": "d"}))]
+    }
 }
 
 async fn ask_by(
@@ -192,6 +206,59 @@ async fn each_door_has_its_own_paths() {
     assert_eq!(ask(Door::Peer, "/version").await, 200);
     assert_eq!(ask(Door::Peer, "/metrics").await, 404);
     assert_eq!(ask(Door::Client, "/v3/kv/range").await, 404, "without a gateway");
+}
+
+#[tokio::test]
+async fn a_hash_is_asked_for_on_the_peer_port_as_etcd_asks() {
+    let metrics =
+        Arc::new(ServerMetrics::new(MemberId(1), &BTreeMap::new(), &JournalFigures::default()));
+    let site = Site::new(Arc::new(Double::default()), metrics, Access::default());
+    let ask = |cluster: &'static str, body: &'static str| {
+        let request = Request::get("/members/hashkv").header("X-Etcd-Cluster-ID", cluster);
+        let request = request.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap();
+        let site = site.clone();
+        async move {
+            let (parts, body) = site.peer_hash(request).await.into_parts();
+            let text = body.collect().await.unwrap().to_bytes();
+            (parts.status.as_u16(), String::from_utf8(text.to_vec()).unwrap(), parts.headers)
+        }
+    };
+    let (status, text, heads) = ask("ab", "{\"revision\":7}").await;
+    let want = "{\"header\":{\"revision\":9},\"hash\":4294967295,\"compact_revision\":-1,\"hash_revision\":7}";
+    assert_eq!((status, text.as_str()), (200, want));
+    assert_eq!(heads["x-etcd-cluster-id"], "ab");
+    let (status, text, _) = ask("cd", "{\"revision\":7}").await;
+    assert_eq!((status, text.as_str()), (412, "cluster ID mismatch\n"));
+    let (status, text, _) = ask("", "{\"revision\":1}").await;
+    assert_eq!((status, text.as_str()), (400, "mvcc: required revision has been compacted\n"));
+    let (status, text, _) = ask("ab", "no").await;
+    assert_eq!((status, text.as_str()), (400, "error unmarshalling request\n"));
+}
+
+#[tokio::test]
+async fn nobody_can_be_downgraded_to() {
+    let ask =
+        |probe| ask_by(Door::Peer, probe, Access::default(), Request::get("/downgrade/enabled"));
+    let (status, text, heads) = ask(Double::default()).await;
+    assert_eq!((status, text.as_str()), (200, "false"));
+    assert_eq!(heads["x-etcd-cluster-id"], "ab");
+    let (status, text, _) = ask(Double { broken: Some("late"), ..Double::default() }).await;
+    assert_eq!((status, text.as_str()), (500, "failed linearized read: late\n"));
+}
+
+#[tokio::test]
+async fn facts_are_shown_and_pprof_says_what_it_cannot() {
+    let (status, text) = get(Double::default(), "/debug/vars").await;
+    assert_eq!((status, text.as_str()), (200, "{\n\"a\": 1,\n\"b\": {\"c\":\"d\"}\n}\n"));
+    for path in ["/debug/pprof/heap", "/debug/requests", "/debug/events"] {
+        assert_eq!(get(Double::default(), path).await.0, 404, "{path}");
+    }
+    let metrics =
+        Arc::new(ServerMetrics::new(MemberId(1), &BTreeMap::new(), &JournalFigures::default()));
+    let site = Site::new(Arc::new(Double::default()), metrics, Access::default());
+    let request = Request::get("/debug/pprof/heap").body(()).unwrap();
+    let answer = site.asked_for_pprof(true).answer(Door::Client, request).await;
+    assert_eq!(answer.status(), StatusCode::NOT_IMPLEMENTED);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! The HTTP side of a client port: health, version, metrics, and the JSON gateway below `/v3/`.
+//! The HTTP side of a client port: health, version, metrics, facts for debugging, and the JSON gateway below `/v3/`; and
+//! of a peer port what is no stream.
 //!
 //! ```text
 //!   request ── host allowed? (421) ── CORS headers ── OPTIONS? (200) ── clean path? (307) ──> answer, or the gateway's
@@ -7,9 +8,11 @@
 //! Paths, texts and headers are etcd's (`server/etcdserver/api/etcdhttp`, `server/embed/serve.go`).
 
 mod access;
+mod debug;
 mod health;
 mod members;
 mod path;
+mod peer;
 mod query;
 
 use std::borrow::Cow;
@@ -25,6 +28,7 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use tonic::body::Body;
 
 pub(crate) use self::access::Access;
+pub(crate) use self::peer::HASH_PATH;
 use super::gateway::{Afterwards, Gateway, is_upgrade};
 use super::metrics::ServerMetrics;
 use super::version::{ETCD_VERSION, cluster_version};
@@ -46,6 +50,10 @@ pub(crate) trait Probe: Send + Sync + 'static {
     fn members(&self) -> (ClusterId, Vec<pb::Member>);
     /// Gives a learner a vote: the members then.
     fn promote(&self, id: MemberId) -> BoxFuture<'_, Result<Vec<pb::Member>, KeyspaceError>>;
+    /// The hash at a revision, 0 for the newest; the error is in the words of etcd's store.
+    fn hash_kv(&self, revision: i64) -> BoxFuture<'_, Result<pb::HashKvResponse, String>>;
+    /// Facts for whoever debugs: name and JSON.
+    fn vars(&self) -> Vec<(&'static str, serde_json::Value)>;
 }
 
 /// Everything that answers HTTP.
@@ -55,6 +63,7 @@ pub(crate) struct Site {
     metrics: Arc<ServerMetrics>,
     access: Arc<Access>,
     gateway: Option<Gateway>,
+    pprof: bool,
 }
 
 /// An answer whose body is at hand.
@@ -73,7 +82,12 @@ pub(crate) enum Door {
 
 impl Site {
     pub(crate) fn new(probe: Arc<dyn Probe>, metrics: Arc<ServerMetrics>, access: Access) -> Self {
-        Site { probe, metrics, access: Arc::new(access), gateway: None }
+        Site { probe, metrics, access: Arc::new(access), gateway: None, pprof: false }
+    }
+
+    /// The same, where `--enable-pprof` was given.
+    pub(crate) fn asked_for_pprof(self, pprof: bool) -> Self {
+        Site { pprof, ..self }
     }
 
     /// The same with a JSON gateway on client ports.
@@ -145,7 +159,17 @@ impl Site {
             (Door::Peer, path) if path.starts_with(members::PROMOTE) => {
                 members::promote(&*self.probe, request).await
             }
+            (Door::Peer, "/downgrade/enabled") => match get_only(request) {
+                Some(refused) => refused,
+                None => peer::downgrade_enabled(&*self.probe).await,
+            },
             (Door::Peer, _) => not_found(),
+            (Door::Client, "/debug/vars") => {
+                get_only(request).unwrap_or_else(|| debug::vars(&*self.probe))
+            }
+            (Door::Client, path) if self.pprof && path.starts_with("/debug/pprof") => {
+                debug::no_pprof()
+            }
             (_, "/metrics") => metrics_text(self.probe.metrics()),
             (_, "/health") => match get_only(request) {
                 Some(refused) => {

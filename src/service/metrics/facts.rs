@@ -220,7 +220,7 @@ impl StoreGauges {
     }
 
     fn show(&self, keyspace: &Keyspace, status: &StatusFacts) {
-        self.quota.set(signed(status.db_size_quota));
+        self.quota.set(status.db_size_quota);
         self.size.set(signed(status.db_size));
         self.size_in_use.set(signed(status.db_size_in_use));
         self.revision.set(keyspace.revision());

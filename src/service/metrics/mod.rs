@@ -3,7 +3,9 @@
 //! A name stands here only if its value is a fact, or if etcd itself shows a fixed value on a member that was
 //! started as ours is. What is read from the keyspace is read when somebody scrapes.
 
+mod absent;
 mod facts;
+mod sent;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,8 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::etcdserverpb::response_op::Response as OpResponse;
 
 use self::facts::Facts;
+pub(crate) use self::sent::Sent;
+pub use self::sent::WatchSendTimes;
 use self::storage::StorageFigures;
 use super::version::{ETCD_VERSION, cluster_minor};
 use crate::host::JournalGauge;
@@ -126,8 +130,33 @@ pub(crate) struct ServerMetrics {
     pub(crate) health_failures: IntCounter,
     pub(crate) check_result: IntGaugeVec,
     pub(crate) checks: IntCounterVec,
+    pub(crate) watch_sends: WatchSendTimes,
+    scrapes: Scrapes,
     facts: Facts,
     storage: Option<StorageFigures>,
+}
+
+/// Scrapes of the metrics themselves, in the words of Prometheus's own handler.
+#[derive(Debug)]
+struct Scrapes {
+    in_flight: IntGauge,
+    answered: IntCounter,
+}
+
+impl Scrapes {
+    fn new(metrics: &Metrics) -> Self {
+        let total = metrics.counters(
+            "promhttp_metric_handler_requests_total",
+            "Total number of scrapes by HTTP status code.",
+            &["code"],
+        );
+        let [answered, ..] = ["200", "500", "503"].map(|code| total.with_label_values(&[code]));
+        let in_flight = metrics.gauge(
+            "promhttp_metric_handler_requests_in_flight",
+            "Current number of scrapes being served.",
+        );
+        Scrapes { in_flight, answered }
+    }
 }
 
 impl ServerMetrics {
@@ -160,6 +189,8 @@ impl ServerMetrics {
                 "The total number of each kind of healthcheck.",
                 &["type", "name", "status"],
             ),
+            watch_sends: WatchSendTimes::default(),
+            scrapes: Scrapes::new(&metrics),
             facts: Facts::new(&metrics),
             storage: None,
             metrics,
@@ -168,7 +199,11 @@ impl ServerMetrics {
 
     /// The same with what a running keyspace adds: times of its applies, and what it writes.
     pub(crate) fn with_storage(mut self, keyspace: &Keyspace, journal: JournalGauge) -> Self {
-        self.metrics.add(keyspace.apply_figures().seconds());
+        keyspace.apply_figures().register(&self.metrics);
+        keyspace.figures().register(&self.metrics);
+        keyspace.store_seconds().register(&self.metrics);
+        self.metrics.add(keyspace.lease_counters().ttl());
+        self.watch_sends.register(&self.metrics);
         self.storage = Some(StorageFigures::new(&self.metrics, journal));
         self
     }
@@ -184,7 +219,11 @@ impl ServerMetrics {
         if let Some(storage) = &self.storage {
             storage.refresh(keyspace);
         }
-        self.metrics.text()
+        self.scrapes.in_flight.inc();
+        let text = self.metrics.text();
+        self.scrapes.in_flight.dec();
+        self.scrapes.answered.inc();
+        text
     }
 }
 
@@ -223,44 +262,12 @@ fn fixed(
     for (name, (stage, on)) in gates {
         features.with_label_values(&[name, stage]).set((*on).into());
     }
-    for (name, help) in NEVER {
-        metrics.counter(name, help);
-    }
-    for (name, help) in NEVER_GAUGES {
-        metrics.gauge(name, help);
-    }
+    absent::register(metrics);
     metrics.gauge(
         "etcd_server_snapshot_apply_in_progress_total",
         "1 if the server is applying the incoming snapshot. 0 if none.",
     );
-    metrics.gauge(
-        "etcd_disk_defrag_inflight",
-        "Whether or not defrag is active on the member. 1 means active, 0 means not.",
-    );
 }
-
-/// Counters that stay at zero: of etcd's proxy and of its store of version 2, which every etcd shows.
-const NEVER: [(&str, &str); 4] = [
-    ("etcd_debugging_store_expires_total", "Total number of expired keys."),
-    (
-        "etcd_debugging_store_watch_requests_total",
-        "Total number of incoming watch requests (new or reestablished).",
-    ),
-    ("etcd_grpc_proxy_events_coalescing_total", "Total number of events coalescing"),
-    (
-        "etcd_server_heartbeat_send_failures_total",
-        "The total number of leader heartbeat send failures (likely overloaded from slow disk).",
-    ),
-];
-
-/// The same, which etcd made gauges.
-const NEVER_GAUGES: [(&str, &str); 5] = [
-    ("etcd_debugging_store_watchers", "Count of currently active watchers."),
-    ("etcd_grpc_proxy_cache_hits_total", "Total number of cache hits"),
-    ("etcd_grpc_proxy_cache_misses_total", "Total number of cache misses"),
-    ("etcd_grpc_proxy_cache_keys_total", "Total number of keys/ranges cached"),
-    ("etcd_grpc_proxy_watchers_coalescing_total", "Total number of current watchers coalescing"),
-];
 
 #[cfg(test)]
 mod tests {

@@ -25,6 +25,8 @@ pub(super) struct StorageFigures {
     state_store_size: IntGaugeVec,
     committed: IntCounterVec,
     tail: IntGaugeVec,
+    defragmenting: IntGauge,
+    readers: IntGauge,
 }
 
 const JOURNAL_COUNTERS: [(&str, &str); 7] = [
@@ -95,6 +97,14 @@ impl StorageFigures {
                 "quorate_store_tail_bytes",
                 "Bytes committed that the state store does not have yet.",
             ),
+            defragmenting: metrics.gauge(
+                "etcd_disk_defrag_inflight",
+                "Whether or not defrag is active on the member. 1 means active, 0 means not.",
+            ),
+            readers: metrics.gauge(
+                "etcd_mvcc_db_open_read_transactions",
+                "The number of currently open read transactions",
+            ),
         }
     }
 
@@ -124,6 +134,8 @@ impl StorageFigures {
         let group = keyspace.config().group.0.to_string();
         let group = [group.as_str()];
         let figures = keyspace.store_figures();
+        self.defragmenting.set(figures.defragmenting.into());
+        self.readers.set(signed(figures.readers));
         for (counter, value) in [
             (&self.bases, figures.bases),
             (&self.base_written, figures.base_bytes),

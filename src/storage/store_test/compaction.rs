@@ -1,9 +1,8 @@
 use super::rig::{Member, Place, compact, delete, eventually, open, put};
-use crate::storage::engine_sled::SledEngine;
 use quorate_core::api::ids::Revision;
 
 /// Sweeps the index as the keyspace does, and hands the dead to the store.
-fn sweep(member: &mut Member) {
+pub(super) fn sweep(member: &mut Member) {
     let mut cursor = member.machine.compaction_begin();
     while let Some(at) = cursor {
         let step = member.machine.compaction_step(at, 7);
@@ -12,7 +11,7 @@ fn sweep(member: &mut Member) {
     }
 }
 
-fn stored(member: &Member) -> Vec<(Revision, bool)> {
+pub(super) fn stored(member: &Member) -> Vec<(Revision, bool)> {
     let history = member.snapshot().history;
     history.iter().map(|record| (record.revision, record.tombstone)).collect()
 }
@@ -43,15 +42,17 @@ fn dropped_revisions_leave_the_state_store_and_the_rest_stays_readable() {
     let before = member.snapshot();
     member.close();
 
-    let member = open(&place);
+    let mut member = open(&place);
     assert_eq!(member.rebuilt, None, "the content sum followed");
     assert_eq!(member.snapshot(), before);
     assert_eq!(member.store.db_size(), size_before);
-    member.store.defragment();
+    member.defragment().unwrap();
     assert!(member.store.db_size() < size_before / 4);
+    member.propose_blank();
     member.take_base();
+    let before = member.snapshot();
     drop(member);
-    std::fs::remove_dir_all(place.folder.join("state-0")).unwrap();
+    std::fs::remove_dir_all(place.folder.join("state-0.1")).unwrap();
     assert_eq!(open(&place).snapshot(), before);
 }
 
@@ -128,93 +129,4 @@ fn a_base_written_during_a_compaction_is_whole() {
     member.close();
     std::fs::remove_dir_all(place.folder.join("state-0")).unwrap();
     assert_eq!(readable(&open(&place)), before);
-}
-
-/// Bytes of the folders that hold state stores, by name.
-fn folders(place: &Place) -> Vec<String> {
-    let entries = std::fs::read_dir(&place.folder).unwrap();
-    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<_> = names.filter(|name| name.starts_with("state-")).collect();
-    names.sort();
-    names
-}
-
-/// Much is written, nine tenths of it die.
-fn bloated(place: &Place) -> Member {
-    let mut member = open(place);
-    for round in 0..30u8 {
-        for key in 0..20 {
-            member.propose(vec![put(&format!("key-{key}"), &vec![round; 20_000])]);
-        }
-    }
-    for key in 2..20 {
-        member.propose(vec![delete(&format!("key-{key}"))]);
-    }
-    member.settle();
-    let at = member.machine.revision();
-    member.propose(vec![compact(at)]);
-    member
-}
-
-#[test]
-fn a_renewed_state_store_holds_the_same_in_less_room() {
-    let folder = tempfile::tempdir().unwrap();
-    let place = Place::files(folder.path());
-    let mut member = bloated(&place);
-    let before = member.store.figures().state_store_files_bytes;
-    sweep(&mut member);
-    member.store.request_renewal();
-    // Two keys, and the tombstone at the compacted revision itself.
-    eventually(|| {
-        member.store.run_upkeep().unwrap();
-        stored(&member).len() == 3 && folders(&place) == ["state-0.1"]
-    });
-    let after = member.store.figures().state_store_files_bytes;
-    assert!(after < before / 2, "{before} bytes, then {after}");
-    for round in 0..3u8 {
-        member.propose(vec![put("key-1", &[round; 3000])]);
-        member.store.request_renewal();
-        let now = [format!("state-0.{}", round + 2)];
-        eventually(|| {
-            member.store.run_upkeep().unwrap();
-            folders(&place) == now
-        });
-    }
-    let before = member.snapshot();
-    member.close();
-
-    let member = open(&place);
-    assert_eq!(member.rebuilt, None);
-    assert_eq!(member.snapshot(), before);
-    member.take_base();
-    member.close();
-    std::fs::remove_dir_all(place.folder.join("state-0.4")).unwrap();
-    assert_eq!(open(&place).snapshot(), before);
-    assert_eq!(folders(&place), ["state-0"]);
-}
-
-#[test]
-fn a_renewal_cut_short_leaves_the_old_state_store_in_charge() {
-    let folder = tempfile::tempdir().unwrap();
-    let place = Place::files(folder.path());
-    let member = bloated(&place);
-    member.settle();
-    let before = member.snapshot();
-    member.close();
-    let begun = place.folder.join("state-0.1");
-    drop(SledEngine::open(&begun, 1 << 20, None).unwrap());
-
-    let member = open(&place);
-    assert_eq!(member.rebuilt, None);
-    assert_eq!(member.snapshot(), before);
-    assert_eq!(folders(&place), ["state-0"]);
-    member.close();
-
-    // Both there, and the old one is not whole: the newer one was finished, or neither is believed.
-    std::fs::create_dir(&begun).unwrap();
-    std::fs::remove_file(place.folder.join("state-0/db")).unwrap();
-    let member = open(&place);
-    assert!(member.rebuilt.is_some());
-    assert_eq!(member.snapshot(), before);
-    assert_eq!(folders(&place), ["state-0"]);
 }

@@ -2,6 +2,7 @@
 
 mod base_crashes;
 mod compaction;
+mod defrags;
 mod fixtures;
 mod install_crashes;
 mod installs;

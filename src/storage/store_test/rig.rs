@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use prost::Message;
 use quorate_core::api::batch::RevisionRecord;
 use quorate_core::api::ids::{GroupId, LogId, Revision};
@@ -24,8 +25,8 @@ use crate::storage::device::double::DoubleDevice;
 use crate::storage::device::{FileDevice, LogDevice, LogFile};
 use crate::storage::journal::{Journal, JournalError, JournalOptions, LogRecord, Runner};
 use crate::storage::{
-    EngineKind, InstallError, OpenError, Opened, Prepared, RebuildReport, Store, StoreOptions,
-    StoreView, UpkeepRunner,
+    DefragError, EngineKind, InstallError, OpenError, Opened, Prepared, RebuildReport, Store,
+    StoreOptions, StoreView, UpkeepRunner,
 };
 use crate::support::clock::{Clock, SystemClock};
 
@@ -249,6 +250,18 @@ impl Member {
             self.store.figures().bases > before
         });
         self.purge().unwrap();
+    }
+
+    /// Defragments, with whatever is told about it.
+    pub(super) fn defragment(&self) -> Result<(), DefragError> {
+        let asked = self.store.request_defragment();
+        let mut told = None;
+        eventually(|| {
+            self.store.run_upkeep().unwrap();
+            told = self.store.defragmented(asked).now_or_never();
+            told.is_some()
+        });
+        told.unwrap()
     }
 
     /// Purges the log behind the newest base.

@@ -432,7 +432,7 @@ pub struct PeerHandedOver {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeyspaceRequest {
-    #[prost(oneof = "keyspace_request::Ask", tags = "1, 2, 20")]
+    #[prost(oneof = "keyspace_request::Ask", tags = "1, 2, 20, 30")]
     pub ask: ::core::option::Option<keyspace_request::Ask>,
 }
 /// Nested message and enum types in `KeyspaceRequest`.
@@ -445,6 +445,8 @@ pub mod keyspace_request {
         LeaseTimeToLive(super::super::super::etcdserverpb::LeaseTimeToLiveRequest),
         #[prost(message, tag = "20")]
         MemberChange(super::MemberChange),
+        #[prost(int64, tag = "30")]
+        HashKv(i64),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -508,7 +510,7 @@ pub struct MembersNow {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct KeyspaceResponse {
-    #[prost(oneof = "keyspace_response::Answer", tags = "1, 2, 3, 4, 20")]
+    #[prost(oneof = "keyspace_response::Answer", tags = "1, 2, 3, 4, 20, 30, 31, 32, 33")]
     pub answer: ::core::option::Option<keyspace_response::Answer>,
 }
 /// Nested message and enum types in `KeyspaceResponse`.
@@ -525,6 +527,14 @@ pub mod keyspace_response {
         Failed(super::Blank),
         #[prost(message, tag = "20")]
         MemberChanged(super::MemberChanged),
+        #[prost(message, tag = "30")]
+        HashKv(super::super::super::etcdserverpb::HashKvResponse),
+        #[prost(message, tag = "31")]
+        Compacted(super::Blank),
+        #[prost(message, tag = "32")]
+        FutureRevision(super::Blank),
+        #[prost(message, tag = "33")]
+        Pending(super::Blank),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
