@@ -7,3 +7,7 @@ pub struct PeerIdentity {
     /// The subject's common name; with `--client-cert-auth`, the user when no token is sent.
     pub common_name: Option<String>,
 }
+
+/// Stands in the extensions of every request that came over TLS, and of no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encrypted;
