@@ -139,7 +139,6 @@ fn the_version_begins_with_etcds_and_ends_with_ours() {
 #[test]
 fn flags_whose_feature_is_not_built_are_refused_by_name() {
     for (flag, want) in [
-        ("--cert-file=x", "--cert-file is not supported yet"),
         ("--auth-token=jwt", "--auth-token is not supported yet"),
         ("--force-new-cluster", "--force-new-cluster is not supported yet"),
         ("--enable-log-rotation", "--enable-log-rotation is not supported yet"),

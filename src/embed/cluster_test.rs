@@ -19,14 +19,14 @@ use crate::support::urls::parse_list;
 const LONG: Duration = Duration::from_secs(60);
 
 /// A cluster's settings, and those of its members that run.
-struct Cluster {
+pub(super) struct Cluster {
     _dir: TempDir,
-    configs: Vec<Config>,
+    pub(super) configs: Vec<Config>,
     running: Vec<Option<Server>>,
 }
 
 /// Ports that nobody has now.
-fn free_ports(count: usize) -> Vec<u16> {
+pub(super) fn free_ports(count: usize) -> Vec<u16> {
     let bind = |_| std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let held: Vec<_> = (0..count).map(bind).collect();
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
@@ -44,7 +44,7 @@ async fn eventually<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() 
 }
 
 impl Cluster {
-    fn of(members: usize) -> Cluster {
+    pub(super) fn of(members: usize) -> Cluster {
         let dir = tempfile::tempdir().unwrap();
         let ports = free_ports(members);
         let url = |port: &u16| format!("http://127.0.0.1:{port}");
@@ -66,22 +66,22 @@ impl Cluster {
         Cluster { _dir: dir, configs, running: (0..members).map(|_| None).collect() }
     }
 
-    async fn start(&mut self, member: usize) {
+    pub(super) async fn start(&mut self, member: usize) {
         let built = self.configs[member].clone().build().unwrap();
         self.running[member] = Some(Server::spawn(built).await.unwrap());
     }
 
-    async fn start_all(&mut self, order: &[usize]) {
+    pub(super) async fn start_all(&mut self, order: &[usize]) {
         for member in order {
             self.start(*member).await;
         }
     }
 
-    async fn stop(&mut self, member: usize) {
+    pub(super) async fn stop(&mut self, member: usize) {
         self.running[member].take().unwrap().stop().await.unwrap();
     }
 
-    async fn stop_all(mut self) {
+    pub(super) async fn stop_all(mut self) {
         for member in 0..self.running.len() {
             if self.running[member].is_some() {
                 self.stop(member).await;
@@ -94,13 +94,13 @@ impl Cluster {
     }
 
     /// The member that every running one takes for the leader.
-    async fn leader(&self, limit: Duration) -> usize {
+    pub(super) async fn leader(&self, limit: Duration) -> usize {
         let running: Vec<usize> = self.servers().map(|(member, _)| member).collect();
         self.leader_of(&running, limit).await
     }
 
     /// The one of `members` that all of them take for the leader.
-    async fn leader_of(&self, members: &[usize], limit: Duration) -> usize {
+    pub(super) async fn leader_of(&self, members: &[usize], limit: Duration) -> usize {
         eventually(limit, "they name one leader among them", async || {
             let first = self.named_by(members[0])?;
             let agreed = members.iter().all(|member| self.named_by(*member) == Some(first));
@@ -115,11 +115,11 @@ impl Cluster {
     }
 
     /// Whom a member takes for the leader.
-    fn named_by(&self, member: usize) -> Option<MemberId> {
+    pub(super) fn named_by(&self, member: usize) -> Option<MemberId> {
         self.keyspace(member).leader_view().leader()
     }
 
-    async fn put(&self, member: usize, key: &str, value: &str) -> i64 {
+    pub(super) async fn put(&self, member: usize, key: &str, value: &str) -> i64 {
         let server = self.running[member].as_ref().unwrap();
         tokio::time::timeout(LONG, server.ready())
             .await
@@ -149,7 +149,7 @@ impl Cluster {
         Some(String::from_utf8(found.kvs.first()?.value.to_vec()).unwrap())
     }
 
-    async fn everywhere(&self, key: &str, value: &str) {
+    pub(super) async fn everywhere(&self, key: &str, value: &str) {
         for (member, _) in self.servers() {
             eventually(LONG, &format!("{key} is on member {member}"), async || {
                 (self.get(member, key, true).await? == value).then_some(())

@@ -109,7 +109,8 @@ impl Keeper {
             to: self.peer,
             purpose: self.purpose,
         };
-        match dial::open_stream(url, hello, self.shared.timing.patience()).await {
+        let patience = self.shared.timing.patience();
+        match dial::open_stream(url, &self.shared.tls, hello, patience).await {
             Ok(wire) => {
                 self.won();
                 let shared = Arc::clone(&self.shared);
@@ -160,9 +161,8 @@ impl Keeper {
         let (local, remote) = (self.shared.member, self.peer);
         let kind = match error {
             DialError::Refused { refusal, .. } => refusal.to_string(),
-            DialError::Imposter => error.to_string(),
+            DialError::Imposter | DialError::Tls(_) => error.to_string(),
             DialError::BadUrl(_)
-            | DialError::Secure
             | DialError::Resolve { .. }
             | DialError::Connect { .. }
             | DialError::Http(_)

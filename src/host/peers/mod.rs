@@ -52,6 +52,7 @@ use self::pipe::{Failed, Pipe, Room};
 use self::quiet::Quiet;
 use self::stream::{Asking, Ended, Heard, Keeping, converse};
 use crate::consensus::{Lane, Members, Purpose, Transport, TransportError, WINDOW_BYTES};
+use crate::support::tls::Connector;
 
 pub use self::figures::PeerFigures;
 pub use self::hello::{CLUSTER, Refusal};
@@ -120,7 +121,7 @@ impl PeerTiming {
 }
 
 /// Who this member is, and what it takes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PeersConfig {
     /// The cluster; streams of another one are refused.
     pub cluster: ClusterId,
@@ -130,6 +131,8 @@ pub struct PeersConfig {
     pub frame_bytes_max: usize,
     /// How long things take.
     pub timing: PeerTiming,
+    /// How members with `https` URLs are dialled.
+    pub tls: Connector,
 }
 
 /// The members, and the streams to and from them. Cheap to clone; [`Peers::shutdown`] ends it for all.
@@ -141,6 +144,7 @@ struct Shared {
     member: MemberId,
     frame_bytes_max: usize,
     timing: PeerTiming,
+    tls: Connector,
     services: Mutex<BTreeMap<GroupId, Arc<dyn Service>>>,
     known: Mutex<Known>,
     pipes: Mutex<BTreeMap<(MemberId, Purpose), Arc<Pipe>>>,
@@ -189,6 +193,7 @@ impl Peers {
             member: config.member,
             frame_bytes_max: config.frame_bytes_max,
             timing: config.timing,
+            tls: config.tls,
             services: Mutex::default(),
             known: Mutex::default(),
             pipes: Mutex::default(),
