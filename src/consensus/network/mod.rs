@@ -11,11 +11,17 @@
 //!
 //! Appends are pipelined: up to [`WINDOW`] of them, and [`WINDOW_BYTES`], are under way on a lane, which keeps their
 //! order, and the first that is not taken whole ends the stream.
+//!
+//! **Invariant:** openraft is not told that entries up to n were taken while a later append that ends at n, one with
+//! nothing but a commit index, is under way. It takes the answer for one to all that end there, dates the quorum's
+//! acknowledgement by the last of them (`InflightAppendQueue::drain_acked`), and a leader that was replaced while its
+//! answers lay in a cut connection would confirm reads by them.
 
 mod frames;
 mod shipment;
 mod transport;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +43,7 @@ use super::leader::Answered;
 use super::purge::Floor;
 use super::snapshot_adapter::{Handle, HandleSnapshot};
 use super::snapshots::{Broke, Outgoing};
-use super::types::{PeerNode, RaftVote, TypeConfig};
+use super::types::{PeerNode, RaftLogId, RaftVote, TypeConfig};
 pub use frames::BadFrame;
 pub(crate) use frames::{Answer, Ask};
 pub(crate) use shipment::{Shipment, Step, Taken};
@@ -154,12 +160,20 @@ struct Appended {
     bytes: usize,
 }
 
+impl Appended {
+    fn goes_on(&self) -> bool {
+        self.result.is_ok() && !self.ends
+    }
+}
+
 /// The appends of one stream that are under way, in order.
 struct Window<'s, S> {
     client: &'s Client,
     input: S,
     more: bool,
     under_way: FuturesOrdered<BoxFuture<'s, Appended>>,
+    /// Where each of them ends.
+    lasts: VecDeque<Option<RaftLogId>>,
     bytes: usize,
     /// Bytes that may be under way: few at first, and more as they are answered.
     limit: usize,
@@ -180,7 +194,12 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, 
                     let answered = appended.as_ref().map_or(0, |appended| appended.bytes);
                     self.bytes -= answered;
                     self.limit = WINDOW_BYTES.min(self.limit + answered);
-                    return appended;
+                    let last = self.lasts.pop_front();
+                    let whole = appended.as_ref().is_some_and(Appended::goes_on);
+                    // A later one that ends where this one does: its answer says the same, and when.
+                    if !whole || self.lasts.front() != last.as_ref() {
+                        return appended;
+                    }
                 }
                 else => return None,
             }
@@ -191,6 +210,7 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, 
         let client = self.client;
         let prev = rpc.prev_log_id;
         let last = rpc.entries.last().map_or(prev, |entry| Some(entry.log_id));
+        self.lasts.push_back(last);
         if client.lane.purpose == Purpose::Log && client.floor.is_above(prev.map(|at| at.index)) {
             let result = Err(client.too_far_behind());
             self.under_way.push_back(Box::pin(async { Appended { result, ends: true, bytes: 0 } }));
@@ -270,7 +290,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
     {
         let under_way = FuturesOrdered::new();
         let (bytes, limit) = (0, FIRST_BYTES);
-        let window = Window { client: &*self, input, more: true, under_way, bytes, limit };
+        let (client, lasts, more) = (&*self, VecDeque::new(), true);
+        let window = Window { client, input, more, under_way, lasts, bytes, limit };
         // Up to and with the first that ends the stream.
         let answers = stream::unfold(Some(window), |window| async move {
             let mut window = window?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::poll;
+use openraft::raft::StreamAppendError;
 use parking_lot::Mutex;
 use quorate_core::api::ids::LogId;
 use tokio::sync::oneshot;
@@ -149,5 +150,48 @@ async fn a_heartbeats_stream_ends_with_its_only_answer() {
     assert!(poll!(answers.next()).is_pending());
     held.answer(AppendEntriesResponse::Success);
     assert_eq!(answers.next().await.unwrap().unwrap(), Ok(Some(at(0))));
+    assert!(answers.next().await.is_none());
+}
+
+/// Nothing new, but a commit index.
+fn commit(prev: u64) -> AppendEntriesRequest<TypeConfig> {
+    AppendEntriesRequest { entries: Vec::new(), prev_log_id: Some(at(prev)), ..append(prev, 0) }
+}
+
+// openraft takes an answer up to index n for one to everything under way that ends at n, and dates the quorum's
+// acknowledgement, which linearizable reads wait for, by the last of these.
+#[tokio::test]
+async fn an_answer_is_held_back_while_a_later_append_that_ends_where_it_does_has_none() {
+    let held = Arc::new(Held::default());
+    let mut client = client(&held);
+    let input = stream::iter([append(1, 10), append(2, 10), commit(2), commit(2), append(3, 10)]);
+    let mut answers = client.stream_append(input, option()).await.unwrap();
+    assert!(poll!(answers.next()).is_pending());
+    assert_eq!(held.asked(), 5);
+    held.answer(AppendEntriesResponse::Success);
+    assert_eq!(answers.next().await.unwrap().unwrap(), Ok(Some(at(1))));
+    for _ in 0..2 {
+        held.answer(AppendEntriesResponse::Success);
+        assert!(poll!(answers.next()).is_pending());
+    }
+    held.answer(AppendEntriesResponse::Success);
+    assert_eq!(answers.next().await.unwrap().unwrap(), Ok(Some(at(2))));
+    held.answer(AppendEntriesResponse::Success);
+    assert_eq!(answers.next().await.unwrap().unwrap(), Ok(Some(at(3))));
+    assert!(answers.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_fault_after_an_answer_that_was_held_back_is_told() {
+    let held = Arc::new(Held::default());
+    let mut client = client(&held);
+    let input = stream::iter([append(1, 10), commit(1)]);
+    let mut answers = client.stream_append(input, option()).await.unwrap();
+    assert!(poll!(answers.next()).is_pending());
+    held.answer(AppendEntriesResponse::Success);
+    let vote = RaftVote::new(9, 2);
+    held.answer(AppendEntriesResponse::HigherVote(vote));
+    let told = answers.next().await.unwrap().unwrap();
+    assert_eq!(told, Err(StreamAppendError::HigherVote(vote)));
     assert!(answers.next().await.is_none());
 }

@@ -15,3 +15,16 @@ pub mod life;
 pub mod load;
 pub mod run;
 pub mod trace;
+
+/// The seeds to run: what `SEED=<seed>` or `SEEDS=<from>..<to>` in the environment say, or `unless_told`.
+pub fn seeds(unless_told: std::ops::Range<u64>) -> Vec<u64> {
+    if let Ok(seed) = std::env::var("SEED") {
+        return vec![seed.parse().expect("SEED is a number")];
+    }
+    let Ok(range) = std::env::var("SEEDS") else {
+        return unless_told.collect();
+    };
+    let (from, to) = range.split_once("..").expect("SEEDS is a range");
+    let number = |text: &str| text.parse::<u64>().expect("SEEDS is a range of numbers");
+    (number(from)..number(to)).collect()
+}

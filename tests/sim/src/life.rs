@@ -100,6 +100,23 @@ pub fn live<T>(seed: u64, life: impl Future<Output = T> + Send) -> T {
     runtime(seed).block_on(quorate::consensus::seeded(seed, life))
 }
 
+/// More than the shards in which tokio keeps the tasks of a runtime of one thread.
+const SHARDS: u64 = 64;
+
+/// Has this run's tasks numbered from a multiple of [`SHARDS`] on. A runtime that ends drops its tasks shard by shard,
+/// and the shard of a task is its number, which tokio counts over the whole process: two runs of a seed in one process
+/// would part ways there. A run beside another one, on another thread, may still.
+pub fn number_tasks_anew() {
+    let runtime = runtime(0);
+    loop {
+        let task = runtime.spawn(async {});
+        let number: u64 = task.id().to_string().parse().expect("tokio's task ids are numbers");
+        if (number + 1) % SHARDS == 0 {
+            break;
+        }
+    }
+}
+
 /// A runtime of one thread whose scheduling is seeded and whose clock moves only when all its tasks wait.
 pub fn runtime(seed: u64) -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()

@@ -40,6 +40,7 @@ where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
 {
+    life::number_tasks_anew();
     let runtime = life::runtime(seed);
     let fleet = Fleet::new();
     let net = Net::new(seed.rotate_left(8), bug, &fleet, runtime.handle());
