@@ -318,3 +318,33 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_tells_how_it_came_and_from_whom() {
+        let mut request = Request::new(());
+        introduce(&mut request, false, None);
+        assert!(request.extensions().is_empty());
+        let identity = PeerIdentity { common_name: Some("root".to_owned()) };
+        introduce(&mut request, true, Some(identity.clone()));
+        assert_eq!(request.extensions().get(), Some(&Encrypted));
+        assert_eq!(request.extensions().get(), Some(&identity));
+    }
+
+    #[test]
+    fn http_2_is_grpc_in_cleartext_and_by_its_content_type_over_tls() {
+        let request = |version, encrypted, kind: &'static str| {
+            let request = Request::builder().version(version).header(header::CONTENT_TYPE, kind);
+            let mut request = request.body(()).unwrap();
+            introduce(&mut request, encrypted, None);
+            is_grpc(Traffic::Both, &request)
+        };
+        assert!(request(Version::HTTP_2, false, "text/plain"));
+        assert!(request(Version::HTTP_2, true, "application/grpc+proto"));
+        assert!(!request(Version::HTTP_2, true, "application/json"));
+        assert!(!request(Version::HTTP_11, true, "application/grpc"));
+    }
+}

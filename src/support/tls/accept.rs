@@ -17,7 +17,7 @@ use super::certificate::Certificate;
 use super::first_byte::FirstByte;
 use super::identity::PeerIdentity;
 use super::san::San;
-use super::side::{Inner, Side};
+use super::side::{Inner, Serving, Side};
 use super::words;
 use crate::support::listen::Connection;
 
@@ -152,9 +152,8 @@ impl Acceptor {
                 let checked = self.check_address(certificate, between).await;
                 checked.map_err(|why| told(&rejected(why), certificate))?;
             }
-            let named =
-                |certificate: Certificate| PeerIdentity { common_name: certificate.common_name };
-            Ok(Accepted { stream, identity: certificate.map(named) })
+            let identity = certificate.map(|shown| self.side.inner.identity(shown));
+            Ok(Accepted { stream, identity })
         };
         let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
         let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, whole).await;
@@ -189,7 +188,7 @@ async fn shake(
 ) -> Shaken {
     let remote = between.map(|(_, other)| other.to_string()).unwrap_or_default();
     let failed = |error| Rejected { remote: remote.clone(), error, ..Rejected::default() };
-    let (config, judge, shown) =
+    let Serving { config, judge, shown } =
         side.server(endpoint.offers()).map_err(|why| failed(words::of_tls(&why)))?;
     let shaken = TlsAcceptor::from(Arc::new(config)).accept(wire).await;
     let seen = judge.map(|judge| judge.seen.lock().clone()).unwrap_or_default();

@@ -17,7 +17,9 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, Error, ServerConfig, SignatureScheme};
 
+use super::certificate::Certificate;
 use super::files::{Revoked, Trust, key_pair};
+use super::identity::PeerIdentity;
 use super::judge::{Judge, Rules, Seen};
 use super::kept::Kept;
 use super::protocol::Protocol;
@@ -43,6 +45,8 @@ pub(super) struct Inner {
     revoked: Option<Kept<Revoked>>,
     rules: Rules,
     demands_certificates: bool,
+    /// Common names are users.
+    names_users: bool,
     pub(super) skips_san: bool,
     trusts_whom_it_dials: bool,
 }
@@ -108,6 +112,7 @@ impl Side {
                 hostnames: settings.allowed_hostnames.clone(),
             },
             demands_certificates: settings.demands_certificates(),
+            names_users: settings.client_cert_auth,
             skips_san: settings.skip_client_san_verification,
             trusts_whom_it_dials: settings.self_signed,
             protocol,
@@ -122,6 +127,14 @@ pub(super) struct Shown {
     pair: Option<Arc<CertifiedKey>>,
     /// The name that the other side wants to speak to.
     pub(super) server_name: Mutex<Option<String>>,
+}
+
+/// What one accepted connection is shaken hands with.
+pub(super) struct Serving {
+    pub(super) config: ServerConfig,
+    /// `None` where nobody has to say who it is.
+    pub(super) judge: Option<Arc<Judge>>,
+    pub(super) shown: Arc<Shown>,
 }
 
 impl ResolvesServerCert for Shown {
@@ -147,6 +160,11 @@ impl Inner {
         self.pair.is_some()
     }
 
+    /// What the services hear of who showed `certificate`.
+    pub(super) fn identity(&self, certificate: Certificate) -> PeerIdentity {
+        PeerIdentity { common_name: certificate.common_name.filter(|_| self.names_users) }
+    }
+
     fn trust(&self) -> Arc<Trust> {
         match &self.trust {
             Trusting::Named(kept) => kept.current(),
@@ -169,10 +187,7 @@ impl Inner {
     }
 
     /// What one accepted connection is shaken hands with. Reads files.
-    pub(super) fn server(
-        &self,
-        offered: &[&[u8]],
-    ) -> Result<(ServerConfig, Option<Arc<Judge>>, Arc<Shown>), Error> {
+    pub(super) fn server(&self, offered: &[&[u8]]) -> Result<Serving, Error> {
         let pair = self.pair.as_ref().map(Kept::current);
         let shown = Arc::new(Shown { pair, server_name: Mutex::default() });
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.protocol.provider))
@@ -187,7 +202,7 @@ impl Inner {
         // A resumed session would bring a certificate back that may be revoked by now.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok((config, judge, shown))
+        Ok(Serving { config, judge, shown })
     }
 
     /// What one dialled connection is shaken hands with. Reads files.
