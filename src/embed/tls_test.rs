@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Server;
@@ -198,60 +200,83 @@ async fn a_refused_connection_is_one_line_in_the_log() {
     assert_eq!((&lines[0]["level"], &lines[0]["server-name"]), (&"warn".into(), &"".into()));
 }
 
-/// Clients that connect anew for every request, and one that stays, while everything is replaced three times.
+/// Clients that connect anew for every request, and one that stays; all stop at the first request that fails.
+struct Load {
+    done: Vec<Arc<AtomicUsize>>,
+    stop: Arc<AtomicBool>,
+    clients: JoinSet<()>,
+}
+
+impl Load {
+    fn start(setup: &Setup, address: &str) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut clients, mut counts) = (JoinSet::new(), Vec::new());
+        for number in 0..4 {
+            let done = Arc::new(AtomicUsize::new(0));
+            counts.push(Arc::clone(&done));
+            let (connector, address, stop) =
+                (setup.connector(), address.to_owned(), Arc::clone(&stop));
+            clients.spawn(async move {
+                let mut staying = kv(&connector, &address).await.unwrap();
+                while !stop.load(Relaxed) {
+                    let mut client = match number {
+                        0 => staying.clone(),
+                        _ => kv(&connector, &address).await.unwrap(),
+                    };
+                    client.put(put("a")).await.unwrap();
+                    done.fetch_add(1, Relaxed);
+                }
+                staying.put(put("a")).await.unwrap();
+            });
+        }
+        Load { done: counts, stop, clients }
+    }
+
+    /// Waits until each client has begun, and ended, a request after now.
+    async fn go_on(&self) {
+        let counts = || self.done.iter().map(|count| count.load(Relaxed)).collect::<Vec<_>>();
+        let before = counts();
+        let gone_on = async {
+            while counts().iter().zip(&before).any(|(now, before)| *now < before + 2) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LONG, gone_on).await.expect("no request failed");
+    }
+
+    async fn end(mut self) {
+        self.stop.store(true, Relaxed);
+        while let Some(ended) = self.clients.join_next().await {
+            ended.expect("no request failed");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_and_authorities_rotate_under_load_without_a_failed_request() {
-    let setup = Arc::new(setup());
+    let setup = setup();
     let server = start(&setup.config).await;
-    let address = server.client_addresses()[0].clone();
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let ended =
-        |stop: &std::sync::atomic::AtomicBool| stop.load(std::sync::atomic::Ordering::Relaxed);
-    let mut load = tokio::task::JoinSet::new();
-    for client in 0..4 {
-        let (setup, address, stop) = (Arc::clone(&setup), address.clone(), Arc::clone(&stop));
-        load.spawn(async move {
-            let connector = setup.connector();
-            let mut staying = kv(&connector, &address).await.unwrap();
-            let mut puts = 0;
-            while !ended(&stop) {
-                let mut client = match client {
-                    0 => staying.clone(),
-                    _ => kv(&connector, &address).await.unwrap(),
-                };
-                client.put(put("a")).await.unwrap();
-                puts += 1;
-            }
-            staying.put(put("a")).await.unwrap();
-            puts
-        });
-    }
-    let settle = Duration::from_millis(150);
+    let load = Load::start(&setup, &server.client_addresses()[0]);
+    let both_sides = [(&setup.server_files, "server"), (&setup.client_files, "client")];
     let mut before = setup.authority.pem.clone();
     for round in 0..3 {
         let next = Authority::new(&format!("authority {round}"));
         let both = format!("{before}{}", next.pem);
-        for files in [&setup.server_files, &setup.client_files] {
+        for (files, _) in both_sides {
             files.put("ca", &both);
         }
-        tokio::time::sleep(settle).await;
-        for (files, name) in [(&setup.server_files, "server"), (&setup.client_files, "client")] {
+        load.go_on().await;
+        for (files, name) in both_sides {
             files.show(&next.sign(&wanted(name)));
         }
-        tokio::time::sleep(settle).await;
-        for files in [&setup.server_files, &setup.client_files] {
+        load.go_on().await;
+        for (files, _) in both_sides {
             files.put("ca", &next.pem);
         }
-        tokio::time::sleep(settle).await;
+        load.go_on().await;
         before = next.pem;
     }
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    let mut puts = 0;
-    while let Some(done) = load.join_next().await {
-        puts += done.expect("no request failed");
-    }
-    eprintln!("{puts} requests, none failed");
-    assert!(puts > 20);
+    load.end().await;
     server.stop().await.unwrap();
     assert!(setup.log().contains("reloaded the trusted authorities"));
 }
