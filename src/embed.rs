@@ -11,6 +11,7 @@ mod banner;
 mod bootstrap;
 mod config;
 pub mod gates;
+mod secure;
 mod server;
 mod validate;
 
@@ -20,7 +21,7 @@ use crate::support::telemetry;
 
 pub use config::{
     ClusterSettings, Config, DEFAULT_INITIAL_CLUSTER, DEFAULT_LOG_ROTATION, DEFAULT_NAME,
-    LogSettings, MemberSettings,
+    LogSettings, MemberSettings, SecuritySettings,
 };
 pub use server::{Server, StartError};
 pub use validate::ADVERTISE_MISSING;

@@ -2,8 +2,9 @@
 
 use super::table::{Standing, rows};
 use crate::embed::gates::decided;
-use crate::embed::{ClusterSettings, Config, LogSettings, MemberSettings};
+use crate::embed::{ClusterSettings, Config, LogSettings, MemberSettings, SecuritySettings};
 use crate::support::flags::FlagSet;
+use crate::support::tls::TlsSettings;
 
 /// Every flag of the table, at its default.
 pub(super) fn defaults() -> FlagSet {
@@ -25,6 +26,7 @@ pub(super) fn config(flags: &FlagSet, from_file: bool) -> Config {
     Config {
         cluster: ClusterSettings { initial_cluster, ..cluster(flags) },
         member: member(flags, from_file),
+        security: security(flags, from_file),
         log: LogSettings {
             inherit: false,
             logger: flags.text("logger"),
@@ -93,6 +95,44 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         enable_pprof: flags.bool("enable-pprof"),
         warn_apply: flags.duration("warning-apply-duration"),
         warn_unary: flags.duration("warning-unary-request-duration"),
+    }
+}
+
+fn security(flags: &FlagSet, from_file: bool) -> SecuritySettings {
+    SecuritySettings {
+        client: TlsSettings {
+            cert_file: flags.text("cert-file"),
+            key_file: flags.text("key-file"),
+            client_cert_file: flags.text("client-cert-file"),
+            client_key_file: flags.text("client-key-file"),
+            trusted_ca_file: flags.text("trusted-ca-file"),
+            client_cert_auth: flags.bool("client-cert-auth"),
+            crl_file: flags.text("client-crl-file"),
+            allowed_hostnames: flags.texts("client-cert-allowed-hostname"),
+            ..TlsSettings::default()
+        },
+        client_auto: flags.bool("auto-tls"),
+        peer: TlsSettings {
+            cert_file: flags.text("peer-cert-file"),
+            key_file: flags.text("peer-key-file"),
+            client_cert_file: flags.text("peer-client-cert-file"),
+            client_key_file: flags.text("peer-client-key-file"),
+            trusted_ca_file: flags.text("peer-trusted-ca-file"),
+            client_cert_auth: flags.bool("peer-client-cert-auth"),
+            crl_file: flags.text("peer-crl-file"),
+            allowed_common_names: flags.texts("peer-cert-allowed-cn"),
+            allowed_hostnames: flags.texts("peer-cert-allowed-hostname"),
+            skip_client_san_verification: flags.bool("peer-skip-client-san-verification"),
+            self_signed: false,
+        },
+        peer_auto: flags.bool("peer-auto-tls"),
+        self_signed_years: match flags.uint("self-signed-cert-validity") {
+            0 if from_file => 1,
+            years => years,
+        },
+        cipher_suites: flags.texts("cipher-suites"),
+        min_version: flags.text("tls-min-version"),
+        max_version: flags.text("tls-max-version"),
     }
 }
 

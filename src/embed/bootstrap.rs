@@ -15,6 +15,7 @@ use crate::keyspace::InitialMember;
 use crate::keyspace::members::{cluster_id, member_id};
 use crate::support::go::quote::{quote, quote_list};
 use crate::support::listen::words;
+use crate::support::tls::Connector;
 use crate::support::urls::{Url, parse_list, texts};
 
 /// The first members by name, each with its sorted peer URLs.
@@ -85,16 +86,16 @@ pub(super) fn known(config: &Config, cluster: ClusterId, member: MemberId) -> Wh
 }
 
 /// A first start: the flags are checked, and the others are asked whether this member has run before, or who it is.
-pub(super) async fn first_start(config: &Config) -> Result<Who, String> {
+pub(super) async fn first_start(config: &Config, tls: &Connector) -> Result<Who, String> {
     let cluster = parse(&config.cluster.initial_cluster)?;
     check(config, &cluster).await?;
     if joins(config) {
-        return join::join(config, &cluster, others(config, &cluster)).await;
+        return join::join(config, &cluster, others(config, &cluster), tls).await;
     }
     let who = who(config, &cluster);
     let others = who.members.iter().filter(|member| member.id != who.member);
     let others: Vec<String> = others.flat_map(|member| member.peer_urls.clone()).collect();
-    if has_run_before(who.member, &others).await {
+    if has_run_before(who.member, &others, tls).await {
         return Err(already_bootstrapped(who.member));
     }
     Ok(who)
@@ -106,8 +107,8 @@ fn already_bootstrapped(member: MemberId) -> String {
 
 /// A member that once ran has told the others its client URLs. If it comes without its data, its votes and
 /// acknowledged writes are lost: it must not come back under its id.
-async fn has_run_before(member: MemberId, others: &[String]) -> bool {
-    let clusters = remote_clusters(others, ASK_FOR).await;
+async fn has_run_before(member: MemberId, others: &[String], tls: &Connector) -> bool {
+    let clusters = remote_clusters(others, tls, ASK_FOR).await;
     let mut members = clusters.iter().flat_map(|cluster| &cluster.members);
     members.any(|known| known.id() == member && !known.client_urls.is_empty())
 }

@@ -27,7 +27,7 @@ pub(super) struct Cluster {
 }
 
 /// Ports that nobody has now, and that the kernel gives nobody who dials: members may start late.
-fn free_ports(count: usize) -> Vec<u16> {
+pub(super) fn free_ports(count: usize) -> Vec<u16> {
     let bind = |_| {
         let ports = std::iter::repeat_with(|| rand::rng().random_range(22_000..32_000));
         let mut bound = ports.map(|port| std::net::TcpListener::bind(("127.0.0.1", port)));
@@ -71,7 +71,7 @@ impl Cluster {
         Cluster { _dir: dir, configs, running: (0..members).map(|_| None).collect() }
     }
 
-    async fn start(&mut self, member: usize) {
+    pub(super) async fn start(&mut self, member: usize) {
         let built = self.configs[member].clone().build().unwrap();
         self.running[member] = Some(Server::spawn(built).await.unwrap());
     }
@@ -82,7 +82,7 @@ impl Cluster {
         }
     }
 
-    async fn stop(&mut self, member: usize) {
+    pub(super) async fn stop(&mut self, member: usize) {
         self.running[member].take().unwrap().stop().await.unwrap();
     }
 
@@ -105,7 +105,7 @@ impl Cluster {
     }
 
     /// The one of `members` that all of them take for the leader.
-    async fn leader_of(&self, members: &[usize], limit: Duration) -> usize {
+    pub(super) async fn leader_of(&self, members: &[usize], limit: Duration) -> usize {
         eventually(limit, "they name one leader among them", async || {
             let first = self.named_by(members[0])?;
             let agreed = members.iter().all(|member| self.named_by(*member) == Some(first));
@@ -120,11 +120,11 @@ impl Cluster {
     }
 
     /// Whom a member takes for the leader.
-    fn named_by(&self, member: usize) -> Option<MemberId> {
+    pub(super) fn named_by(&self, member: usize) -> Option<MemberId> {
         self.keyspace(member).leader_view().leader()
     }
 
-    async fn put(&self, member: usize, key: &str, value: &str) -> i64 {
+    pub(super) async fn put(&self, member: usize, key: &str, value: &str) -> i64 {
         let server = self.running[member].as_ref().unwrap();
         tokio::time::timeout(LONG, server.ready())
             .await
@@ -154,7 +154,7 @@ impl Cluster {
         Some(String::from_utf8(found.kvs.first()?.value.to_vec()).unwrap())
     }
 
-    async fn everywhere(&self, key: &str, value: &str) {
+    pub(super) async fn everywhere(&self, key: &str, value: &str) {
         for (member, _) in self.servers() {
             eventually(LONG, &format!("{key} is on member {member}"), async || {
                 (self.get(member, key, true).await? == value).then_some(())

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use crate::support::go::duration::GoDuration;
+use crate::support::tls::TlsSettings;
 use crate::support::urls::{Url, parse_list};
 
 /// A server's settings; [`Config::default`] has etcd's.
@@ -18,6 +19,8 @@ pub struct Config {
     pub cluster: ClusterSettings,
     /// What is this member's own.
     pub member: MemberSettings,
+    /// Certificates, of clients and of peers.
+    pub security: SecuritySettings,
     /// Where log lines go.
     pub log: LogSettings,
 }
@@ -120,6 +123,42 @@ pub struct MemberSettings {
     pub warn_apply: GoDuration,
     /// `--warning-unary-request-duration`; zero for etcd's 300 ms.
     pub warn_unary: GoDuration,
+}
+
+/// TLS of one member.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SecuritySettings {
+    /// For clients and metrics.
+    pub client: TlsSettings,
+    /// `--auto-tls`.
+    pub client_auto: bool,
+    /// For members, who connect and are dialled.
+    pub peer: TlsSettings,
+    /// `--peer-auto-tls`.
+    pub peer_auto: bool,
+    /// `--self-signed-cert-validity`, in years.
+    pub self_signed_years: u64,
+    /// `--cipher-suites`, by Go's names; empty for all.
+    pub cipher_suites: Vec<String>,
+    /// `--tls-min-version`; empty for TLS1.2.
+    pub min_version: String,
+    /// `--tls-max-version`; empty for the newest.
+    pub max_version: String,
+}
+
+impl Default for SecuritySettings {
+    fn default() -> Self {
+        SecuritySettings {
+            client: TlsSettings::default(),
+            client_auto: false,
+            peer: TlsSettings::default(),
+            peer_auto: false,
+            self_signed_years: 1,
+            cipher_suites: Vec::new(),
+            min_version: "TLS1.2".to_owned(),
+            max_version: String::new(),
+        }
+    }
 }
 
 /// Settings of the log.

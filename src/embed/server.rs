@@ -19,17 +19,19 @@ use tracing::instrument::WithSubscriber as _;
 use super::bootstrap::Who;
 use super::config::Config;
 use super::gates::{GATES, is_on};
+use super::secure::{Secured, secure};
 use super::{Built, bootstrap, validate};
 use crate::consensus::SnapshotLimits;
 use crate::host::{DiskSizes, Host, HostError, claim};
 use crate::keyspace::auth::{AuthSettings, TokenKind};
 use crate::keyspace::{InitialMember, KeyspaceConfig};
-use crate::service::serve::{ConnectionLimits, Tasks, Traffic, serve};
+use crate::service::serve::{ConnectionLimits, Entrance, Security, Tasks, Traffic, serve};
 use crate::service::{Desk, JournalFigures, ServiceSettings};
 use crate::storage::journal::{FrameFigures, JournalObserver};
 use crate::support::go::duration::GoDuration;
-use crate::support::listen::{ListenError, Listener, SocketOptions, bind};
+use crate::support::listen::{ListenError, SocketOptions, bind};
 use crate::support::shutdown::Drain;
+use crate::support::tls::Endpoint;
 use crate::support::urls::{Url, texts};
 
 /// Bytes of log a second that a member which was away takes in, for each core: what it missed is applied and stored by
@@ -66,9 +68,9 @@ pub struct Server {
 }
 
 struct Bound {
-    peers: Vec<Listener>,
-    clients: Vec<(Listener, Traffic)>,
-    metrics: Vec<Listener>,
+    peers: Vec<Entrance>,
+    clients: Vec<Entrance>,
+    metrics: Vec<Entrance>,
 }
 
 impl Server {
@@ -151,12 +153,13 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     if let Some(fault) = validate::listener_faults(&config).into_iter().next() {
         return Err(StartError::Bootstrap(fault));
     }
-    let bound = bind_all(&config)?;
+    let secured = secure(&config).map_err(StartError::Bootstrap)?;
+    let bound = bind_all(&config, &secured)?;
     let directory = claim(&PathBuf::from(&config.member.data_dir))?;
     let known = directory.identity();
     let who = match known {
         Some(known) => bootstrap::known(&config, known.cluster, known.member),
-        None => bootstrap::first_start(&config)
+        None => bootstrap::first_start(&config, &secured.connector)
             .await
             .inspect_err(|why| tracing::error!(error = %why, "bootstrap failed"))
             .map_err(StartError::Bootstrap)?,
@@ -169,12 +172,13 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
         segment_bytes: config.member.journal_segment_bytes,
         base_after_bytes: config.member.base_after_bytes,
     };
-    let host = Host::open(directory, keyspace, sizes, Arc::new(Syncs(journal.clone()))).await?;
+    let observer = Arc::new(Syncs(journal.clone()));
+    let host = Host::open(directory, keyspace, sizes, observer, secured.connector).await?;
     let (serving, served) = watch::channel(false);
     let gauge = host.journal_gauge();
     let settings = service_settings(&config);
     let desk = Desk::new(host.keyspace(), host.peers(), settings, served, &journal, gauge);
-    let addresses = bound.clients.iter().map(|(listener, _)| listener.to_string()).collect();
+    let addresses = bound.clients.iter().map(|entrance| entrance.listener.to_string()).collect();
     let (drain, peer_drain) = (Drain::default(), Drain::default());
     let (now_ready, ready) = watch::channel(false);
     let tasks = Tasks::new(log.clone());
@@ -216,18 +220,18 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
 
 /// Members are served from the start: without them there is no leader.
 fn serve_peers(
-    listeners: Vec<Listener>,
+    entrances: Vec<Entrance>,
     desk: &Desk,
     limits: ConnectionLimits,
     tasks: &Tasks,
     drain: &Drain,
 ) -> JoinSet<()> {
     let mut loops = JoinSet::new();
-    for listener in listeners {
-        tracing::info!(address = %listener, "serving peer traffic");
+    for entrance in entrances {
+        tracing::info!(address = %entrance.listener, "serving peer traffic");
         let draining = drain.join().expect("the drain has just been made");
         let (desk, tasks) = (desk.clone(), tasks.clone());
-        let run = serve(listener, Traffic::PeersOnly, desk, limits, tasks, draining);
+        let run = serve(entrance, desk, limits, tasks, draining);
         loops.spawn(run.with_current_subscriber());
     }
     loops
@@ -297,7 +301,7 @@ fn auth_settings(config: &Config) -> Result<AuthSettings, StartError> {
         bcrypt_cost: u32::try_from(cluster.bcrypt_cost).unwrap_or(u32::MAX),
         // Half of the cores hash; the others serve.
         passwords_at_once: usize::try_from(cores() / 2).unwrap_or(1).max(1),
-        ..AuthSettings::default()
+        common_names: config.security.client.client_cert_auth,
     })
 }
 
@@ -346,41 +350,42 @@ fn service_settings(config: &Config) -> ServiceSettings {
     }
 }
 
-fn bind_all(config: &Config) -> Result<Bound, ListenError> {
+fn bind_all(config: &Config, secured: &Secured) -> Result<Bound, ListenError> {
     let member = &config.member;
     let options = SocketOptions { reuse_port: member.reuse_port };
-    let all = |urls: &[Url]| {
-        let mut hosts = Vec::new();
-        let mut listeners = Vec::new();
-        for url in urls.iter().filter(|url| {
+    let all = |urls: &[Url], endpoint: Endpoint, traffic: Traffic| {
+        let mut places: Vec<(String, Vec<&Url>)> = Vec::new();
+        for url in urls {
             let place = url.socket_path();
-            let first = !hosts.contains(&place);
-            hosts.push(place);
-            first
-        }) {
-            listeners.push(bind(url, options)?);
+            match places.iter_mut().find(|(known, _)| *known == place) {
+                Some((_, same)) => same.push(url),
+                None => places.push((place, vec![url])),
+            }
         }
-        Ok::<_, ListenError>(listeners)
+        let entrance = |(_, same): (String, Vec<&Url>)| {
+            let listener = bind(same[0], options)?;
+            Ok(Entrance { listener, traffic, security: secured.security(endpoint, &same) })
+        };
+        places.into_iter().map(entrance).collect::<Result<Vec<_>, ListenError>>()
     };
     tracing::info!("listen-peer-urls" = ?texts(&member.listen_peer), "configuring peer listeners");
-    let peers = all(&member.listen_peer)?;
+    let peers = all(&member.listen_peer, Endpoint::Peer, Traffic::PeersOnly)?;
     tracing::info!(
         "listen-client-urls" = ?texts(&member.listen_client),
         "configuring client listeners"
     );
     let traffic =
         if member.listen_client_http.is_empty() { Traffic::Both } else { Traffic::GrpcOnly };
-    let mut clients: Vec<_> =
-        all(&member.listen_client)?.into_iter().map(|listener| (listener, traffic)).collect();
-    let http = all(&member.listen_client_http)?;
-    clients.extend(http.into_iter().map(|listener| (listener, Traffic::HttpOnly)));
-    Ok(Bound { peers, clients, metrics: all(&member.listen_metrics)? })
+    let mut clients = all(&member.listen_client, Endpoint::Client, traffic)?;
+    clients.extend(all(&member.listen_client_http, Endpoint::Client, Traffic::HttpOnly)?);
+    let metrics = all(&member.listen_metrics, Endpoint::Metrics, Traffic::MetricsOnly)?;
+    Ok(Bound { peers, clients, metrics })
 }
 
 /// Everything that speaks to clients.
 struct Front {
-    clients: Vec<(Listener, Traffic)>,
-    metrics: Vec<Listener>,
+    clients: Vec<Entrance>,
+    metrics: Vec<Entrance>,
     desk: Desk,
     limits: ConnectionLimits,
     tasks: Tasks,
@@ -401,14 +406,14 @@ struct First {
 impl Front {
     async fn run(self, mut draining: crate::support::shutdown::Draining) {
         let mut loops = JoinSet::new();
-        let listen = |loops: &mut JoinSet<()>, listener, traffic, draining| {
+        let listen = |loops: &mut JoinSet<()>, entrance, draining| {
             let (desk, tasks) = (self.desk.clone(), self.tasks.clone());
-            let run = serve(listener, traffic, desk, self.limits, tasks, draining);
+            let run = serve(entrance, desk, self.limits, tasks, draining);
             loops.spawn(run.with_current_subscriber());
         };
-        for listener in self.metrics {
-            tracing::info!(address = %listener, "serving metrics");
-            listen(&mut loops, listener, Traffic::MetricsOnly, draining.clone());
+        for entrance in self.metrics {
+            tracing::info!(address = %entrance.listener, "serving metrics");
+            listen(&mut loops, entrance, draining.clone());
         }
         let elected = tokio::select! {
             () = elected(&self.keyspace, &self.first) => true,
@@ -417,17 +422,27 @@ impl Front {
         if elected {
             tracing::info!("ready to serve client requests");
             self.serving.send_replace(true);
-            for (listener, traffic) in self.clients {
-                tracing::info!(
-                    traffic = traffic.word(),
-                    address = %listener,
-                    "serving client traffic insecurely; this is strongly discouraged!"
-                );
-                listen(&mut loops, listener, traffic, draining.clone());
+            for entrance in self.clients {
+                tell_serving(&entrance);
+                listen(&mut loops, entrance, draining.clone());
             }
             self.ready.send_replace(true);
         }
         join_all(&mut loops).await;
+    }
+}
+
+/// A place that speaks both is told twice, as with etcd.
+fn tell_serving(entrance: &Entrance) {
+    let insecurely = "serving client traffic insecurely; this is strongly discouraged!";
+    let lines: &[&str] = match &entrance.security {
+        Security::Plain => &[insecurely],
+        Security::Tls(_) => &["serving client traffic securely"],
+        Security::Both(_) => &[insecurely, "serving client traffic securely"],
+    };
+    for line in lines {
+        let (traffic, address) = (entrance.traffic.word(), &entrance.listener);
+        tracing::info!(traffic, %address, "{line}");
     }
 }
 
@@ -494,3 +509,7 @@ mod gateway_tests;
 #[cfg(test)]
 #[path = "recipes_test.rs"]
 mod recipes_tests;
+
+#[cfg(test)]
+#[path = "tls_test.rs"]
+mod tls_tests;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::config::{Config, DEFAULT_NAME, LogSettings};
 use super::gates::is_on;
+use super::secure::version_fault;
 use crate::host::DiskSizes;
 use crate::keyspace::{AutoCompaction, request_bytes_max};
 use crate::support::go::duration::GoDuration;
@@ -129,6 +130,7 @@ pub(super) fn faults(config: &Config) -> Vec<String> {
              might run into issue when multiple members have the same default name"
         );
     }
+    faults.extend(version_fault(&config.security));
     faults
 }
 
@@ -242,23 +244,6 @@ fn gate_fault(config: &Config) -> Option<String> {
 pub(super) fn listener_faults(config: &Config) -> Vec<String> {
     let member = &config.member;
     let mut faults = Vec::new();
-    for url in member.listen_client.iter().chain(&member.listen_client_http) {
-        if url.is_secure() {
-            faults.push(format!(
-                "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with \
-                 HTTPS scheme"
-            ));
-        }
-    }
-    if member.listen_metrics.iter().any(Url::is_secure) {
-        faults.push(
-            "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url"
-                .to_owned(),
-        );
-    }
-    for url in member.listen_peer.iter().filter(|url| url.is_secure()) {
-        faults.push(format!("TLS is not supported yet: --listen-peer-urls {url}"));
-    }
     for url in &member.listen_client_http {
         if member.listen_client.iter().any(|client| client.host == url.host) {
             faults.push(format!(

@@ -83,7 +83,7 @@ async fn introduced(keyspace: &Keyspace, peers: &Peers) -> Members {
     let config = keyspace.config();
     let ask = async {
         loop {
-            let clusters = remote_clusters(&config.introducers, ASK_FOR).await;
+            let clusters = remote_clusters(&config.introducers, peers.tls(), ASK_FOR).await;
             let ours = clusters.into_iter().filter(|told| told.cluster == config.cluster_id);
             let members = ours.flat_map(|told| told.members);
             peers.introduce(members.map(|member| (member.id(), member.peer_urls)).collect());

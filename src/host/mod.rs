@@ -31,6 +31,7 @@ use crate::storage::journal::{
 };
 use crate::support::clock::SystemClock;
 use crate::support::spawn::Blocking;
+use crate::support::tls::Connector;
 
 /// Slices of long work that run at once beside the runtime.
 const BLOCKING_SLICES: usize = 4;
@@ -164,6 +165,7 @@ impl Host {
         config: KeyspaceConfig,
         sizes: DiskSizes,
         observer: Arc<dyn JournalObserver>,
+        tls: Connector,
     ) -> Result<Host, HostError> {
         let blocking = Arc::new(Blocking::bounded(BLOCKING_SLICES));
         let folder = directory.journal();
@@ -202,6 +204,7 @@ impl Host {
             member: config.member_id,
             frame_bytes_max: sizes.entry_bytes_max() + FRAME_SLACK,
             timing,
+            tls,
         });
         let seams = Seams {
             clock: Arc::new(SystemClock::default()),

@@ -1,14 +1,17 @@
 //! Connections: accepted, told apart by their first bytes, served, and ended in order.
 //!
 //! ```text
-//!   accept ──> connection task ── preface "PRI * HTTP/2.0"? ── yes: gRPC      no: HTTP/1.1
+//!   accept ──> connection task ── TLS? ── preface "PRI * HTTP/2.0"? ── yes: gRPC      no: HTTP/1.1
 //!      │            └── draining: GOAWAY, open calls may end ── past the deadline: cut
 //!      └── draining: stop accepting, join the tasks
 //! ```
 //!
-//! As in etcd, an HTTP/2 preface in cleartext always means gRPC, and `Upgrade: h2c` is answered as HTTP/1.1.
+//! As in etcd, an HTTP/2 preface in cleartext always means gRPC, and `Upgrade: h2c` is answered as HTTP/1.1; over TLS an
+//! HTTP/2 request is gRPC if its content type says so, and everything else is HTTP.
 //!
 //! **Invariant:** a connection's fault ends that connection and nothing else.
+
+mod wire;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -18,7 +21,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::{Request, Response, StatusCode, Version, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::task::JoinSet;
@@ -26,12 +29,15 @@ use tonic::body::Body;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
 
+pub use self::wire::Security;
+use self::wire::{Open, open};
 use super::Desk;
 use super::gateway::Afterwards;
 use super::http::{Door, HASH_PATH};
 use crate::support::authority::Mended;
 use crate::support::listen::{Connection, Listener};
 use crate::support::shutdown::Draining;
+use crate::support::tls::{Encrypted, PeerIdentity};
 
 /// A slow client may take this long to send the head of a request (etcd's `ReadHeaderTimeout`).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -75,6 +81,15 @@ impl Traffic {
         }
     }
 
+    fn head_timeout(self) -> Duration {
+        match self {
+            Traffic::PeersOnly => PEER_HEAD_TIMEOUT,
+            Traffic::Both | Traffic::GrpcOnly | Traffic::HttpOnly | Traffic::MetricsOnly => {
+                HEAD_TIMEOUT
+            }
+        }
+    }
+
     fn door(self) -> Door {
         match self {
             Traffic::Both | Traffic::GrpcOnly | Traffic::HttpOnly => Door::Client,
@@ -82,6 +97,17 @@ impl Traffic {
             Traffic::PeersOnly => Door::Peer,
         }
     }
+}
+
+/// A listener and what comes in by it.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Where.
+    pub listener: Listener,
+    /// What.
+    pub traffic: Traffic,
+    /// Over what.
+    pub security: Security,
 }
 
 /// Limits of a connection.
@@ -125,14 +151,14 @@ where
 
 /// Accepts until draining begins, then waits for the connections, and cuts those that take too long.
 pub async fn serve(
-    listener: Listener,
-    traffic: Traffic,
+    entrance: Entrance,
     desk: Desk,
     limits: ConnectionLimits,
     tasks: Tasks,
     mut draining: Draining,
 ) {
-    let builder = builder(traffic, limits, tasks.clone());
+    let Entrance { listener, traffic, security } = entrance;
+    let builder = builder(traffic, security.is_secure(), limits, tasks.clone());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -143,11 +169,10 @@ pub async fn serve(
                     if traffic == Traffic::PeersOnly && connections.len() >= PEER_CONNECTIONS_MAX {
                         continue;
                     }
-                    let served = converse(
+                    let served = receive(
                         connection,
-                        traffic,
-                        desk.clone(),
-                        builder.clone(),
+                        security.clone(),
+                        Reception { traffic, desk: desk.clone(), builder: builder.clone() },
                         draining.clone(),
                     );
                     match &tasks.log {
@@ -170,17 +195,17 @@ pub async fn serve(
     }
 }
 
-fn builder(traffic: Traffic, limits: ConnectionLimits, tasks: Tasks) -> Builder<Tasks> {
+fn builder(
+    traffic: Traffic,
+    secure: bool,
+    limits: ConnectionLimits,
+    tasks: Tasks,
+) -> Builder<Tasks> {
     let mut builder = Builder::new(tasks);
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(match traffic {
-            Traffic::PeersOnly => PEER_HEAD_TIMEOUT,
-            Traffic::Both | Traffic::GrpcOnly | Traffic::HttpOnly | Traffic::MetricsOnly => {
-                HEAD_TIMEOUT
-            }
-        })
+        .header_read_timeout(traffic.head_timeout())
         .title_case_headers(true);
     builder
         .http2()
@@ -192,25 +217,49 @@ fn builder(traffic: Traffic, limits: ConnectionLimits, tasks: Tasks) -> Builder<
     match traffic {
         Traffic::Both => builder,
         Traffic::GrpcOnly => builder.http2_only(),
+        // HTTP/2 is spoken where it was agreed on, which takes TLS.
+        Traffic::HttpOnly | Traffic::MetricsOnly if secure => builder,
         Traffic::HttpOnly | Traffic::MetricsOnly | Traffic::PeersOnly => builder.http1_only(),
     }
 }
 
-async fn converse(
-    connection: Connection,
+/// What every connection of a listener shares.
+struct Reception {
     traffic: Traffic,
     desk: Desk,
     builder: Builder<Tasks>,
+}
+
+/// Serves one connection, from its handshake to its end.
+async fn receive(
+    connection: Connection,
+    security: Security,
+    reception: Reception,
     mut draining: Draining,
 ) {
+    let opened = tokio::select! {
+        opened = open(connection, &security, reception.traffic.head_timeout()) => opened,
+        () = draining.started() => None,
+    };
+    if let Some(opened) = opened {
+        converse(opened, reception, draining).await;
+    }
+}
+
+async fn converse(opened: Open, reception: Reception, mut draining: Draining) {
+    let Open { wire, encrypted, identity } = opened;
+    let Reception { traffic, desk, builder } = reception;
     let afterwards = Afterwards::default();
     let left = afterwards.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (desk, left) = (desk.clone(), left.clone());
-        async move { Ok::<_, Infallible>(desk.answer(traffic, request, &left).await) }
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let (desk, identity, left) = (desk.clone(), identity.clone(), left.clone());
+        async move {
+            introduce(&mut request, encrypted, identity);
+            Ok::<_, Infallible>(desk.answer(traffic, request, &left).await)
+        }
     });
     let ended = if traffic == Traffic::PeersOnly {
-        let wire = TokioIo::new(connection);
+        let wire = TokioIo::new(wire);
         let mut connection = pin!(builder.serve_connection_with_upgrades(wire, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -221,7 +270,7 @@ async fn converse(
         }
     } else if traffic == Traffic::GrpcOnly {
         // Connections that upgrade are not held to one version of HTTP.
-        let wire = TokioIo::new(Mended::new(connection));
+        let wire = TokioIo::new(Mended::new(wire));
         let mut connection = pin!(builder.serve_connection(wire, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -231,7 +280,7 @@ async fn converse(
             }
         }
     } else {
-        let wire = TokioIo::new(Mended::new(connection));
+        let wire = TokioIo::new(Mended::new(wire));
         let mut connection = pin!(builder.serve_connection_with_upgrades(wire, service));
         tokio::select! {
             ended = connection.as_mut() => ended,
@@ -249,6 +298,30 @@ async fn converse(
     }
 }
 
+/// Notes on a request how it came, and from whom.
+fn introduce<B>(request: &mut Request<B>, encrypted: bool, identity: Option<PeerIdentity>) {
+    if encrypted {
+        request.extensions_mut().insert(Encrypted);
+    }
+    if let Some(identity) = identity {
+        request.extensions_mut().insert(identity);
+    }
+}
+
+/// Whether a request is gRPC. In cleartext every HTTP/2 request is; over TLS the content type decides.
+fn is_grpc<B>(traffic: Traffic, request: &Request<B>) -> bool {
+    match traffic {
+        Traffic::GrpcOnly => true,
+        Traffic::HttpOnly | Traffic::MetricsOnly | Traffic::PeersOnly => false,
+        Traffic::Both if request.version() != Version::HTTP_2 => false,
+        Traffic::Both if request.extensions().get::<Encrypted>().is_none() => true,
+        Traffic::Both => {
+            let kind = request.headers().get(header::CONTENT_TYPE);
+            kind.and_then(|kind| kind.to_str().ok()).is_some_and(|k| k.contains("application/grpc"))
+        }
+    }
+}
+
 impl Desk {
     async fn answer(
         &self,
@@ -256,8 +329,11 @@ impl Desk {
         mut request: Request<Incoming>,
         afterwards: &Afterwards,
     ) -> Response<Body> {
-        let grpc = request.version() == Version::HTTP_2;
-        if grpc && !matches!(traffic, Traffic::Both | Traffic::GrpcOnly) {
+        // Connections that upgrade are not held to one version of HTTP.
+        let spoken = request.version() == Version::HTTP_2;
+        let agreed = request.extensions().get::<Encrypted>().is_some();
+        let both = matches!(traffic, Traffic::Both | Traffic::GrpcOnly);
+        if spoken && !both && (traffic == Traffic::PeersOnly || !agreed) {
             let mut refused = Response::new(Body::empty());
             *refused.status_mut() = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
             return refused;
@@ -268,10 +344,40 @@ impl Desk {
         if traffic == Traffic::PeersOnly && request.uri().path() == HASH_PATH {
             return self.site.peer_hash(request).await.map(Body::new);
         }
-        if grpc {
+        if is_grpc(traffic, &request) {
             self.grpc.call(request).await
         } else {
             self.site.answer(traffic.door(), request, afterwards).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_tells_how_it_came_and_from_whom() {
+        let mut request = Request::new(());
+        introduce(&mut request, false, None);
+        assert!(request.extensions().is_empty());
+        let identity = PeerIdentity { common_name: Some("root".to_owned()) };
+        introduce(&mut request, true, Some(identity.clone()));
+        assert_eq!(request.extensions().get(), Some(&Encrypted));
+        assert_eq!(request.extensions().get(), Some(&identity));
+    }
+
+    #[test]
+    fn http_2_is_grpc_in_cleartext_and_by_its_content_type_over_tls() {
+        let request = |version, encrypted, kind: &'static str| {
+            let request = Request::builder().version(version).header(header::CONTENT_TYPE, kind);
+            let mut request = request.body(()).unwrap();
+            introduce(&mut request, encrypted, None);
+            is_grpc(Traffic::Both, &request)
+        };
+        assert!(request(Version::HTTP_2, false, "text/plain"));
+        assert!(request(Version::HTTP_2, true, "application/grpc+proto"));
+        assert!(!request(Version::HTTP_2, true, "application/json"));
+        assert!(!request(Version::HTTP_11, true, "application/grpc"));
     }
 }

@@ -193,6 +193,20 @@ pub enum Connection {
     Unix(UnixStream),
 }
 
+impl Connection {
+    /// Our own address and that of the other side; `None` on a unix socket.
+    pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let plain =
+            |address: SocketAddr| SocketAddr::new(address.ip().to_canonical(), address.port());
+        match self {
+            Connection::Tcp(stream) => {
+                Some((plain(stream.local_addr().ok()?), plain(stream.peer_addr().ok()?)))
+            }
+            Connection::Unix(_) => None,
+        }
+    }
+}
+
 impl AsyncRead for Connection {
     fn poll_read(
         self: Pin<&mut Self>,

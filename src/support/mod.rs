@@ -1,5 +1,6 @@
 //! Mechanisms that belong to no floor and know none.
 
+pub mod aside;
 pub mod authority;
 pub mod clock;
 pub mod flags;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::{ASK_FOR, InitialCluster, Who, already_bootstrapped, difference, print};
 use crate::embed::Config;
 use crate::host::peers::{RemoteCluster, RemoteMember, remote_clusters};
+use crate::support::tls::Connector;
 use crate::support::urls::{parse_list, texts};
 
 /// Between two times that members are asked which do not answer at first.
@@ -25,8 +26,9 @@ pub(super) async fn join(
     config: &Config,
     cluster: &InitialCluster,
     introducers: Vec<String>,
+    tls: &Connector,
 ) -> Result<Who, String> {
-    let told = ask(&introducers).await.ok_or_else(|| {
+    let told = ask(&introducers, tls).await.ok_or_else(|| {
         "cannot fetch cluster info from peer urls: could not retrieve cluster information from the given URLs"
             .to_owned()
     })?;
@@ -45,9 +47,9 @@ pub(super) async fn join(
 }
 
 /// What the members answer, once one does.
-async fn ask(introducers: &[String]) -> Option<Vec<RemoteCluster>> {
+async fn ask(introducers: &[String], tls: &Connector) -> Option<Vec<RemoteCluster>> {
     for _ in 0..TRIES {
-        let told = remote_clusters(introducers, ASK_FOR).await;
+        let told = remote_clusters(introducers, tls, ASK_FOR).await;
         if !told.is_empty() {
             return Some(told);
         }

@@ -1,4 +1,4 @@
-//! Reaching a member: name, socket, HTTP. Nothing is remembered from one time to the next, as addresses change.
+//! Reaching a member: name, socket, TLS, HTTP. Nothing is remembered from one time to the next, as addresses change.
 
 use std::future::Future;
 use std::io;
@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::hello::{self, Hello, Refusal};
 use super::stream::Wire;
+use crate::support::tls::{Connector, NotAgreed, tls_cause};
 use crate::support::urls::{Url, parse_list};
 
 /// An answer's body is cut here.
@@ -36,14 +37,15 @@ pub(super) struct Patience {
 pub(super) enum DialError {
     #[error("{0}")]
     BadUrl(String),
-    #[error("TLS between members is not supported yet")]
-    Secure,
+    /// Both sides did not agree on a secure connection.
+    #[error(transparent)]
+    Tls(#[from] NotAgreed),
     #[error("cannot find {host}: {source}")]
     Resolve { host: String, source: io::Error },
     #[error("cannot connect to {address}: {source}")]
     Connect { address: String, source: io::Error },
     #[error("{0}")]
-    Http(#[from] hyper::Error),
+    Http(hyper::Error),
     #[error("{0}")]
     Request(#[from] http::Error),
     #[error("no answer in time")]
@@ -57,6 +59,16 @@ pub(super) enum DialError {
     Imposter,
 }
 
+/// What the other side thinks of our certificate comes only after the handshake.
+impl From<hyper::Error> for DialError {
+    fn from(error: hyper::Error) -> Self {
+        match tls_cause(&error) {
+            Some(told) => DialError::Tls(NotAgreed(told)),
+            None => DialError::Http(error),
+        }
+    }
+}
+
 fn late() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "i/o timeout")
 }
@@ -65,11 +77,23 @@ async fn within<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -
     timeout(limit, work).await.unwrap_or_else(|_elapsed| Err(late()))
 }
 
-/// Connects to the host of a URL, each of its addresses in turn.
-async fn connect(url: &Url, patience: Patience) -> Result<Box<dyn Wire>, DialError> {
-    if url.is_secure() {
-        return Err(DialError::Secure);
+/// Connects to the host of a URL, with TLS if it says so.
+async fn connect(
+    url: &Url,
+    tls: &Connector,
+    patience: Patience,
+) -> Result<Box<dyn Wire>, DialError> {
+    let wire = connect_plainly(url, patience).await?;
+    if !url.is_secure() {
+        return Ok(wire);
     }
+    let host = url.hostname();
+    let agreed = timeout(patience.answer, tls.connect(&host, wire)).await;
+    Ok(Box::new(agreed.map_err(|_elapsed| DialError::NoAnswer)??))
+}
+
+/// Each address of the host in turn.
+async fn connect_plainly(url: &Url, patience: Patience) -> Result<Box<dyn Wire>, DialError> {
     if url.is_unix() {
         let path = url.socket_path();
         let connected = within(patience.connect, UnixStream::connect(&path)).await;
@@ -107,12 +131,13 @@ async fn body(response: Response<Incoming>) -> Bytes {
 /// Asks a member for a stream.
 pub(super) async fn open_stream(
     url: &str,
+    tls: &Connector,
     hello: Hello,
     own_urls: &[String],
     patience: Patience,
 ) -> Result<Box<dyn Wire>, DialError> {
     let url = parse(url)?;
-    let wire = connect(&url, patience).await?;
+    let wire = connect(&url, tls, patience).await?;
     let upgrade = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(wire)).await?;
         let request = hello.request(&url.host, own_urls, Empty::<Bytes>::new())?;
@@ -155,11 +180,12 @@ async fn alongside<T, U>(
 /// What a GET of `path` is answered; the cluster that the answer names, and its body.
 pub(super) async fn get(
     url: &str,
+    tls: &Connector,
     path: &str,
     patience: Patience,
 ) -> Result<(Option<quorate_core::api::ids::ClusterId>, Bytes), DialError> {
     let url = parse(url)?;
-    let wire = connect(&url, patience).await?;
+    let wire = connect(&url, tls, patience).await?;
     let exchange = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(wire)).await?;
         let request = Request::get(path).header(http::header::HOST, &url.host);

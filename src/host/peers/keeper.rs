@@ -138,7 +138,8 @@ impl Keeper {
             purpose: self.purpose,
         };
         let own_urls = self.shared.known.lock().own_urls.clone();
-        match dial::open_stream(url, hello, &own_urls, self.shared.timing.patience()).await {
+        let patience = self.shared.timing.patience();
+        match dial::open_stream(url, &self.shared.tls, hello, &own_urls, patience).await {
             Ok(wire) => {
                 self.won();
                 let shared = Arc::clone(&self.shared);
@@ -205,9 +206,8 @@ impl Keeper {
         }
         let kind = match error {
             DialError::Refused { refusal, .. } => refusal.to_string(),
-            DialError::Imposter => error.to_string(),
+            DialError::Imposter | DialError::Tls(_) => error.to_string(),
             DialError::BadUrl(_)
-            | DialError::Secure
             | DialError::Resolve { .. }
             | DialError::Connect { .. }
             | DialError::Http(_)

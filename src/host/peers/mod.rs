@@ -55,6 +55,7 @@ use self::pipe::{Failed, Pipe, Room};
 use self::quiet::Quiet;
 use self::stream::{Asking, Ended, Heard, Keeping, converse};
 use crate::consensus::{Lane, Members, Purpose, Transport, TransportError, WINDOW_BYTES};
+use crate::support::tls::Connector;
 
 pub use self::figures::PeerFigures;
 pub use self::hello::{CLUSTER, Refusal};
@@ -126,7 +127,7 @@ impl PeerTiming {
 }
 
 /// Who this member is, and what it takes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PeersConfig {
     /// The cluster; streams of another one are refused.
     pub cluster: ClusterId,
@@ -136,6 +137,8 @@ pub struct PeersConfig {
     pub frame_bytes_max: usize,
     /// How long things take.
     pub timing: PeerTiming,
+    /// How members with `https` URLs are dialled.
+    pub tls: Connector,
 }
 
 /// The members, and the streams to and from them. Cheap to clone; [`Peers::shutdown`] ends it for all.
@@ -147,6 +150,7 @@ struct Shared {
     member: MemberId,
     frame_bytes_max: usize,
     timing: PeerTiming,
+    tls: Connector,
     services: Mutex<BTreeMap<GroupId, Arc<dyn Service>>>,
     known: Mutex<Known>,
     pipes: Mutex<BTreeMap<(MemberId, Purpose), Arc<Pipe>>>,
@@ -203,6 +207,7 @@ impl Peers {
             member: config.member,
             frame_bytes_max: config.frame_bytes_max,
             timing: config.timing,
+            tls: config.tls,
             services: Mutex::default(),
             known: Mutex::default(),
             pipes: Mutex::default(),
@@ -225,6 +230,11 @@ impl Peers {
         let mut known = self.0.known.lock();
         known.groups.insert(group, members);
         self.keep_all(&mut known);
+    }
+
+    /// How the other members are dialled.
+    pub(crate) fn tls(&self) -> &Connector {
+        &self.0.tls
     }
 
     /// Members by hearsay: streams are kept with them beside those of the groups, until they are known to be removed.

@@ -63,8 +63,13 @@ impl Node {
     }
 
     async fn with(member: MemberId, timing: PeerTiming) -> Node {
-        let config =
-            PeersConfig { cluster: CLUSTER_ID, member, frame_bytes_max: FRAME_MAX, timing };
+        let config = PeersConfig {
+            cluster: CLUSTER_ID,
+            member,
+            frame_bytes_max: FRAME_MAX,
+            timing,
+            tls: Connector::default(),
+        };
         let peers = Peers::new(config);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -381,7 +386,9 @@ async fn idle_streams_stay() {
 
 async fn refusal(to: &Node, hello: Hello) -> Refusal {
     let url = format!("http://{}", to.address);
-    match dial::open_stream(&url, hello, &[], timing().patience()).await.err() {
+    let plain = Connector::default();
+    let opened = dial::open_stream(&url, &plain, hello, &[], timing().patience());
+    match opened.await.err() {
         Some(DialError::Refused { refusal, .. }) => refusal,
         other => panic!("{hello:?} was not refused: {other:?}"),
     }
@@ -426,7 +433,10 @@ async fn who_answers_in_anothers_name_is_not_believed() {
     });
     let hello = Hello { cluster: CLUSTER_ID, from: B, to: A, purpose: Purpose::Log };
     let url = format!("http://{address}");
-    let refused = dial::open_stream(&url, hello, &[], timing().patience()).await.err().unwrap();
+    let refused = dial::open_stream(&url, &Connector::default(), hello, &[], timing().patience())
+        .await
+        .err()
+        .unwrap();
     assert!(matches!(refused, DialError::Imposter), "{refused}");
     liar.abort();
     drop(b);
@@ -436,7 +446,7 @@ async fn who_answers_in_anothers_name_is_not_believed() {
 async fn raw(to: &Node) -> Box<dyn Wire> {
     let hello = Hello { cluster: CLUSTER_ID, from: B, to: A, purpose: Purpose::Log };
     let url = format!("http://{}", to.address);
-    dial::open_stream(&url, hello, &[], timing().patience()).await.unwrap()
+    dial::open_stream(&url, &Connector::default(), hello, &[], timing().patience()).await.unwrap()
 }
 
 async fn bytes_of(frame: Frame) -> Vec<u8> {

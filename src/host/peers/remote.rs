@@ -8,6 +8,7 @@ use quorate_core::api::ids::{ClusterId, MemberId};
 use serde::Deserialize;
 
 use super::dial::{self, Patience};
+use crate::support::tls::Connector;
 
 /// One member, as another one lists it on its peer port.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -45,10 +46,14 @@ pub struct RemoteCluster {
 
 /// Asks every URL at once for `/members` and returns what was answered within `limit`, in the order of arrival.
 /// Where etcd takes the first answer of one URL after the other, all count here, and a dead one delays nobody.
-pub async fn remote_clusters(urls: &[String], limit: Duration) -> Vec<RemoteCluster> {
+pub async fn remote_clusters(
+    urls: &[String],
+    tls: &Connector,
+    limit: Duration,
+) -> Vec<RemoteCluster> {
     let patience = Patience { resolve: limit, connect: limit, answer: limit };
     let asked: FuturesUnordered<_> =
-        urls.iter().map(|url| dial::get(url, "/members", patience)).collect();
+        urls.iter().map(|url| dial::get(url, tls, "/members", patience)).collect();
     let answers = asked.filter_map(|answer| async {
         let (cluster, body) = answer.ok()?;
         let members: Vec<RemoteMember> = serde_json::from_slice(&body).ok()?;

@@ -158,7 +158,7 @@ impl Cluster {
 
     /// Starts a member that has been added.
     pub(super) async fn join(&mut self, id: MemberId) {
-        let member = open(id, &self.net, Vec::new()).await;
+        let member = open(id, &self.net, Vec::new(), |_| {}).await;
         self.net.members.lock().insert(id, member.keyspace.clone());
         self.members.push(member);
     }

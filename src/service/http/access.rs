@@ -5,6 +5,7 @@ use http::{Request, StatusCode};
 
 use super::{Answer, error};
 use crate::support::go::quote::quote;
+use crate::support::tls::Encrypted;
 use crate::support::urls::split_host_port;
 
 /// `--host-whitelist` and `--cors`; nothing or `*` allows all.
@@ -23,8 +24,11 @@ impl Access {
         Access { hosts, origins }
     }
 
-    /// The refusal of a request for a host that is not ours.
+    /// The refusal of a plain request for a host that is not ours; over TLS the certificate speaks for the host.
     pub(super) fn refuse_host<B>(&self, request: &Request<B>) -> Option<Answer> {
+        if request.extensions().get::<Encrypted>().is_some() {
+            return None;
+        }
         let host = request
             .uri()
             .authority()

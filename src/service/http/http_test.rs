@@ -256,8 +256,9 @@ async fn facts_are_shown_and_pprof_says_what_it_cannot() {
     let metrics =
         Arc::new(ServerMetrics::new(MemberId(1), &BTreeMap::new(), &JournalFigures::default()));
     let site = Site::new(Arc::new(Double::default()), metrics, Access::default());
-    let request = Request::get("/debug/pprof/heap").body(()).unwrap();
-    let answer = site.asked_for_pprof(true).answer(Door::Client, request).await;
+    let request = Request::get("/debug/pprof/heap").body(Empty::<Bytes>::new()).unwrap();
+    let site = site.asked_for_pprof(true);
+    let answer = site.answer(Door::Client, request, &Afterwards::default()).await;
     assert_eq!(answer.status(), StatusCode::NOT_IMPLEMENTED);
 }
 

@@ -4,6 +4,11 @@
 /// connection that had one, and is absent from all others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerIdentity {
-    /// The subject's common name; with `--client-cert-auth`, the user when no token is sent.
+    /// The subject's common name: the user when no token is sent. Never there without `--client-cert-auth`, because
+    /// then common names are no users, also where `--trusted-ca-file` demands certificates.
     pub common_name: Option<String>,
 }
+
+/// Stands in the extensions of every request that came over TLS, and of no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encrypted;
