@@ -31,7 +31,7 @@ use crate::storage::journal::{FrameFigures, JournalObserver};
 use crate::support::go::duration::GoDuration;
 use crate::support::listen::{ListenError, SocketOptions, bind};
 use crate::support::shutdown::Drain;
-use crate::support::tls::Endpoint;
+use crate::support::tls::{Connector, Endpoint};
 use crate::support::urls::{Url, texts};
 
 /// Bytes of log a second that a member which was away takes in, for each core: what it missed is applied and stored by
@@ -159,10 +159,7 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     let known = directory.identity();
     let who = match known {
         Some(known) => bootstrap::known(&config, known.cluster, known.member),
-        None => bootstrap::first_start(&config, &secured.connector)
-            .await
-            .inspect_err(|why| tracing::error!(error = %why, "bootstrap failed"))
-            .map_err(StartError::Bootstrap)?,
+        None => begin(&config, &secured.connector).await?,
     };
     let keyspace = keyspace_config(&config, &who)?;
     super::banner::starting(&config, known.is_some(), &who.first);
@@ -216,6 +213,12 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
         peer_drain,
         peer_loops,
     })
+}
+
+async fn begin(config: &Config, tls: &Connector) -> Result<Who, StartError> {
+    let who = bootstrap::first_start(config, tls).await;
+    who.inspect_err(|why| tracing::error!(error = %why, "bootstrap failed"))
+        .map_err(StartError::Bootstrap)
 }
 
 /// Members are served from the start: without them there is no leader.

@@ -510,7 +510,10 @@ pub struct MembersNow {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct KeyspaceResponse {
-    #[prost(oneof = "keyspace_response::Answer", tags = "1, 2, 3, 4, 20, 30, 31, 32, 33")]
+    #[prost(
+        oneof = "keyspace_response::Answer",
+        tags = "1, 2, 3, 4, 20, 30, 31, 32, 33"
+    )]
     pub answer: ::core::option::Option<keyspace_response::Answer>,
 }
 /// Nested message and enum types in `KeyspaceResponse`.
