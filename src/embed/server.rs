@@ -28,6 +28,7 @@ use crate::service::{Desk, JournalFigures, ServiceSettings};
 use crate::storage::journal::{FrameFigures, JournalObserver};
 use crate::support::listen::{ListenError, Listener, SocketOptions, bind};
 use crate::support::shutdown::Drain;
+use crate::support::spawn::cores;
 use crate::support::urls::{Url, texts};
 
 /// Bytes of log a second that a member which was away takes in, for each core: what it missed is applied and stored by
@@ -257,15 +258,11 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
             count => count,
         },
         snapshots: SnapshotLimits {
-            log_bytes_per_second: LOG_PACE_PER_CORE * cores(),
+            log_bytes_per_second: LOG_PACE_PER_CORE * cores() as u64,
             ..defaults.snapshots
         },
         ..defaults
     })
-}
-
-fn cores() -> u64 {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
 }
 
 fn limits(config: &Config, keyspace: &KeyspaceConfig) -> ConnectionLimits {
