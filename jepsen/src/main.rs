@@ -45,7 +45,8 @@ enum Command {
     Powercut(powercut::Options),
     /// SIGKILL every few seconds under load: nothing acknowledged may be lost or happen twice.
     Kill(kill::Options),
-    /// Three or five members in network namespaces, hurt one way or another under load from every one of them.
+    /// Three or five members in network namespaces, hurt one way or another under load from every one of them; A1.3 is
+    /// `--fault kill-leader --every 10 --for 100`.
     Faults(faults::Options),
     /// A1.1: a cluster by variables alone, in random start orders, and the nine checks.
     Starts(acceptance::StartsOptions),

@@ -30,6 +30,7 @@ use crate::embed::{ADVERTISE_MISSING, Built};
 use crate::service::version;
 use crate::support::flags::{FlagSet, ParseError};
 use crate::support::go::quote::quote;
+use crate::support::spawn::cores;
 use crate::support::telemetry::{self, Format, Output, Severity};
 
 /// What the command line came to.
@@ -240,11 +241,10 @@ fn shown(arguments: &[String]) -> Vec<String> {
 }
 
 fn threads(word: &str) -> Threads {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match word {
         "single" => Threads::Single,
         "multi" => Threads::Multi,
-        _ if cores <= SINGLE_THREAD_CORES => Threads::Single,
+        _ if cores() <= SINGLE_THREAD_CORES => Threads::Single,
         _ => Threads::Multi,
     }
 }

@@ -5,6 +5,7 @@ use quorate_core::api::ids::MemberId;
 use super::config::Config;
 use crate::service::version;
 use crate::support::go::duration::GoDuration;
+use crate::support::spawn::cores;
 use crate::support::urls::texts;
 
 /// The quota when none was set.
@@ -30,7 +31,7 @@ pub(super) fn starting(config: &Config, restarted: bool, initial_cluster: &str) 
         "git-sha" = version::COMMIT,
         "go-os" = std::env::consts::OS,
         "go-arch" = version::architecture(),
-        "max-cpu-available" = std::thread::available_parallelism().map_or(1, usize::from),
+        "max-cpu-available" = cores(),
         "member-initialized" = restarted,
         name = member.name,
         "data-dir" = member.data_dir,

@@ -31,6 +31,7 @@ use crate::storage::journal::{FrameFigures, JournalObserver};
 use crate::support::go::duration::GoDuration;
 use crate::support::listen::{ListenError, SocketOptions, bind};
 use crate::support::shutdown::Drain;
+use crate::support::spawn::cores;
 use crate::support::tls::{Connector, Endpoint};
 use crate::support::urls::{Url, texts};
 
@@ -283,7 +284,7 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
             count => count,
         },
         snapshots: SnapshotLimits {
-            log_bytes_per_second: LOG_PACE_PER_CORE * cores(),
+            log_bytes_per_second: LOG_PACE_PER_CORE * cores() as u64,
             ..defaults.snapshots
         },
         auth: auth_settings(config)?,
@@ -303,7 +304,7 @@ fn auth_settings(config: &Config) -> Result<AuthSettings, StartError> {
         token_ttl: Duration::from_secs(cluster.auth_token_ttl_s),
         bcrypt_cost: u32::try_from(cluster.bcrypt_cost).unwrap_or(u32::MAX),
         // Half of the cores hash; the others serve.
-        passwords_at_once: usize::try_from(cores() / 2).unwrap_or(1).max(1),
+        passwords_at_once: (cores() / 2).max(1),
         common_names: config.security.client.client_cert_auth,
     })
 }
@@ -311,10 +312,6 @@ fn auth_settings(config: &Config) -> Result<AuthSettings, StartError> {
 /// A duration that is not zero.
 fn some(duration: GoDuration) -> Option<Duration> {
     (duration.0 > 0).then(|| duration.to_std())
-}
-
-fn cores() -> u64 {
-    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
 }
 
 fn limits(config: &Config, keyspace: &KeyspaceConfig) -> ConnectionLimits {

@@ -6,6 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+/// Cores that this process may use; 1 if nobody says.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Starts a named thread; the caller owns the handle and joins it.
 pub fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     Builder::new().name(name.to_owned()).spawn(run)

@@ -1,4 +1,4 @@
-//! A cluster under load from every member, hurt again and again, and judged.
+//! A cluster under load from every member, hurt again and again, and judged (A1.3: leader after leader killed).
 //!
 //! ```text
 //!   puts · txns · registers · leases · watchers, at home at each member ──▶ m0 ⇄ m1 ⇄ m2 ◀── nemesis: fault, heal, fault …

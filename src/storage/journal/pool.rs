@@ -55,6 +55,26 @@ struct State {
     /// The last try to prepare one failed.
     failure: Option<Arc<io::Error>>,
     next_number: u64,
+    live: Live,
+}
+
+/// Bytes of the live segment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Live {
+    used: u64,
+    bytes: u64,
+    /// How many were used when a file was asked for.
+    asked_at: u64,
+}
+
+impl Live {
+    /// How much of a file of `segment_bytes` is to be made by now, so that it is whole when two thirds of what the live
+    /// segment had left are filled.
+    fn needed(self, segment_bytes: u64) -> u64 {
+        let left = self.bytes.saturating_sub(self.asked_at).max(1) as f64;
+        let filled = self.used.saturating_sub(self.asked_at) as f64;
+        (1.5 * filled / left * segment_bytes as f64) as u64
+    }
 }
 
 /// The pool. One file is prepared when asked for, ahead of its use.
@@ -66,10 +86,6 @@ pub(crate) struct Pool {
     state: Mutex<State>,
     changed: Condvar,
     bytes_zeroed: AtomicU64,
-    /// Bytes of the live segment: filled now, in all, and filled when a file was asked for.
-    used: AtomicU64,
-    live: AtomicU64,
-    asked_at: AtomicU64,
 }
 
 impl Pool {
@@ -86,19 +102,15 @@ impl Pool {
             state: Mutex::new(State { next_number, ..State::default() }),
             changed: Condvar::new(),
             bytes_zeroed: AtomicU64::new(0),
-            used: AtomicU64::new(0),
-            live: AtomicU64::new(0),
-            asked_at: AtomicU64::new(0),
         }
     }
 
-    /// Asks for a file to be ready before the live segment is full, of whose bytes so many are `used`.
-    pub(crate) fn request(&self, used: u64, live: u64) {
-        self.used.store(used, Ordering::Relaxed);
-        self.live.store(live, Ordering::Relaxed);
+    /// Asks for a file to be ready before the live segment is full, of whose `bytes` so many are `used`.
+    pub(crate) fn request(&self, used: u64, bytes: u64) {
         let mut state = self.state.lock();
+        (state.live.used, state.live.bytes) = (used, bytes);
         if state.ready.is_empty() && !state.wanted {
-            self.asked_at.store(used, Ordering::Relaxed);
+            state.live.asked_at = used;
             state.wanted = true;
             self.changed.notify_all();
         }
@@ -240,15 +252,6 @@ impl Pool {
         }
     }
 
-    /// How much of a file is to be made by now, so that it is whole when two thirds of what the live segment had left
-    /// are filled.
-    fn needed(&self) -> u64 {
-        let (asked, used) =
-            (self.asked_at.load(Ordering::Relaxed), self.used.load(Ordering::Relaxed));
-        let left = self.live.load(Ordering::Relaxed).saturating_sub(asked).max(1) as f64;
-        (1.5 * used.saturating_sub(asked) as f64 / left * self.segment_bytes as f64) as u64
-    }
-
     /// Makes one ahead of its use, at a pace that lets the syncs of others pass and is ready well before it is needed.
     fn prepare_at_leisure(&self) -> io::Result<Prepared> {
         let mut made = 0;
@@ -256,7 +259,7 @@ impl Pool {
             made += part;
             let mut state = self.state.lock();
             let hurried = state.taker_waits || state.stopped || state.closing;
-            if !hurried && made > self.needed() {
+            if !hurried && made > state.live.needed(self.segment_bytes) {
                 let rest = Duration::from_secs_f64(part as f64 / BACKGROUND_PACE);
                 self.changed.wait_for(&mut state, rest);
             }
@@ -350,13 +353,14 @@ mod tests {
     #[test]
     fn a_file_is_whole_when_two_thirds_of_what_was_left_are_filled() {
         let pool = Pool::new(Arc::new(DoubleDevice::default()), 6000, Runner::Thread, 0);
+        let needed = || pool.state.lock().live.needed(6000);
         pool.request(100, 1000);
-        assert_eq!(pool.needed(), 0, "at leisure");
+        assert_eq!(needed(), 0, "at leisure");
         pool.request(400, 1000);
-        assert_eq!(pool.needed(), 3000);
+        assert_eq!(needed(), 3000);
         pool.request(700, 1000);
-        assert_eq!(pool.needed(), 6000);
+        assert_eq!(needed(), 6000);
         pool.request(30, 6000);
-        assert_eq!(pool.needed(), 0, "the live segment is another one");
+        assert_eq!(needed(), 0, "the live segment is another one");
     }
 }

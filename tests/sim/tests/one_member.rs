@@ -3,17 +3,11 @@
 //! A failure prints its seed; `SEED=<seed> cargo test --manifest-path tests/sim/Cargo.toml` replays it.
 
 use quorate_sim::run::run;
-
-fn seeds() -> Vec<u64> {
-    match std::env::var("SEED") {
-        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
-        Err(_) => (1..=12).collect(),
-    }
-}
+use quorate_sim::seeds;
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for seed in seeds().into_iter().take(3) {
+    for seed in seeds(1..13).into_iter().take(3) {
         let (first, second) = (run(seed), run(seed));
         let diverges = first.trace.lines().zip(second.trace.lines()).find(|(a, b)| a != b);
         assert_eq!(diverges, None, "seed {seed}");
@@ -31,7 +25,7 @@ fn other_seeds_give_other_traces() {
 fn nothing_acknowledged_is_lost_over_power_cuts() {
     let mut acknowledged = 0;
     let mut cuts = 0;
-    for seed in seeds() {
+    for seed in seeds(1..13) {
         let outcome = std::panic::catch_unwind(|| run(seed))
             .unwrap_or_else(|_| panic!("seed {seed}: SEED={seed} replays it"));
         acknowledged += outcome.acknowledged;

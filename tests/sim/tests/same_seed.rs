@@ -1,4 +1,4 @@
-//! Two runs of one seed. Alone in its process: tokio numbers tasks over all threads (`life::number_tasks_anew`).
+//! Two runs of one seed; `SEED=<seed> cargo test --test same_seed` in tests/sim compares those of another. Alone in its process: tokio numbers tasks over all threads (`life::number_tasks_anew`).
 
 use quorate_sim::cluster::run::run;
 use quorate_sim::seeds;
@@ -10,6 +10,7 @@ fn the_same_seed_gives_the_same_trace() {
         let diverges = first.trace.lines().zip(second.trace.lines()).find(|(a, b)| a != b);
         assert_eq!(diverges, None, "seed {seed}");
         assert_eq!(first.trace.len(), second.trace.len(), "seed {seed}");
-        assert!(first.trace.lines().count() > 300, "seed {seed} hardly did anything");
+        let told = first.trace.lines().count() > 300 && first.operations >= 500;
+        assert!(told, "seed {seed} hardly did anything");
     }
 }

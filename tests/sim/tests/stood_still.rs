@@ -1,4 +1,6 @@
 //! A leader that stood still and goes on believes nothing that its clock has overtaken.
+//!
+//! A failure prints its seed; `SEED=<seed> cargo test --test stood_still` in tests/sim replays it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +10,7 @@ use quorate_core::api::ids::{LeaseId, MemberId};
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_sim::cluster::engine;
 use quorate_sim::cluster::fleet::{Fleet, MEMBERS, Running};
+use quorate_sim::seeds;
 use tokio::time::{Instant, sleep};
 
 async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
@@ -74,7 +77,8 @@ async fn keep_alive_of_a_leader_that_stood_still(fleet: Arc<Fleet>) {
 
 #[test]
 fn a_leader_that_stood_still_renews_no_lease_by_itself() {
-    for seed in 1..9 {
+    for seed in seeds(1..9) {
+        println!("seed {seed}");
         engine::run(seed, None, |fleet, _net| {
             quorate::consensus::seeded(seed, keep_alive_of_a_leader_that_stood_still(fleet))
         });
@@ -130,7 +134,7 @@ async fn a_leader_stands_still(fleet: Arc<Fleet>, still: Duration) -> Duration {
 
 #[test]
 fn writes_go_on_soon_after_a_leader_stood_still_however_long() {
-    for seed in 1..=40 {
+    for seed in seeds(1..41) {
         engine::run(seed, None, |fleet, _net| {
             quorate::consensus::seeded(seed, async move {
                 let still = Duration::from_millis(1000 + 40 * seed);
