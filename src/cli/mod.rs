@@ -10,6 +10,7 @@
 
 pub mod daemon;
 mod data_dir;
+mod discovered;
 pub mod environment;
 mod file;
 pub mod gateway;
