@@ -10,6 +10,7 @@
 mod banner;
 mod bootstrap;
 mod config;
+mod discovery;
 pub mod gates;
 mod secure;
 mod server;
@@ -23,6 +24,7 @@ pub use config::{
     ClusterSettings, Config, DEFAULT_INITIAL_CLUSTER, DEFAULT_LOG_ROTATION, DEFAULT_NAME,
     LogSettings, MemberSettings, SecuritySettings,
 };
+pub use discovery::{DiscoveryError, DiscoverySettings, Fault as DiscoveryFault};
 pub use server::{Server, StartError};
 pub use validate::ADVERTISE_MISSING;
 

@@ -2,7 +2,10 @@
 
 use super::table::{Standing, rows};
 use crate::embed::gates::decided;
-use crate::embed::{ClusterSettings, Config, LogSettings, MemberSettings, SecuritySettings};
+use crate::embed::{
+    ClusterSettings, Config, DEFAULT_INITIAL_CLUSTER, DiscoverySettings, LogSettings,
+    MemberSettings, SecuritySettings,
+};
 use crate::support::flags::FlagSet;
 use crate::support::tls::TlsSettings;
 
@@ -18,14 +21,17 @@ pub(super) fn config(flags: &FlagSet, from_file: bool) -> Config {
     let bootstrap_elsewhere = !flags.text("discovery-srv").is_empty()
         || (!from_file && !flags.text("discovery-srv-name").is_empty())
         || !flags.texts("discovery-endpoints").is_empty();
-    let initial_cluster = if bootstrap_elsewhere && !flags.is_set("initial-cluster") {
-        String::new()
-    } else {
-        flags.text("initial-cluster")
+    // A file may name the default without meaning it.
+    let told = flags.is_set("initial-cluster")
+        && !(from_file && flags.text("initial-cluster") == DEFAULT_INITIAL_CLUSTER);
+    let initial_cluster = match bootstrap_elsewhere && !told {
+        true => String::new(),
+        false => flags.text("initial-cluster"),
     };
     Config {
         cluster: ClusterSettings { initial_cluster, ..cluster(flags) },
         member: member(flags, from_file),
+        discovery: discovery(flags),
         security: security(flags, from_file),
         log: LogSettings {
             inherit: false,
@@ -95,6 +101,26 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         enable_pprof: flags.bool("enable-pprof"),
         warn_apply: flags.duration("warning-apply-duration"),
         warn_unary: flags.duration("warning-unary-request-duration"),
+    }
+}
+
+fn discovery(flags: &FlagSet) -> DiscoverySettings {
+    DiscoverySettings {
+        srv_domain: flags.text("discovery-srv"),
+        srv_name: flags.text("discovery-srv-name"),
+        token: flags.text("discovery-token"),
+        endpoints: flags.texts("discovery-endpoints"),
+        dial_timeout: flags.duration("discovery-dial-timeout"),
+        request_timeout: flags.duration("discovery-request-timeout"),
+        keepalive_time: flags.duration("discovery-keepalive-time"),
+        keepalive_timeout: flags.duration("discovery-keepalive-timeout"),
+        insecure_transport: flags.bool("discovery-insecure-transport"),
+        insecure_skip_tls_verify: flags.bool("discovery-insecure-skip-tls-verify"),
+        cert_file: flags.text("discovery-cert"),
+        key_file: flags.text("discovery-key"),
+        trusted_ca_file: flags.text("discovery-cacert"),
+        user: flags.text("discovery-user"),
+        password: flags.text("discovery-password"),
     }
 }
 
@@ -172,6 +198,27 @@ mod tests {
         flags.set("listen-client-urls", "http://127.0.0.1:1").unwrap();
         assert_eq!(config(&flags, false).member.advertise_client, None);
         assert!(config(&flags, true).member.advertise_client.is_some());
+    }
+
+    #[test]
+    fn who_discovers_the_others_has_no_initial_cluster_unless_it_is_given() {
+        let mut flags = defaults();
+        flags.set("discovery-endpoints", "http://a:1,http://b:1").unwrap();
+        flags.set("discovery-user", "root").unwrap();
+        let found = config(&flags, false);
+        assert_eq!(found.cluster.initial_cluster, "");
+        assert_eq!(found.discovery.endpoints, ["http://a:1", "http://b:1"]);
+        assert_eq!(found.discovery.user, "root");
+        flags.set("initial-cluster", DEFAULT_INITIAL_CLUSTER).unwrap();
+        assert_eq!(config(&flags, false).cluster.initial_cluster, DEFAULT_INITIAL_CLUSTER);
+        assert_eq!(config(&flags, true).cluster.initial_cluster, "");
+        let mut flags = defaults();
+        flags.set("discovery-srv", "example.com").unwrap();
+        let found = config(&flags, false);
+        assert_eq!(
+            (found.cluster.initial_cluster, found.discovery.srv_domain.as_str()),
+            (String::new(), "example.com")
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use super::discovery::DiscoverySettings;
 use crate::support::go::duration::GoDuration;
 use crate::support::tls::TlsSettings;
 use crate::support::urls::{Url, parse_list};
@@ -19,6 +20,8 @@ pub struct Config {
     pub cluster: ClusterSettings,
     /// What is this member's own.
     pub member: MemberSettings,
+    /// How the other first members are found, where the initial cluster does not list them.
+    pub discovery: DiscoverySettings,
     /// Certificates, of clients and of peers.
     pub security: SecuritySettings,
     /// Where log lines go.
@@ -28,7 +31,7 @@ pub struct Config {
 /// Settings that all members must agree on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterSettings {
-    /// The first members, as `name=url,name=url`.
+    /// The first members, as `name=url,name=url`; empty where they are discovered.
     pub initial_cluster: String,
     /// `new` or `existing`.
     pub initial_state: String,

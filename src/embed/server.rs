@@ -18,6 +18,7 @@ use tracing::instrument::WithSubscriber as _;
 
 use super::bootstrap::Who;
 use super::config::Config;
+use super::discovery::DiscoveryError;
 use super::gates::{GATES, is_on};
 use super::secure::{Secured, secure};
 use super::{Built, bootstrap, validate};
@@ -48,6 +49,9 @@ pub enum StartError {
     /// The settings do not fit a first start; etcd's words.
     #[error("{0}")]
     Bootstrap(String),
+    /// The discovery service did not let this member in.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     /// The data could not be opened.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -156,11 +160,12 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     }
     let secured = secure(&config).map_err(StartError::Bootstrap)?;
     let bound = bind_all(&config, &secured)?;
+    let connector = bootstrap::connector(&config, secured.connector);
     let directory = claim(&PathBuf::from(&config.member.data_dir))?;
     let known = directory.identity();
     let who = match known {
         Some(known) => bootstrap::known(&config, known.cluster, known.member),
-        None => begin(&config, &secured.connector).await?,
+        None => begin(&config, &connector).await?,
     };
     let keyspace = keyspace_config(&config, &who)?;
     super::banner::starting(&config, known.is_some(), &who.first);
@@ -171,7 +176,7 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
         base_after_bytes: config.member.base_after_bytes,
     };
     let observer = Arc::new(Syncs(journal.clone()));
-    let host = Host::open(directory, keyspace, sizes, observer, secured.connector).await?;
+    let host = Host::open(directory, keyspace, sizes, observer, connector).await?;
     let (serving, served) = watch::channel(false);
     let gauge = host.journal_gauge();
     let settings = service_settings(&config);
@@ -217,9 +222,9 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
 }
 
 async fn begin(config: &Config, tls: &Connector) -> Result<Who, StartError> {
-    let who = bootstrap::first_start(config, tls).await;
+    let cluster = bootstrap::initial_cluster(config).await.map_err(StartError::Bootstrap)?;
+    let who = bootstrap::first_start(config, &cluster, tls).await;
     who.inspect_err(|why| tracing::error!(error = %why, "bootstrap failed"))
-        .map_err(StartError::Bootstrap)
 }
 
 /// Members are served from the start: without them there is no leader.
@@ -501,6 +506,10 @@ mod auth_tests;
 #[cfg(test)]
 #[path = "cluster_test.rs"]
 mod cluster_tests;
+
+#[cfg(test)]
+#[path = "discovery_test.rs"]
+mod discovery_tests;
 
 #[cfg(test)]
 #[path = "gateway_test.rs"]

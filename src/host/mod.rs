@@ -51,7 +51,8 @@ pub enum HostError {
     /// The directory is a member's that has never voted, and who the others are was not told.
     #[error(
         "the data directory is a member's that has not begun yet, and --initial-cluster does not describe its \
-         cluster: start it with the flags it was made with"
+         cluster: start it with the flags it was made with, or, if it found the others by discovery, remove the \
+         directory, which holds nothing yet"
     )]
     NeverBegun,
     /// The operating system refused.

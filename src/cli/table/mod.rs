@@ -76,6 +76,8 @@ pub enum Key {
     In(&'static str, &'static str),
     /// `third` inside `second` inside `first`.
     Deep(&'static str, &'static str, &'static str),
+    /// `fourth` inside `third` inside `second` inside `first`.
+    Deepest(&'static str, &'static str, &'static str, &'static str),
     /// Not at all.
     None,
 }
