@@ -93,6 +93,7 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         corrupt_check: flags.duration("corrupt-check-time"),
         bootstrap_defrag_megabytes: flags.uint("bootstrap-defrag-threshold-megabytes"),
         enable_pprof: flags.bool("enable-pprof"),
+        http2_debug: false,
         warn_apply: flags.duration("warning-apply-duration"),
         warn_unary: flags.duration("warning-unary-request-duration"),
     }

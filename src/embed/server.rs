@@ -337,6 +337,7 @@ fn service_settings(config: &Config) -> ServiceSettings {
         extensive_metrics: config.member.extensive_metrics,
         stop_on_defrag: is_on(gates, "StopGRPCServiceOnDefrag"),
         pprof: config.member.enable_pprof || config.log.level == "debug",
+        http2_debug: config.member.http2_debug,
         hosts: config.member.host_whitelist.clone(),
         origins: config.member.cors.clone(),
         gateway_calls_max: config
