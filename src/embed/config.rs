@@ -7,10 +7,14 @@
 //! **Invariant:** no port is bound and no file opened before [`super::Server::spawn`], log files aside.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::support::go::duration::GoDuration;
 use crate::support::tls::TlsSettings;
 use crate::support::urls::{Url, parse_list};
+
+/// How long a start waits for another process to leave the data directory.
+pub const HOLDER_WAIT: Duration = Duration::from_secs(10);
 
 /// A server's settings; [`Config::default`] has etcd's.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,6 +79,8 @@ pub struct ClusterSettings {
 /// Settings of one member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberSettings {
+    /// How long a start waits for another process to leave the data directory.
+    pub holder_wait: Duration,
     /// `--journal-segment-bytes`.
     pub journal_segment_bytes: u64,
     /// `--base-after-bytes`.
@@ -227,6 +233,7 @@ pub const DEFAULT_NAME: &str = "default";
 impl Default for MemberSettings {
     fn default() -> Self {
         MemberSettings {
+            holder_wait: HOLDER_WAIT,
             journal_segment_bytes: 64 << 20,
             base_after_bytes: 64 << 20,
             name: DEFAULT_NAME.to_owned(),
