@@ -3,7 +3,7 @@
 use super::table::{Standing, rows};
 use crate::embed::gates::decided;
 use crate::embed::{
-    ClusterSettings, Config, DEFAULT_INITIAL_CLUSTER, DiscoverySettings, LogSettings,
+    ClusterSettings, Config, DEFAULT_INITIAL_CLUSTER, DiscoverySettings, HOLDER_WAIT, LogSettings,
     MemberSettings, SecuritySettings,
 };
 use crate::support::flags::FlagSet;
@@ -76,6 +76,7 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         !from_file && flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls");
     let advertise_client = (!silent_advertise).then(|| flags.urls("advertise-client-urls"));
     MemberSettings {
+        holder_wait: HOLDER_WAIT,
         journal_segment_bytes: flags.uint("journal-segment-bytes"),
         base_after_bytes: flags.uint("base-after-bytes"),
         name: flags.text("name"),
@@ -99,6 +100,7 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         corrupt_check: flags.duration("corrupt-check-time"),
         bootstrap_defrag_megabytes: flags.uint("bootstrap-defrag-threshold-megabytes"),
         enable_pprof: flags.bool("enable-pprof"),
+        http2_debug: false,
         warn_apply: flags.duration("warning-apply-duration"),
         warn_unary: flags.duration("warning-unary-request-duration"),
     }
