@@ -105,7 +105,7 @@ async fn dial(connector: &Connector, client: &Client) -> Result<(), String> {
     let stream = connected
         .map_err(late)
         .and_then(|connected| connected)
-        .map_err(|why| format!("dial tcp {address}: {}", words(&why)))?;
+        .map_err(|why| format!("dial tcp {address}: connect: {}", words(&why)))?;
     let agreed = timeout(PATIENCE, connector.connect(host, stream)).await;
     let agreed = agreed.map_err(|_elapsed| "net/http: TLS handshake timeout".to_owned())?;
     agreed.map(drop).map_err(|why| why.to_string())

@@ -363,6 +363,37 @@ mod tests {
         assert_eq!(check(&config, &cluster).await, Ok(()));
         assert_eq!(print(&cluster), "default=http://localhost:2380");
     }
+
+    #[test]
+    fn members_that_a_domain_names_speak_for_it_unless_their_authorities_are_listed() {
+        let expects = |domain: &str, ca: &str| {
+            let mut config = Config::default();
+            config.discovery.srv_domain = domain.to_owned();
+            config.security.peer.trusted_ca_file = ca.to_owned();
+            format!("{:?}", connector(&config, Connector::default())).contains("example.com")
+        };
+        assert!(expects("example.com", ""));
+        assert!(!expects("example.com", "/x/ca") && !expects("", ""));
+    }
+
+    #[test]
+    fn who_discovers_the_others_has_the_ids_of_its_token() {
+        let mut config = Config::default();
+        config.discovery.token = "t".to_owned();
+        config.discovery.endpoints = vec!["http://127.0.0.1:1".to_owned()];
+        let found = discovered(&config, "default=http://localhost:2380,b=http://b:1").unwrap();
+        assert_eq!(found.member, member_id(&["http://localhost:2380".to_owned()], "t"));
+        assert_eq!(
+            discovered(&config, "a=http://b:1,b=http://b:1").unwrap_err(),
+            "discovery cluster a=http://b:1,b=http://b:1 has duplicate url"
+        );
+        assert_eq!(
+            discovered(&config, "default=http://localhost:2380,default=http://b:1").unwrap_err(),
+            "discovery cluster default=http://b:1,default=http://localhost:2380 does not list this member: its \
+             name \"default\" must be its alone"
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_name_that_nobody_knows_is_looked_up_again_before_it_is_refused() {
         let began = Instant::now();
