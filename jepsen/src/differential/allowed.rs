@@ -182,14 +182,25 @@ pub(super) const ALLOWED: [Allowed; 8] = [
     },
 ];
 
-/// Sorted by something else than the key.
+/// Sorted by something else than the key, and not refused: an order or bounds of revisions are.
 fn is_sorted(request: &RangeRequest) -> bool {
-    (1..=4).contains(&request.sort_target)
+    let bounds = [
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    ];
+    let refused = request.sort_order != 0 || bounds != [0; 4];
+    (1..=4).contains(&request.sort_target) && !refused
 }
 
 fn stream(release: Release, call: &Call, ours: &Answer, theirs: &Answer) -> bool {
-    matches!(call, Call::RangeStream(request) if !release.streams(request))
-        && ours.clone().into_range() == theirs.clone().into_range()
+    let asked_for_a_range = match call {
+        Call::RangeStream(request) => !release.streams(request),
+        Call::Burst(burst) => !release.streams(&burst.stream),
+        _ => false,
+    };
+    asked_for_a_range && ours.clone().into_range() == theirs.clone().into_range()
 }
 
 fn free_txn(release: Release, call: &Call, ours: &Answer, theirs: &Answer) -> bool {
