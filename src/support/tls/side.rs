@@ -121,6 +121,15 @@ impl Side {
     }
 }
 
+impl Side {
+    /// The common name in the certificate that is shown.
+    pub fn common_name(&self) -> Option<String> {
+        let pair = self.inner.pair.as_ref()?.current();
+        let certificate = Certificate::parse(pair.cert.first()?).ok()?;
+        certificate.common_name.filter(|name| !name.is_empty())
+    }
+}
+
 /// What is shown, and what was asked for.
 #[derive(Debug)]
 pub(super) struct Shown {
