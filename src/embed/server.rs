@@ -538,6 +538,10 @@ mod cluster_tests;
 mod gateway_tests;
 
 #[cfg(test)]
+#[path = "proxy_test.rs"]
+mod proxy_tests;
+
+#[cfg(test)]
 #[path = "recipes_test.rs"]
 mod recipes_tests;
 

@@ -28,6 +28,8 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use tonic::body::Body;
 
 pub(crate) use self::access::Access;
+pub(super) use self::debug::no_pprof;
+pub(super) use self::health::told;
 pub(crate) use self::peer::HASH_PATH;
 use super::gateway::{Afterwards, Gateway, is_upgrade};
 use super::metrics::ServerMetrics;
@@ -167,9 +169,7 @@ impl Site {
             (Door::Client, "/debug/vars") => {
                 get_only(request).unwrap_or_else(|| debug::vars(&*self.probe))
             }
-            (Door::Client, path) if self.pprof && path.starts_with("/debug/pprof") => {
-                debug::no_pprof()
-            }
+            (Door::Client, path) if self.pprof && path.starts_with("/debug/pprof") => no_pprof(),
             (_, "/metrics") => metrics_text(self.probe.metrics()),
             (_, "/health") => match get_only(request) {
                 Some(refused) => {
@@ -209,18 +209,18 @@ pub(super) fn plain(status: StatusCode, text: String) -> Answer {
     with_type(status, "text/plain; charset=utf-8", text)
 }
 
-fn with_type(status: StatusCode, kind: &'static str, text: String) -> Answer {
+pub(super) fn with_type(status: StatusCode, kind: &'static str, text: String) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(text)));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 
-fn not_found() -> Answer {
+pub(super) fn not_found() -> Answer {
     error(StatusCode::NOT_FOUND, "404 page not found".to_owned())
 }
 
-fn get_only<B>(request: &Request<B>) -> Option<Answer> {
+pub(super) fn get_only<B>(request: &Request<B>) -> Option<Answer> {
     (request.method() != Method::GET).then(|| not_allowed("GET"))
 }
 
