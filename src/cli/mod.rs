@@ -14,6 +14,7 @@ pub mod environment;
 mod file;
 pub mod gateway;
 mod help;
+pub mod proxy;
 mod settings;
 pub mod table;
 
@@ -25,6 +26,7 @@ use tracing::dispatcher::with_default;
 use self::environment::{Environment, Taken};
 use self::file::FileError;
 use self::gateway::Gateway;
+use self::proxy::GrpcProxy;
 use self::table::{EXPERIMENTAL, Twin};
 use crate::embed::{ADVERTISE_MISSING, Built};
 use crate::service::version;
@@ -42,6 +44,8 @@ pub enum Outcome {
     Start(Box<Built>, Threads),
     /// `gateway start`.
     Gateway(Box<Gateway>),
+    /// `grpc-proxy start`.
+    GrpcProxy(Box<GrpcProxy>),
 }
 
 /// `--runtime`.
@@ -69,8 +73,10 @@ pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
             };
         }
         Some("grpc-proxy") => {
-            let why = "grpc-proxy is not supported yet: this program is a server";
-            return failed(&early_log(), arguments, why);
+            return match proxy::read(arguments) {
+                Ok(proxy) => Outcome::GrpcProxy(Box::new(proxy)),
+                Err(code) => Outcome::Exit(code),
+            };
         }
         Some(_) | None => {}
     }
