@@ -11,6 +11,7 @@ mod banner;
 mod bootstrap;
 mod config;
 pub mod gates;
+mod local_address;
 mod secure;
 mod server;
 mod validate;

@@ -1,5 +1,6 @@
 //! Handshakes with who is dialled.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -15,7 +16,11 @@ use super::words;
 /// Shakes hands with who is dialled. Cheap to clone. The default one shows no certificate and trusts the system's
 /// authorities.
 #[derive(Clone, Debug)]
-pub struct Connector(Side);
+pub struct Connector {
+    side: Side,
+    /// Where connections are dialled from, if the kernel is not to choose (etcd keeps it in its `TLSInfo` likewise).
+    local: Option<IpAddr>,
+}
 
 /// A dialled connection was not agreed on; why, in Go's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,11 +37,21 @@ impl Default for Connector {
 impl Side {
     /// What dials.
     pub fn connector(&self) -> Connector {
-        Connector(self.clone())
+        Connector { side: self.clone(), local: None }
     }
 }
 
 impl Connector {
+    /// The same, for connections from `local`.
+    pub fn from_address(self, local: Option<IpAddr>) -> Self {
+        Connector { local, ..self }
+    }
+
+    /// Where whoever dials is to do so from; `None`: the kernel chooses.
+    pub fn local_address(&self) -> Option<IpAddr> {
+        self.local
+    }
+
     /// Shakes hands over `wire` with whom `host`, a name or an address without a port, stands for.
     pub async fn connect<W>(&self, host: &str, wire: W) -> Result<TlsStream<W>, NotAgreed>
     where
@@ -45,8 +60,8 @@ impl Connector {
         let host = if host.is_empty() { "localhost" } else { host };
         let name = ServerName::try_from(host.to_owned())
             .map_err(|why| NotAgreed(format!("tls: {why}: {host}")))?;
-        let work = shake(Arc::clone(&self.0.inner), name, wire);
-        match &self.0.aside {
+        let work = shake(Arc::clone(&self.side.inner), name, wire);
+        match &self.side.aside {
             Some(aside) => aside.run(work).await,
             None => work.await,
         }
