@@ -93,6 +93,7 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         corrupt_check: flags.duration("corrupt-check-time"),
         bootstrap_defrag_megabytes: flags.uint("bootstrap-defrag-threshold-megabytes"),
         enable_pprof: flags.bool("enable-pprof"),
+        force_new_cluster: flags.bool("force-new-cluster"),
         warn_apply: flags.duration("warning-apply-duration"),
         warn_unary: flags.duration("warning-unary-request-duration"),
     }
@@ -175,10 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_yet_is_named() {
-        let mut flags = defaults();
-        flags.set("force-new-cluster", "true").unwrap();
-        assert_eq!(refused(&flags).as_deref(), Some("--force-new-cluster is not supported yet"));
+    fn what_has_no_effect_is_named() {
         let mut flags = defaults();
         flags.set("unsafe-no-fsync", "true").unwrap();
         assert_eq!(without_effect(&flags), ["unsafe-no-fsync"]);

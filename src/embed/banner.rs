@@ -64,6 +64,7 @@ pub(super) fn starting(config: &Config, restarted: bool, initial_cluster: &str) 
         "auto-compaction-mode" = cluster.auto_compaction_mode,
         "auto-compaction-retention" = cluster.auto_compaction_retention,
         "max-learners" = cluster.learners_max,
+        "force-new-cluster" = member.force_new_cluster,
         "warning-unary-request-duration" = %member.warn_unary,
         "watch-progress-notify-interval" = %member.watch_progress_interval,
         "starting an etcd server: further settings"

@@ -119,6 +119,8 @@ pub struct MemberSettings {
     pub bootstrap_defrag_megabytes: u64,
     /// `--enable-pprof`.
     pub enable_pprof: bool,
+    /// `--force-new-cluster`.
+    pub force_new_cluster: bool,
     /// `--warning-apply-duration`.
     pub warn_apply: GoDuration,
     /// `--warning-unary-request-duration`; zero for etcd's 300 ms.
@@ -247,6 +249,7 @@ impl Default for MemberSettings {
             corrupt_check: GoDuration::from_secs(0),
             bootstrap_defrag_megabytes: 0,
             enable_pprof: false,
+            force_new_cluster: false,
             warn_apply: GoDuration::from_millis(100),
             warn_unary: GoDuration::from_millis(300),
         }

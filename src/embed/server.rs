@@ -264,6 +264,7 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
         name: config.member.name.clone(),
         initial_members,
         introducers: who.introducers.clone(),
+        force_new_cluster: config.member.force_new_cluster,
         strict_reconfig_check: config.cluster.strict_reconfig_check,
         learners_max: config.cluster.learners_max,
         client_urls: texts(config.member.advertise_client.as_deref().unwrap_or_default()),

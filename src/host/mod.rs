@@ -198,6 +198,7 @@ impl Host {
         store.base_after_bytes = sizes.base_after_bytes;
         store.base_after_requests = config.base_after_requests;
         store.lone_voter = Some(config.member_id);
+        store.forced_voter = config.force_new_cluster.then_some(config.member_id);
         let timing = PeerTiming::for_election_timeout(config.election_timeout);
         let peers = Peers::new(PeersConfig {
             cluster: config.cluster_id,

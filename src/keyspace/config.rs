@@ -28,6 +28,8 @@ pub struct KeyspaceConfig {
     /// Peer URLs of members that are there already, where this one is added to them: they bring it up. Used until its
     /// log knows the members.
     pub introducers: Vec<String>,
+    /// `--force-new-cluster`: this member goes on alone, with the data it has.
+    pub force_new_cluster: bool,
     /// `--strict-reconfig-check`; on in etcd.
     pub strict_reconfig_check: bool,
     /// `--max-learners`; 1 in etcd.
@@ -74,6 +76,7 @@ impl KeyspaceConfig {
             client_urls: Vec::new(),
             initial_members: vec![member],
             introducers: Vec::new(),
+            force_new_cluster: false,
             strict_reconfig_check: true,
             learners_max: 1,
             heartbeat: Duration::from_millis(100),

@@ -33,9 +33,9 @@ pub(super) const ROWS: [Row; 14] = [
         .help("Defragment before serving if so many megabytes would be won; 0 for never."),
     row("snapshot-catchup-entries", Kind::Uint, "5000")
         .help("Log entries kept behind a snapshot for members that are slow."),
-    Row::new(Group::Unsafe, "force-new-cluster", Kind::Bool, "false")
-        .not_yet()
-        .help("Begin a cluster of one member from this member's data. Not built yet."),
+    Row::new(Group::Unsafe, "force-new-cluster", Kind::Bool, "false").help(
+        "Go on as a cluster of this member alone, with its data, after a quorum is lost for good.",
+    ),
     Row::new(Group::Unsafe, "unsafe-no-fsync", Kind::Bool, "false")
         .no_effect()
         .help("No effect: what was acknowledged is always on the disk."),
