@@ -91,6 +91,10 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         extensive_metrics: flags.text("metrics") == "extensive",
         watch_progress_interval: flags.duration("watch-progress-notify-interval"),
         corrupt_check: flags.duration("corrupt-check-time"),
+        compaction_batch_limit: u64::try_from(flags.int("compaction-batch-limit")).unwrap_or(0),
+        compaction_rest: flags
+            .is_set("compaction-sleep-interval")
+            .then(|| flags.duration("compaction-sleep-interval")),
         bootstrap_defrag_megabytes: flags.uint("bootstrap-defrag-threshold-megabytes"),
         enable_pprof: flags.bool("enable-pprof"),
         force_new_cluster: flags.bool("force-new-cluster"),

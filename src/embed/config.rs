@@ -115,6 +115,10 @@ pub struct MemberSettings {
     pub watch_progress_interval: GoDuration,
     /// `--corrupt-check-time`; zero for never.
     pub corrupt_check: GoDuration,
+    /// `--compaction-batch-limit`; zero for etcd's default.
+    pub compaction_batch_limit: u64,
+    /// `--compaction-sleep-interval`, if it was set.
+    pub compaction_rest: Option<GoDuration>,
     /// `--bootstrap-defrag-threshold-megabytes`; zero for never.
     pub bootstrap_defrag_megabytes: u64,
     /// `--enable-pprof`.
@@ -247,6 +251,8 @@ impl Default for MemberSettings {
             extensive_metrics: false,
             watch_progress_interval: GoDuration::from_secs(600),
             corrupt_check: GoDuration::from_secs(0),
+            compaction_batch_limit: 1000,
+            compaction_rest: None,
             bootstrap_defrag_megabytes: 0,
             enable_pprof: false,
             force_new_cluster: false,

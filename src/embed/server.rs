@@ -24,7 +24,7 @@ use super::{Built, bootstrap, validate};
 use crate::consensus::SnapshotLimits;
 use crate::host::{DiskSizes, Host, HostError, claim};
 use crate::keyspace::auth::{AuthSettings, TokenKind};
-use crate::keyspace::{InitialMember, KeyspaceConfig};
+use crate::keyspace::{InitialMember, KeyspaceConfig, SweepPace};
 use crate::service::serve::{ConnectionLimits, Entrance, Security, Tasks, Traffic, serve};
 use crate::service::{Desk, JournalFigures, ServiceSettings};
 use crate::storage::journal::{FrameFigures, JournalObserver};
@@ -274,6 +274,7 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
         txn_ops_max: count(config.cluster.txn_ops_max),
         quota_bytes: config.cluster.quota_bytes,
         auto_compaction: validate::auto_compaction(config).map_err(StartError::Bootstrap)?,
+        sweep_pace: sweep_pace(config),
         watch_progress_interval: config.member.watch_progress_interval.to_std(),
         catch_up_requests: config.cluster.snapshot_catchup_entries,
         corrupt_check: some(config.member.corrupt_check),
@@ -308,6 +309,18 @@ fn auth_settings(config: &Config) -> Result<AuthSettings, StartError> {
         passwords_at_once: (cores() / 2).max(1),
         common_names: config.security.client.client_cert_auth,
     })
+}
+
+fn sweep_pace(config: &Config) -> SweepPace {
+    let default = SweepPace::default();
+    SweepPace {
+        keys_max: match usize::try_from(config.member.compaction_batch_limit) {
+            Ok(0) => default.keys_max,
+            Ok(limit) => limit,
+            Err(_) => usize::MAX,
+        },
+        rest: config.member.compaction_rest.and_then(some),
+    }
 }
 
 /// A duration that is not zero.

@@ -46,6 +46,8 @@ pub struct KeyspaceConfig {
     pub quota_bytes: i64,
     /// `--auto-compaction-mode` and `--auto-compaction-retention`.
     pub auto_compaction: Option<AutoCompaction>,
+    /// How fast what a compaction drops goes away.
+    pub sweep_pace: SweepPace,
     /// `--watch-progress-notify-interval`; 10 min in etcd.
     pub watch_progress_interval: Duration,
     /// `--snapshot-catchup-entries`: requests that the log keeps behind a base; 5,000 in etcd.
@@ -85,6 +87,7 @@ impl KeyspaceConfig {
             txn_ops_max: 128,
             quota_bytes: 0,
             auto_compaction: None,
+            sweep_pace: SweepPace::default(),
             watch_progress_interval: Duration::from_secs(600),
             catch_up_requests: 5000,
             base_after_requests: 10_000,
@@ -126,6 +129,21 @@ pub struct InitialMember {
     pub id: MemberId,
     /// Where the other members reach it.
     pub peer_urls: Vec<String>,
+}
+
+/// What a compaction drops goes away in steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SweepPace {
+    /// Keys in one step, under the machine's lock (`--compaction-batch-limit`); not 0.
+    pub keys_max: usize,
+    /// Between two steps (`--compaction-sleep-interval`); `None`: others get their turn, no more.
+    pub rest: Option<Duration>,
+}
+
+impl Default for SweepPace {
+    fn default() -> Self {
+        SweepPace { keys_max: 1000, rest: None }
+    }
 }
 
 /// Compaction by itself, on the leader only (etcd `server/etcdserver/api/v3compactor`).

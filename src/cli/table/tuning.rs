@@ -20,11 +20,9 @@ pub(super) const ROWS: [Row; 14] = [
     row("compact-hash-check-time", Kind::Duration, "1m")
         .help("Time between two comparisons of what compactions left (gate CompactHashCheck)."),
     row("compaction-batch-limit", Kind::Int, "1000")
-        .no_effect()
-        .help("No effect: slices of a compaction are sized by Quorate."),
+        .help("Keys that a compaction drops in one step."),
     row("compaction-sleep-interval", Kind::Duration, "10ms")
-        .no_effect()
-        .help("No effect: slices of a compaction are spaced by Quorate."),
+        .help("Time between two such steps; without the flag others only get their turn."),
     row("watch-progress-notify-interval", Kind::Duration, "10m")
         .help("Time between two progress notifications of a watch that asked for them."),
     row("warning-apply-duration", Kind::Duration, "100ms")
