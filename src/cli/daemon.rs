@@ -29,6 +29,13 @@ const STOP_AFTER_FAILURE: Duration = Duration::from_secs(15);
 
 /// Runs a server until it is told to stop; the exit code.
 pub async fn run(mut built: Built, environment: &Environment) -> u8 {
+    #[cfg(feature = "failpoints")]
+    if let Err(why) = crate::support::failpoints::arm(|name| {
+        let found = environment.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone())
+    }) {
+        return fatal("failed to arm failpoints", &why);
+    }
     derive_defaults(built.config_mut());
     if let Err(code) = look_at_directory(built.config()) {
         return code;

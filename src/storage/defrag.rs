@@ -39,6 +39,7 @@ use super::options::{EngineKind, Meter, STATE_STORE_ROOM};
 use super::renew::{SLED_FACTOR, Stopped, remove};
 use super::shared::Shared;
 use super::upkeep::{Step, Upkeep};
+use crate::support::failpoints::failpoint;
 use crate::support::spawn::background_thread;
 
 /// Bytes that are copied between two looks at the pace and at what else there is to do.
@@ -223,11 +224,13 @@ impl Upkeep {
         if !shared.options.has_room(wanted) {
             return Err(Stopped::NoRoom);
         }
+        failpoint!(defragOpenFileError, |words| return Err(refused(words)));
         let serial = self.next_serial();
         let fresh = open_engine(&shared.options, shared.generation, serial)
             .map_err(|error| Stopped::New(error.into()))?;
         let began = shared.options.clock.monotonic();
         let place = Place::Blocks(Revision::default());
+        failpoint!(defragBeforeCopy);
         Ok(Copy { fresh, serial, place, began, moved: 0 })
     }
 
@@ -280,6 +283,7 @@ impl Upkeep {
     /// Puts the fresh store in force. Blocks are the same in both, so what is cached stays true.
     fn swap(&mut self, copy: Copy) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
+        failpoint!(defragBeforeRename);
         shared.size.lock().defragment();
         let engine = {
             let _layout = shared.layout.write();
@@ -360,6 +364,12 @@ impl Upkeep {
     }
 }
 
+/// What a test wants a fresh store to have failed with.
+#[cfg(feature = "failpoints")]
+fn refused(words: String) -> Stopped {
+    Stopped::New(EngineError::Io(std::io::Error::other(words)).into())
+}
+
 /// The next stage, `None` at the end, and whether there may be more to do at once.
 type Next = Result<(Option<Stage>, Step), Stopped>;
 
@@ -373,6 +383,7 @@ impl Copy {
 
     /// Copies about [`PIECE_BYTES`]; only the upkeep writes to either store, so nothing changes meanwhile.
     fn piece(&mut self, shared: &Shared) -> Result<(), Stopped> {
+        failpoint!(defragdbFail, |words| return Err(refused(words)));
         let old = shared.engine();
         let mut batch = EngineBatch::default();
         let next = match &self.place {

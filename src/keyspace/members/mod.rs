@@ -21,6 +21,7 @@ pub use self::roll::Roster;
 use super::error::KeyspaceError;
 use super::state::State;
 use super::write::Writer;
+use crate::support::failpoints::failpoint;
 
 /// Between two tries to tell the others who this is.
 const RETRY: Duration = Duration::from_millis(500);
@@ -87,6 +88,7 @@ pub(crate) fn list(machine: &StateMachine) -> Vec<pb::Member> {
 /// understands. Tries until it is done: nobody can reach the member by what they do not know.
 pub(crate) async fn publish(state: Arc<State>, writer: Arc<Writer>, told: MemberAttributes) {
     let id = MemberId(told.member_id);
+    failpoint!(wait beforePublishing);
     loop {
         let (known, level) = {
             let machine = state.machine.read();

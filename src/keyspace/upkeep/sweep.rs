@@ -25,6 +25,7 @@ use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::figures::KeyspaceFigures;
 use crate::keyspace::state::State;
 use crate::storage::Store;
+use crate::support::failpoints::failpoint;
 
 /// How soon a sweep that a reader's pin held up is tried again.
 const PINNED_RETRY: Duration = Duration::from_millis(100);
@@ -174,13 +175,16 @@ impl Sweeper {
                     return;
                 }
                 let locked = Instant::now();
+                failpoint!(compactAfterAcquiredBatchTxLock);
                 let step = now.compaction_step(at, self.pace.keys_max);
                 self.figures.swept_some(step.dead.len(), locked.elapsed());
                 dropped += step.dead.len();
                 now.store().drop_revisions(step.dead);
                 cursor = step.next;
                 if cursor.is_none() {
+                    failpoint!(compactBeforeSetFinishedCompact);
                     self.ended(now.swept_revision(), dropped, began, now.store());
+                    failpoint!(compactAfterSetFinishedCompact);
                 }
             }
             match self.pace.rest {
