@@ -37,7 +37,6 @@ use super::upkeep::{QuotaWatch, Sweeper};
 use super::watch::WatchHub;
 use super::write::InFlight;
 use crate::consensus::{AppliedSink, Fatal, SnapshotLabel, SnapshotReceiver, SnapshotSource};
-use crate::support::failpoints::failpoint;
 
 /// The keyspace's end of the log.
 #[derive(Clone)]
@@ -118,7 +117,11 @@ impl Sink {
             tokens: applied.tokens,
         };
         self.authority.follow(&machine);
-        failpoint!(beforeWritebackBuf);
+        #[cfg(feature = "failpoints")]
+        if !decided.revisions.is_empty() {
+            // As in etcd: not where nothing was written, as by a login.
+            crate::support::failpoints::failpoint!(beforeWritebackBuf);
+        }
         machine.store().commit(applied.batch).map_err(fatal)?;
         if let Some(to) = decided.compacted_to {
             // Watchers below it are cancelled before a sweep can drop what they would read.

@@ -188,7 +188,10 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, 
             tokio::select! {
                 biased;
                 rpc = self.input.next(), if wanted => match rpc {
-                    Some(rpc) => self.send(rpc),
+                    Some(rpc) => {
+                        failpoint!(wait raftBeforeSave);
+                        self.send(rpc);
+                    }
                     None => self.more = false,
                 },
                 appended = self.under_way.next(), if !self.under_way.is_empty() => {
