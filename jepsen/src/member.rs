@@ -25,7 +25,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const READY: &str = "ready to serve client requests";
 
 /// Below the range from which the kernel picks ports of outgoing connections.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
+pub(crate) const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 

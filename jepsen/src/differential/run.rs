@@ -13,6 +13,7 @@ use super::call::{Call, Place};
 use super::crowd;
 use super::finding::{Finding, Outcome};
 use super::scenes::http::metrics_that_differ;
+use super::scenes::metrics::names_that_differ;
 use super::target::Target;
 use crate::member::{Workspace, panics_in};
 use crate::pb::etcdserverpb::CompactionRequest;
@@ -29,7 +30,7 @@ pub(super) struct Run {
     pub(super) ours: PathBuf,
     pub(super) etcd: PathBuf,
     pub(super) release: Release,
-    max_findings: usize,
+    pub(super) max_findings: usize,
 }
 
 /// The two servers in the middle of a script.
@@ -171,7 +172,9 @@ impl Pair<'_> {
         if !self.run.release.speaks_our_http() {
             return Ok(());
         }
-        let differ = metrics_that_differ(self.ours.port(), self.theirs.port()).await?;
+        let ports = (self.ours.port(), self.theirs.port());
+        let mut differ = metrics_that_differ(ports.0, ports.1).await?;
+        differ.extend(names_that_differ(ports.0, ports.1).await?);
         self.outcome.findings.extend(differ.into_iter().map(|what| Finding::fault(index, what)));
         Ok(())
     }
@@ -301,7 +304,7 @@ impl Pair<'_> {
 }
 
 /// For the summary: how many answers of each kind there were, so that a script that only collects errors shows.
-fn kind_of(answer: &Answer) -> String {
+pub(super) fn kind_of(answer: &Answer) -> String {
     match answer {
         Answer::Refused { code, text } => format!("{code}: {text}"),
         other => other.name().to_owned(),
