@@ -9,14 +9,14 @@ use tokio::time::{Instant, sleep};
 
 use super::allowed::{self, Release, explain};
 use super::answer::Answer;
-use super::call::{Call, Place};
+use super::call::{Call, OWN_MEMBER, Place};
 use super::crowd;
 use super::finding::{Finding, Outcome};
 use super::scenes::http::metrics_that_differ;
 use super::scenes::metrics::names_that_differ;
 use super::target::Target;
 use crate::member::{Workspace, panics_in};
-use crate::pb::etcdserverpb::CompactionRequest;
+use crate::pb::etcdserverpb::{AlarmRequest, CompactionRequest};
 
 const SETTLE_DEADLINE: Duration = Duration::from_secs(6);
 /// Calls shown before one that told of another revision.
@@ -174,7 +174,16 @@ impl Pair<'_> {
         }
         let ports = (self.ours.port(), self.theirs.port());
         let mut differ = metrics_that_differ(ports.0, ports.1).await?;
-        differ.extend(names_that_differ(ports.0, ports.1).await?);
+        // Under an alarm, and once it was taken back.
+        for action in [1, 2] {
+            let alarm = AlarmRequest { action, member_id: OWN_MEMBER, alarm: 1 };
+            self.step(index, Call::Alarm(alarm)).await;
+            for name in names_that_differ(ports.0, ports.1).await? {
+                if !differ.contains(&name) {
+                    differ.push(name);
+                }
+            }
+        }
         self.outcome.findings.extend(differ.into_iter().map(|what| Finding::fault(index, what)));
         Ok(())
     }

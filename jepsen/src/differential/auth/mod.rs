@@ -9,6 +9,7 @@
 
 pub(super) mod call;
 pub(super) mod follow;
+mod ranges;
 mod script;
 
 use anyhow::Result;

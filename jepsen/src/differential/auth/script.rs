@@ -3,12 +3,13 @@
 //! The script is written without knowing what is refused: it believes that every change went through, so its passwords
 //! are right often, not always. [`Writer::repair`] brings root back whatever has happened.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use rand::Rng;
 
 use super::call::{AuthCall, Who};
+use super::ranges::{holds_nothing, is_nothing};
 use crate::differential::call::{Call, Follow, OWN_MEMBER};
 use crate::differential::generate::{Dialect, Draw};
 use crate::differential::members::{MemberCall, OWN_URL, nth_member};
@@ -39,6 +40,8 @@ const PASSWORDS: [&str; 2] = ["one", "two"];
 const HASHED_ONE: &str =
     "JDJhJDA0JGFiY2RlZmdoaWprbG1ub3BxcnN0dXV1aU1kMVhrUDNNWWtlaHp4cFBIQjZtNVRyMEZaU1lH";
 const HASHED: [&str; 5] = [HASHED_ONE, "", "bm8gaGFzaA==", "no base64!", "JDJhJDA0"];
+/// Of a range that is none of those a role has.
+const DRAWS_MAX: usize = 20;
 const STRANGERS: [&str; 10] = [
     "x",
     "a.b",
@@ -56,7 +59,14 @@ const STRANGERS: [&str; 10] = [
 /// The calls of one seed. Tokens grow `old` with every change if they carry the revision they were given at.
 pub(super) fn script(seed: u64, calls: usize, dialect: Dialect, old: bool) -> Vec<Step> {
     let draw = Draw::new(seed ^ 0x6175_7468, dialect);
-    let mut writer = Writer { draw, passwords: BTreeMap::new(), old, ahead: VecDeque::new() };
+    let mut writer = Writer {
+        draw,
+        passwords: BTreeMap::new(),
+        old,
+        granted: BTreeMap::new(),
+        named: 0,
+        ahead: VecDeque::new(),
+    };
     writer.begin();
     let mut steps = Vec::with_capacity(calls);
     while steps.len() < calls {
@@ -76,6 +86,10 @@ struct Writer {
     /// What the script believes.
     passwords: BTreeMap<&'static str, &'static str>,
     old: bool,
+    /// Every range that was ever granted to a role, by its key.
+    granted: BTreeMap<(&'static str, Bytes), BTreeSet<Bytes>>,
+    /// Members that were asked for.
+    named: usize,
     ahead: VecDeque<Step>,
 }
 
@@ -347,8 +361,15 @@ impl Writer {
         AuthCall::UserDelete(AuthUserDeleteRequest { name: self.any_user().to_owned() })
     }
 
-    fn permission(&mut self, role: &str, kind: i32) -> AuthCall {
-        let (key, range_end) = self.draw.key_and_end();
+    /// Never a range again that the role may have beside another from the same key: see [`super::super::allowed`].
+    fn permission(&mut self, role: &'static str, kind: i32) -> AuthCall {
+        let drawn = (0..DRAWS_MAX).map(|_| self.draw.key_and_end());
+        let drawn: Vec<_> = drawn.collect();
+        let fresh = drawn.into_iter().find(|(key, range_end)| {
+            let beside = self.granted.entry((role, key.clone())).or_default();
+            beside.iter().eq([range_end]) || beside.insert(range_end.clone())
+        });
+        let Some((key, range_end)) = fresh else { return AuthCall::RoleList };
         let kind = if self.draw.chance(20) { self.draw.pick(&[3, -1]) } else { kind };
         let perm = Permission { perm_type: kind, key, range_end };
         AuthCall::RoleGrantPermission(AuthRoleGrantPermissionRequest {
@@ -366,6 +387,9 @@ impl Writer {
     fn data_call(&mut self) {
         let who = self.who();
         let mut call = self.draw.quiet_call();
+        while holds_nothing(&call) {
+            call = self.draw.quiet_call();
+        }
         if let Call::RangeStream(request) = &mut call {
             request.sort_target = 0;
         }
@@ -374,7 +398,10 @@ impl Writer {
 
     fn look(&mut self) {
         let who = self.who();
-        let watch = self.draw.watch_create();
+        let mut watch = self.draw.watch_create();
+        while is_nothing(&watch.key, &watch.range_end) {
+            watch = self.draw.watch_create();
+        }
         // What a watcher with a past hears first is a matter of time.
         let watch = WatchCreateRequest { start_revision: 0, progress_notify: false, ..watch };
         self.push(who, Call::Look(watch));
@@ -422,14 +449,14 @@ impl Writer {
     /// What is refused to root too, or changes nothing about who votes.
     fn member_call(&mut self) {
         let who = self.who();
-        let urls: &[&str] = match self.draw.rng.random_range(0..6) {
-            0 => &[],
-            1 => &[OWN_URL],
-            2 => &["foo"],
-            3 => &["http://127.0.0.1:1", "http://127.0.0.1:2"],
-            _ => &["http://127.0.0.1:1"],
+        // An id is made of URLs and the second: none are given twice.
+        self.named += 1;
+        let peer_ur_ls = match self.draw.rng.random_range(0..6) {
+            0 => vec![],
+            1 => vec![OWN_URL.to_owned()],
+            2 => vec!["foo".to_owned()],
+            _ => vec![format!("http://127.0.0.1:{}", self.named)],
         };
-        let peer_ur_ls: Vec<String> = urls.iter().map(|url| (*url).to_owned()).collect();
         let id = self.draw.pick(&[nth_member(2), nth_member(3), 7, OWN_MEMBER]);
         let call = match self.draw.rng.random_range(0..10) {
             0..4 => MemberCall::Add(MemberAddRequest { peer_ur_ls, is_learner: true }),

@@ -216,10 +216,12 @@ impl Play<'_> {
             ask(self.stage.theirs.port(), "GET", path)
         )?;
         self.stage.asked += 1;
-        let shown = |response: &Response| {
-            (response.status.clone(), response.headers.clone(), names(response))
+        let shown = |response: Response| {
+            let names = names(&response);
+            let Response { status, headers, .. } = masked(path, response);
+            (status, headers, names)
         };
-        let (ours, theirs) = (shown(&ours), shown(&theirs));
+        let (ours, theirs) = (shown(ours), shown(theirs));
         if ours != theirs {
             self.stage.fault(format!("GET {path}:\n   ours {ours:?}\n   etcd {theirs:?}"));
         }

@@ -21,6 +21,7 @@ const MEMBERS: usize = 3;
 const HEALTHY: Duration = Duration::from_secs(7);
 /// A killed member's connections are gone at once, and a leader that was killed is replaced within a few seconds.
 const NOTICED: Duration = Duration::from_secs(5);
+const NEXT_SECOND: Duration = Duration::from_millis(1100);
 const START: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -189,6 +190,8 @@ async fn two_of_three(play: &mut Play) {
 /// Two are left, and one that never starts comes and goes.
 async fn two_alone(play: &mut Play) {
     play.ask(0, add("http://127.0.0.1:1", true)).await;
+    // An id is made of URLs and the second.
+    sleep(NEXT_SECOND).await;
     play.ask_each(&[0, 1], &[add("http://127.0.0.1:2", true), add("http://127.0.0.1:1", true)])
         .await;
     play.ask_each(&[0, 1], &[promote(4), update(4, "http://127.0.0.1:3")]).await;
