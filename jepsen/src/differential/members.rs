@@ -62,9 +62,9 @@ impl Roll {
     }
 
     /// Numbers in place of ids, in their order; etcd lists members by id.
-    pub(super) fn named(&mut self, members: &mut [Member]) -> Result<(), Answer> {
+    pub(super) fn named(&mut self, members: &mut [Member]) -> Result<(), String> {
         if !members.is_sorted_by_key(|member| member.id) {
-            return Err(Answer::Silent(format!("members are not in order: {members:?}")));
+            return Err(format!("members are not in order: {members:?}"));
         }
         for member in members.iter_mut() {
             self.name(member);
@@ -122,7 +122,7 @@ impl Roll {
                 })
             }
         };
-        listed.err().unwrap_or(answer)
+        listed.err().map_or(answer, Answer::Silent)
     }
 }
 

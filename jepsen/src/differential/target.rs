@@ -198,7 +198,7 @@ impl Target {
                 let mut list = response.into_inner();
                 match self.roll.named(&mut list.members) {
                     Ok(()) => Answer::MemberList(list),
-                    Err(disorder) => disorder,
+                    Err(disorder) => Answer::Silent(disorder),
                 }
             }
         }

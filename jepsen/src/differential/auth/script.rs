@@ -328,7 +328,7 @@ impl Writer {
         AuthCall::UserAdd(AuthUserAddRequest {
             name: name.to_owned(),
             password,
-            options: self.draw.chance(600).then(|| UserAddOptions { no_password: true }),
+            options: self.draw.chance(600).then_some(UserAddOptions { no_password: true }),
             hashed_password: self.draw.pick(&HASHED).to_owned(),
         })
     }
