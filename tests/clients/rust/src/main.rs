@@ -23,9 +23,7 @@ fn variable(name: &str) -> String {
 async fn connect(login: Option<(&str, &str)>, ca_file: &str) -> Result<Client, Error> {
     let authority = std::fs::read(ca_file).expect("the authority's certificate");
     let tls = TlsOptions::new().ca_certificate(Certificate::from_pem(authority));
-    let mut options = ConnectOptions::new()
-        .with_tls(tls)
-        .with_timeout(Duration::from_secs(20));
+    let mut options = ConnectOptions::new().with_tls(tls).with_timeout(Duration::from_secs(20));
     if let Some((name, password)) = login {
         options = options.with_user(name, password);
     }
@@ -44,10 +42,9 @@ fn refusal<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
 async fn key_value(client: &mut Client, root: &str) -> Outcome {
     let key = |name: &str| format!("{root}{name}");
     let first = client.put(key("a"), "1", None).await?;
-    let again = client
-        .put(key("a"), "2", Some(PutOptions::new().with_prev_key()))
-        .await?;
-    let revision = |header: Option<&etcd_client::ResponseHeader>| header.expect("a header").revision();
+    let again = client.put(key("a"), "2", Some(PutOptions::new().with_prev_key())).await?;
+    let revision =
+        |header: Option<&etcd_client::ResponseHeader>| header.expect("a header").revision();
     assert_eq!(revision(again.header()), revision(first.header()) + 1);
     assert_eq!(again.prev_key().expect("asked for").value(), b"1");
     client.put(key("b"), "3", None).await?;
@@ -73,7 +70,8 @@ async fn key_value(client: &mut Client, root: &str) -> Outcome {
         TxnOpResponse::Get(read) => assert_eq!(read.kvs()[0].value(), b"then"),
         other => panic!("not a get: {other:?}"),
     }
-    let twice = Txn::new().and_then([TxnOp::put(key("d"), "1", None), TxnOp::put(key("d"), "2", None)]);
+    let twice =
+        Txn::new().and_then([TxnOp::put(key("d"), "1", None), TxnOp::put(key("d"), "2", None)]);
     assert_eq!(refusal(client.txn(twice).await), "etcdserver: duplicate key given in txn request");
     assert_eq!(refusal(client.put("", "x", None).await), "etcdserver: key is not provided");
     let all = DeleteOptions::new().with_prefix();
@@ -180,7 +178,10 @@ async fn lock(client: &mut Client, root: &str) -> Outcome {
     client.lease_revoke(second).await?;
     assert_eq!(client.get(next.key(), None).await?.count(), 0);
     let options = LockOptions::new().with_lease(12345);
-    assert_eq!(refusal(client.lock(name, Some(options)).await), "etcdserver: requested lease not found");
+    assert_eq!(
+        refusal(client.lock(name, Some(options)).await),
+        "etcdserver: requested lease not found"
+    );
     client.lease_revoke(first).await?;
     Ok(())
 }
@@ -287,7 +288,8 @@ async fn members(admin: &mut Client) -> Outcome {
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let (ca, app, may_all) = (variable("CA_FILE"), variable("APP_PASSWORD"), variable("ROOT_PASSWORD"));
+    let (ca, app, may_all) =
+        (variable("CA_FILE"), variable("APP_PASSWORD"), variable("ROOT_PASSWORD"));
     let mut client = connect(Some(("app", &app)), &ca).await?;
     let mut admin = connect(Some(("root", &may_all)), &ca).await?;
     let nonce = std::time::SystemTime::now()
