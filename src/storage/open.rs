@@ -220,6 +220,7 @@ pub(crate) fn start(
         dropped: false,
         serials: begun.serial,
         defrag: None,
+        owes_defrag: false,
         stale: Vec::new(),
         flushed_at: Duration::ZERO,
     };
