@@ -159,6 +159,11 @@ impl Keyspace {
         self.0.state.machine.read().alarms(pb::AlarmType::None)
     }
 
+    /// Whether users count, as applied here.
+    pub fn auth_is_on(&self) -> bool {
+        self.0.authority.is_on()
+    }
+
     /// What Maintenance.Status tells.
     pub fn status(&self) -> StatusFacts {
         let facts = self.0.consensus.facts();

@@ -89,6 +89,10 @@ impl Probe for Member {
         .boxed()
     }
 
+    fn auth_is_on(&self) -> bool {
+        self.keyspace.auth_is_on()
+    }
+
     fn vars(&self) -> Vec<(&'static str, serde_json::Value)> {
         let status = self.keyspace.status();
         let config = self.keyspace.config();

@@ -68,6 +68,9 @@ impl Probe for Double {
         let compacted = "mvcc: required revision has been compacted".to_owned();
         Box::pin(async move { if revision < 2 { Err(compacted) } else { Ok(hash) } })
     }
+    fn auth_is_on(&self) -> bool {
+        false
+    }
     fn vars(&self) -> Vec<(&'static str, serde_json::Value)> {
         vec![("a", 1.into()), ("b", serde_json::json!({"c": "d"}))]
     }

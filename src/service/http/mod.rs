@@ -2,7 +2,8 @@
 //! of a peer port what is no stream.
 //!
 //! ```text
-//!   request ── host allowed? (421) ── CORS headers ── OPTIONS? (200) ── clean path? (307) ──> answer, or the gateway's
+//!   request ── host allowed? (421) ── named by a certificate, at the gateway, while users count? (400)
+//!           ── CORS headers ── OPTIONS? (200) ── clean path? (307) ──> answer, or the gateway's
 //! ```
 //!
 //! Paths, texts and headers are etcd's (`server/etcdserver/api/etcdhttp`, `server/embed/serve.go`).
@@ -33,6 +34,7 @@ use super::gateway::{Afterwards, Gateway, is_upgrade};
 use super::metrics::ServerMetrics;
 use super::version::{ETCD_VERSION, cluster_version};
 use crate::keyspace::KeyspaceError;
+use crate::support::tls::PeerIdentity;
 
 /// What the answers are made of.
 pub(crate) trait Probe: Send + Sync + 'static {
@@ -52,6 +54,8 @@ pub(crate) trait Probe: Send + Sync + 'static {
     fn promote(&self, id: MemberId) -> BoxFuture<'_, Result<Vec<pb::Member>, KeyspaceError>>;
     /// The hash at a revision, 0 for the newest; the error is in the words of etcd's store.
     fn hash_kv(&self, revision: i64) -> BoxFuture<'_, Result<pb::HashKvResponse, String>>;
+    /// Whether users count: auth is on, as applied here.
+    fn auth_is_on(&self) -> bool;
     /// Facts for whoever debugs: name and JSON.
     fn vars(&self) -> Vec<(&'static str, serde_json::Value)>;
 }
@@ -110,6 +114,9 @@ impl Site {
         if guarded && let Some(refused) = self.access.refuse_host(&request) {
             return refused.map(Body::new);
         }
+        if guarded && let Some(refused) = self.refuse_named(&request) {
+            return refused.map(Body::new);
+        }
         let origin = if guarded { self.access.allowed_origin(&request) } else { None };
         let mut answer = if guarded && request.method() == Method::OPTIONS {
             Response::new(Body::empty())
@@ -129,6 +136,17 @@ impl Site {
             access::add_cors(answer.headers_mut(), origin);
         }
         answer
+    }
+
+    /// The refusal of a gateway call by who has a name in its certificate, while users count: it would take itself for
+    /// that user, and the gateway passes no name on.
+    fn refuse_named<B>(&self, request: &Request<B>) -> Option<Answer> {
+        let identity = request.extensions().get::<PeerIdentity>()?;
+        let named = identity.common_name.as_ref().is_some_and(|name| !name.is_empty());
+        let path = path::unescape(request.uri().path())?;
+        let at_gateway = ["/v3/", "/v3beta/"].iter().any(|below| path.starts_with(below));
+        let refused = named && at_gateway && self.gateway.is_some() && self.probe.auth_is_on();
+        refused.then(access::refused_name)
     }
 
     /// Where a client is sent whose path is not clean.

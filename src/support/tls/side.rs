@@ -162,7 +162,8 @@ impl Inner {
 
     /// What the services hear of who showed `certificate`.
     pub(super) fn identity(&self, certificate: Certificate) -> PeerIdentity {
-        PeerIdentity { common_name: certificate.common_name.filter(|_| self.names_users) }
+        let name = certificate.common_name.unwrap_or_default();
+        PeerIdentity { common_name: self.names_users.then_some(name) }
     }
 
     fn trust(&self) -> Arc<Trust> {
