@@ -45,6 +45,8 @@ pub(crate) struct MemberSpec {
     pub(crate) initial_cluster: String,
     /// Where it lives, if not on the loopback.
     pub(crate) home: Option<Home>,
+    /// Whether clients and members speak TLS with it; the flags for that are among `extra`.
+    pub(crate) secure: bool,
 }
 
 /// A network namespace of a member's own. It listens on every address there, is known by its name, and is started by
@@ -71,6 +73,7 @@ impl MemberSpec {
             name: "default".to_owned(),
             initial_cluster: String::new(),
             home: None,
+            secure: false,
         })
     }
 
@@ -98,20 +101,24 @@ impl MemberSpec {
     /// Where this process's clients find it.
     pub(crate) fn endpoint(&self) -> String {
         let address = self.home.as_ref().map_or(Ipv4Addr::LOCALHOST, |home| home.address);
-        format!("http://{address}:{}", self.client_port)
+        format!("{}://{address}:{}", self.scheme(), self.client_port)
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
     }
 
     /// Where the other members find it.
     pub(crate) fn peer_url(&self) -> String {
         match self.home {
-            Some(_) => format!("http://{}:{}", self.name, self.peer_port),
-            None => format!("http://127.0.0.1:{}", self.peer_port),
+            Some(_) => format!("{}://{}:{}", self.scheme(), self.name, self.peer_port),
+            None => format!("{}://127.0.0.1:{}", self.scheme(), self.peer_port),
         }
     }
 
     /// What it is told, by the names of the flags.
     fn settings(&self) -> Vec<(&'static str, String)> {
-        let at = |host: &str, port: u16| format!("http://{host}:{port}");
+        let at = |host: &str, port: u16| format!("{}://{host}:{port}", self.scheme());
         let (listen, known) = match self.home {
             Some(_) => ("0.0.0.0", self.name.as_str()),
             None => ("127.0.0.1", "127.0.0.1"),

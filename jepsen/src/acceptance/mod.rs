@@ -3,10 +3,18 @@
 mod addresses;
 mod nine;
 mod perf;
+mod presence;
 mod probes;
+mod quota;
+mod rbac;
+mod rotation;
 mod starts;
 
 pub(crate) use self::addresses::{Options as AddressesOptions, addresses};
 pub(crate) use self::perf::{Options as CheckPerfOptions, check_perf};
+pub(crate) use self::presence::{Options as PresenceOptions, presence};
 pub(crate) use self::probes::{Options as ProbesOptions, probes};
+pub(crate) use self::quota::{Options as QuotaOptions, quota};
+pub(crate) use self::rbac::{Options as RbacOptions, rbac};
+pub(crate) use self::rotation::{Options as RotationOptions, rotation};
 pub(crate) use self::starts::{Options as StartsOptions, starts};
