@@ -91,6 +91,8 @@ struct Trial {
     members: Vec<Secured>,
     client: Folder,
     authority: Authority,
+    /// Who signed before, if it is trusted no more.
+    retired: Option<Authority>,
     /// What each member shows, to clients and to members.
     shown: Vec<[Made; 2]>,
     client_shows: Made,
@@ -145,7 +147,7 @@ impl Trial {
         client.show(&client_shows)?;
         client.trust(&authority.pem)?;
         let bundle = authority.pem.clone();
-        Ok(Self { members, client, authority, shown, client_shows, bundle })
+        Ok(Self { members, client, authority, retired: None, shown, client_shows, bundle })
     }
 
     /// Whether the machine kept up with the load.
@@ -159,7 +161,8 @@ impl Trial {
         sleep(pause).await;
         let old = std::mem::take(&mut self.bundle);
         if !options.same_authority {
-            self.authority = Authority::new("second")?;
+            let second = Authority::new("second")?;
+            self.retired = Some(std::mem::replace(&mut self.authority, second));
             let both = format!("{old}{}", self.authority.pem);
             self.trust(&load, &both, "old and new authority trusted").await?;
             sleep(pause).await;

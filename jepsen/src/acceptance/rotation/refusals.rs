@@ -56,13 +56,15 @@ pub(super) async fn check(trial: &Trial, findings: &mut Vec<String>) -> Result<(
 
 fn ports(trial: &Trial) -> Result<Vec<Port<'_>>> {
     let stranger = Authority::new("stranger")?;
+    let mut strangers = vec![("a stranger's", &stranger)];
+    strangers.extend(trial.retired.iter().map(|retired| ("the old authority's", retired)));
     let mut ports = Vec::new();
     for (nth, secured) in trial.members.iter().enumerate().take(STRICT_HOSTS + 1) {
         let strict = nth == STRICT_HOSTS;
         let member = secured.member.as_ref().context("it runs")?;
         let (name, authority) = (&secured.spec.name, &trial.authority);
         // Whoever may connect, and what keeps others with good certificates out.
-        let mut cases = cases(authority, &stranger, &of_client())?;
+        let mut cases = cases(authority, &strangers, &of_client())?;
         let revoked = revoked(&mut cases, authority, &of_client())?;
         secured.server.revoke(&authority.revoke(&[revoked])?)?;
         if strict {
@@ -76,7 +78,7 @@ fn ports(trial: &Trial) -> Result<Vec<Port<'_>>> {
             member,
             cases,
         });
-        let mut cases = self::cases(authority, &stranger, &of_member())?;
+        let mut cases = self::cases(authority, &strangers, &of_member())?;
         let revoked = self::revoked(&mut cases, authority, &of_member())?;
         secured.peer.revoke(&authority.revoke(&[revoked])?)?;
         let named = match strict {
@@ -104,16 +106,19 @@ impl Case {
 }
 
 /// What is wrong on any port.
-fn cases(authority: &Authority, stranger: &Authority, good: &Wanted) -> Result<Vec<Case>> {
+fn cases(
+    authority: &Authority,
+    strangers: &[(&'static str, &Authority)],
+    good: &Wanted,
+) -> Result<Vec<Case>> {
     let expired = Wanted { hours: (-48, -24), ..good.clone() };
     let early = Wanted { hours: (24, 48), ..good.clone() };
     let unknown = "x509: certificate signed by unknown authority";
     let hour = "x509: certificate has expired or is not yet valid";
-    Ok(vec![
+    let mut cases = vec![
         Case { what: "good", shows: Shows::Certificate(authority.sign(good)?), why: None },
         Case::certificate("expired", authority.sign(&expired)?, hour),
         Case::certificate("not yet good", authority.sign(&early)?, hour),
-        Case::certificate("a stranger's", stranger.sign(good)?, unknown),
         Case {
             what: "none",
             shows: Shows::Nothing,
@@ -124,7 +129,11 @@ fn cases(authority: &Authority, stranger: &Authority, good: &Wanted) -> Result<V
             shows: Shows::Plain,
             why: Some("tls: first record does not look like a TLS handshake"),
         },
-    ])
+    ];
+    for (what, stranger) in strangers {
+        cases.push(Case::certificate(what, stranger.sign(good)?, unknown));
+    }
+    Ok(cases)
 }
 
 /// Adds one that is revoked; its serial number.
