@@ -242,6 +242,7 @@ async fn nobody_can_be_downgraded_to() {
     let (status, text, heads) = ask(Double::default()).await;
     assert_eq!((status, text.as_str()), (200, "false"));
     assert_eq!(heads["x-etcd-cluster-id"], "ab");
+    assert_eq!(heads["content-type"], "text/plain");
     let (status, text, _) = ask(Double { broken: Some("late"), ..Double::default() }).await;
     assert_eq!((status, text.as_str()), (500, "failed linearized read: late\n"));
 }
