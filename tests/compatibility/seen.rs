@@ -149,3 +149,33 @@ fn is_refusal(kind: Kind, answer: &str) -> bool {
         Kind::Flag | Kind::Gate | Kind::Program | Kind::Metric => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_judged_beside_etcds() {
+        let etcd = Seen::from_text(
+            "method\ta/Same\tOK b\nmethod\ta/Other\tOK b\nmethod\ta/Unbuilt\tOK\n\
+             client\t/gone\t200 x\nmetric\tlost\tgauge\nmetric\tlabels\tcounter{a}\n",
+        );
+        let ours = Seen::from_text(
+            "method\ta/Same\tOK b\nmethod\ta/Other\tOK\nmethod\ta/Unbuilt\tUnimplemented: \n\
+             client\t/gone\t404 text\nmetric\tmore\tgauge\nmetric\tlabels\tcounter{b}\n",
+        );
+        let judged = etcd.judge(&ours);
+        let judged = judged.iter().map(|row| (row.name.as_str(), row.verdict.word()));
+        let want = [
+            ("a/Other", "differs"),
+            ("a/Same", "works"),
+            ("a/Unbuilt", "absent"),
+            ("/gone", "absent"),
+            ("labels", "differs"),
+            ("lost", "absent"),
+            ("more", "ours"),
+        ];
+        assert_eq!(judged.collect::<Vec<_>>(), want);
+        assert_eq!(Seen::from_text(&etcd.to_text()).to_text(), etcd.to_text());
+    }
+}

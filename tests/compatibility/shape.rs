@@ -87,3 +87,10 @@ fn braced(fields: BTreeSet<String>) -> String {
 fn joined(fields: BTreeSet<String>) -> String {
     fields.into_iter().collect::<Vec<_>>().join(" ")
 }
+
+#[test]
+fn a_list_has_the_fields_of_any_of_its_messages() {
+    let json = serde_json::json!({"b": [{"c": 1}, {"d": {"e": 2}}], "a": "x", "n": [1]});
+    assert_eq!(of_json(&json, 3), "{a b{c d{e}} n}");
+    assert_eq!(of_json(&json, 1), "{a b n}");
+}
