@@ -56,6 +56,8 @@ enum Command {
     CheckPerf(acceptance::CheckPerfOptions),
     /// A1.10: members that keep their names and change their addresses.
     Addresses(acceptance::AddressesOptions),
+    /// A1.5: members join and leave under load, with a watch open.
+    Grow(acceptance::GrowOptions),
     /// A small disk that fills up: growth is refused, deletes and compaction are not, and it recovers.
     FullDisk(full_disk::Options),
     /// One flip or truncation in a stopped member's files: refused, or served intact.
@@ -86,6 +88,7 @@ async fn run(command: Command) -> Result<Verdict> {
             tokio::task::spawn_blocking(move || acceptance::check_perf(&options)).await?
         }
         Command::Probes(options) => acceptance::probes(options).await,
+        Command::Grow(options) => acceptance::grow(options).await,
         Command::FullDisk(options) => full_disk::full_disk(options).await,
         Command::Abuse(options) => abuse::abuse(&options).await,
         Command::Damage(options) => damage::damage(options).await,

@@ -262,8 +262,16 @@ impl Member {
     }
 
     /// SIGTERM, then waits for the process to end by itself.
-    pub(crate) fn stop(mut self, deadline: Duration) -> Result<(MemberSpec, ExitStatus)> {
+    pub(crate) fn stop(self, deadline: Duration) -> Result<(MemberSpec, ExitStatus)> {
         self.signal(Signal::TERM)?;
+        self.await_end(deadline).context("after SIGTERM")
+    }
+
+    /// Waits for the process to end by itself.
+    ///
+    /// # Errors
+    /// When it runs at the deadline; it is killed then, and the end of its log is part of the error.
+    pub(crate) fn await_end(mut self, deadline: Duration) -> Result<(MemberSpec, ExitStatus)> {
         let asked = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -271,7 +279,7 @@ impl Member {
             }
             ensure!(
                 asked.elapsed() < deadline,
-                "member still runs {deadline:?} after SIGTERM: {}",
+                "member still runs after {deadline:?}: {}",
                 self.log_tail()
             );
             std::thread::sleep(Duration::from_millis(5));
