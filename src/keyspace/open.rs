@@ -302,6 +302,7 @@ impl Keyspace {
             Arc::clone(&inner.writer),
             self.attributes(),
         ));
+        tasks.spawn(members::raise_level(Arc::clone(&inner.state), Arc::clone(&inner.writer)));
         self.start_checks(&fed.quota);
         if let Some(mode) = inner.config.auto_compaction {
             let compacts =

@@ -80,6 +80,11 @@ impl Keyspace {
         self.0.consensus.snapshot_figures()
     }
 
+    /// The cluster level as applied here: what every member understands.
+    pub fn cluster_level(&self) -> u32 {
+        self.0.state.machine.read().cluster_level()
+    }
+
     /// Every member as applied here, by id.
     pub fn members(&self) -> Vec<pb::Member> {
         members::list(&self.0.state.machine.read())

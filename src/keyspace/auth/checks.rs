@@ -36,6 +36,7 @@ impl Keyspace {
 
     /// Puts a request into the log, with who asks for it.
     pub(in crate::keyspace) async fn write(&self, request: Request) -> Outcome {
+        self.until_understood(&request).await?;
         let Caller { user, auth_revision } = self.caller().await?;
         self.0.writer.write(Command { user, auth_revision, request: Some(request) }).await
     }
