@@ -177,13 +177,22 @@ async fn alongside<T, U>(
     }
 }
 
-/// What a GET of `path` is answered; the cluster that the answer names, and its body.
+/// An answer to a GET.
+pub(super) struct Got {
+    /// The cluster that it names.
+    pub(super) cluster: Option<quorate_core::api::ids::ClusterId>,
+    /// That cluster's level.
+    pub(super) level: Option<u32>,
+    pub(super) body: Bytes,
+}
+
+/// What a GET of `path` is answered.
 pub(super) async fn get(
     url: &str,
     tls: &Connector,
     path: &str,
     patience: Patience,
-) -> Result<(Option<quorate_core::api::ids::ClusterId>, Bytes), DialError> {
+) -> Result<Got, DialError> {
     let url = parse(url)?;
     let wire = connect(&url, tls, patience).await?;
     let exchange = async {
@@ -195,8 +204,9 @@ pub(super) async fn get(
             if response.status() != StatusCode::OK {
                 return Err(DialError::Status(response.status()));
             }
-            let cluster = hello::cluster(response.headers());
-            Ok((cluster, body(response).await))
+            let heads = response.headers();
+            let (cluster, level) = (hello::cluster(heads), hello::cluster_level(heads));
+            Ok(Got { cluster, level, body: body(response).await })
         };
         alongside(ask, connection).await.0
     };

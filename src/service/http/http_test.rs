@@ -46,6 +46,9 @@ impl Probe for Double {
         };
         Box::pin(async move { refused.map_or_else(|| Ok(self.members().1), Err) })
     }
+    fn cluster_level(&self) -> u32 {
+        2
+    }
     fn members(&self) -> (ClusterId, Vec<pb::Member>) {
         let peer_ur_ls = vec!["http://a:2380".to_owned()];
         let new = pb::Member { id: u64::MAX, peer_ur_ls, ..Default::default() };
@@ -272,6 +275,7 @@ async fn members_are_listed_on_the_peer_port_as_etcd_does() {
                 \"clientURLs\":[\"http://b:2379\"]}]\n";
     assert_eq!((status, text.as_str()), (200, want));
     assert_eq!(heads["x-etcd-cluster-id"], "ab");
+    assert_eq!(heads["x-quorate-cluster-level"], "2");
     assert_eq!(get(Double::default(), "/members").await.0, 404, "on a client port");
     let post = Request::post("/members");
     assert_eq!(ask_by(Door::Peer, Double::default(), Access::default(), post).await.0, 405);

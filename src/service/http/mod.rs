@@ -46,6 +46,8 @@ pub(crate) trait Probe: Send + Sync + 'static {
     fn read(&self, serializable: bool) -> BoxFuture<'_, Result<(), String>>;
     /// Metrics in Prometheus's text format.
     fn metrics(&self) -> String;
+    /// What every member understands, as applied here.
+    fn cluster_level(&self) -> u32;
     /// The cluster and its members, as applied here.
     fn members(&self) -> (ClusterId, Vec<pb::Member>);
     /// Gives a learner a vote: the members then.
