@@ -21,7 +21,7 @@ use crate::support::telemetry;
 
 pub use config::{
     ClusterSettings, Config, DEFAULT_INITIAL_CLUSTER, DEFAULT_LOG_ROTATION, DEFAULT_NAME,
-    LogSettings, MemberSettings, SecuritySettings,
+    HOLDER_WAIT, LogSettings, MemberSettings, SecuritySettings,
 };
 pub use server::{Server, StartError};
 pub use validate::ADVERTISE_MISSING;

@@ -18,6 +18,13 @@ pub(super) enum Taken {
     Conflict,
 }
 
+/// Whether `GODEBUG`, Go's variable of comma-separated settings, has `http2debug=1` or `2`: what is said then is said of
+/// requests to any server of Go's, and looked for by who debugs a client (golang.org/x/net/http2, `http2.go`).
+pub(super) fn asks_for_http2_debug(environment: &Environment) -> bool {
+    let settings = environment.iter().find(|(key, _)| key == "GODEBUG").map_or("", |(_, v)| v);
+    settings.split(',').any(|setting| matches!(setting, "http2debug=1" | "http2debug=2"))
+}
+
 /// Sets each flag that no argument has set from its variable, and says so.
 pub(super) fn take(flags: &mut FlagSet, environment: &Environment) -> Taken {
     let value_of = |name: &str| {

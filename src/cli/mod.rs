@@ -103,12 +103,17 @@ pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
             .map(|(_, value)| value.clone()),
     };
     match path {
-        Some(path) => from_file(&path, &early, arguments),
+        Some(path) => from_file(&path, environment, &early, arguments),
         None => from_line(flags, environment, &early, arguments),
     }
 }
 
-fn from_file(path: &str, early: &Dispatch, arguments: &[String]) -> Outcome {
+fn from_file(
+    path: &str,
+    environment: &Environment,
+    early: &Dispatch,
+    arguments: &[String],
+) -> Outcome {
     let mut flags = settings::defaults();
     match file::take(&mut flags, path) {
         Ok(()) => {}
@@ -118,7 +123,7 @@ fn from_file(path: &str, early: &Dispatch, arguments: &[String]) -> Outcome {
             return Outcome::Exit(EXIT_FAILED);
         }
     }
-    finish(&flags, Some(path), early, arguments)
+    finish(Given { flags: &flags, file: Some(path), environment }, early, arguments)
 }
 
 fn from_line(
@@ -141,7 +146,7 @@ fn from_line(
             "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"";
         return failed(early, arguments, why);
     }
-    finish(&flags, None, early, arguments)
+    finish(Given { flags: &flags, file: None, environment }, early, arguments)
 }
 
 /// Carries the `--experimental-*` spellings over to the flags they became.
@@ -164,8 +169,18 @@ fn follow_twins(flags: &mut FlagSet) -> Result<(), String> {
     Ok(())
 }
 
-fn finish(flags: &FlagSet, file: Option<&str>, early: &Dispatch, arguments: &[String]) -> Outcome {
-    let built = settings::config(flags, file.is_some()).build();
+/// All that tells the server what it is to be.
+struct Given<'a> {
+    flags: &'a FlagSet,
+    file: Option<&'a str>,
+    environment: &'a Environment,
+}
+
+fn finish(given: Given<'_>, early: &Dispatch, arguments: &[String]) -> Outcome {
+    let Given { flags, file, environment } = given;
+    let mut config = settings::config(flags, file.is_some());
+    config.member.http2_debug = environment::asks_for_http2_debug(environment);
+    let built = config.build();
     let log = match &built {
         Ok(built) => built.log().clone(),
         // A file's own log is only used once the file is good, as in etcd.

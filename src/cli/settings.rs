@@ -2,7 +2,9 @@
 
 use super::table::{Standing, rows};
 use crate::embed::gates::decided;
-use crate::embed::{ClusterSettings, Config, LogSettings, MemberSettings, SecuritySettings};
+use crate::embed::{
+    ClusterSettings, Config, HOLDER_WAIT, LogSettings, MemberSettings, SecuritySettings,
+};
 use crate::support::flags::FlagSet;
 use crate::support::tls::TlsSettings;
 
@@ -70,6 +72,7 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         !from_file && flags.is_set("listen-client-urls") && !flags.is_set("advertise-client-urls");
     let advertise_client = (!silent_advertise).then(|| flags.urls("advertise-client-urls"));
     MemberSettings {
+        holder_wait: HOLDER_WAIT,
         journal_segment_bytes: flags.uint("journal-segment-bytes"),
         base_after_bytes: flags.uint("base-after-bytes"),
         name: flags.text("name"),
@@ -93,6 +96,7 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         corrupt_check: flags.duration("corrupt-check-time"),
         bootstrap_defrag_megabytes: flags.uint("bootstrap-defrag-threshold-megabytes"),
         enable_pprof: flags.bool("enable-pprof"),
+        http2_debug: false,
         warn_apply: flags.duration("warning-apply-duration"),
         warn_unary: flags.duration("warning-unary-request-duration"),
     }

@@ -7,10 +7,14 @@
 //! **Invariant:** no port is bound and no file opened before [`super::Server::spawn`], log files aside.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::support::go::duration::GoDuration;
 use crate::support::tls::TlsSettings;
 use crate::support::urls::{Url, parse_list};
+
+/// How long a start waits for another process to leave the data directory.
+pub const HOLDER_WAIT: Duration = Duration::from_secs(10);
 
 /// A server's settings; [`Config::default`] has etcd's.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -75,6 +79,8 @@ pub struct ClusterSettings {
 /// Settings of one member.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberSettings {
+    /// How long a start waits for another process to leave the data directory.
+    pub holder_wait: Duration,
     /// `--journal-segment-bytes`.
     pub journal_segment_bytes: u64,
     /// `--base-after-bytes`.
@@ -119,6 +125,8 @@ pub struct MemberSettings {
     pub bootstrap_defrag_megabytes: u64,
     /// `--enable-pprof`.
     pub enable_pprof: bool,
+    /// `GODEBUG=http2debug=1`: header fields of HTTP/2 requests are written to stderr.
+    pub http2_debug: bool,
     /// `--warning-apply-duration`.
     pub warn_apply: GoDuration,
     /// `--warning-unary-request-duration`; zero for etcd's 300 ms.
@@ -225,6 +233,7 @@ pub const DEFAULT_NAME: &str = "default";
 impl Default for MemberSettings {
     fn default() -> Self {
         MemberSettings {
+            holder_wait: HOLDER_WAIT,
             journal_segment_bytes: 64 << 20,
             base_after_bytes: 64 << 20,
             name: DEFAULT_NAME.to_owned(),
@@ -247,6 +256,7 @@ impl Default for MemberSettings {
             corrupt_check: GoDuration::from_secs(0),
             bootstrap_defrag_megabytes: 0,
             enable_pprof: false,
+            http2_debug: false,
             warn_apply: GoDuration::from_millis(100),
             warn_unary: GoDuration::from_millis(300),
         }

@@ -13,16 +13,17 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
 
 use super::bootstrap::Who;
-use super::config::Config;
+use super::config::{Config, MemberSettings};
 use super::gates::{GATES, is_on};
 use super::secure::{Secured, secure};
 use super::{Built, bootstrap, validate};
 use crate::consensus::SnapshotLimits;
-use crate::host::{DiskSizes, Host, HostError, claim};
+use crate::host::{Directory, DirectoryError, DiskSizes, Host, HostError, claim};
 use crate::keyspace::auth::{AuthSettings, TokenKind};
 use crate::keyspace::{InitialMember, KeyspaceConfig};
 use crate::service::serve::{ConnectionLimits, Entrance, Security, Tasks, Traffic, serve};
@@ -38,6 +39,9 @@ use crate::support::urls::{Url, texts};
 /// Bytes of log a second that a member which was away takes in, for each core: what it missed is applied and stored by
 /// the same cores that serve, in this and maybe in other members.
 const LOG_PACE_PER_CORE: u64 = 6 << 20;
+
+/// How often a start looks whether the data directory has become free.
+const HOLDER_LOOK: Duration = Duration::from_millis(100);
 
 /// A server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -156,7 +160,7 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     }
     let secured = secure(&config).map_err(StartError::Bootstrap)?;
     let bound = bind_all(&config, &secured)?;
-    let directory = claim(&PathBuf::from(&config.member.data_dir))?;
+    let directory = claim_in_time(&config.member).await?;
     let known = directory.identity();
     let who = match known {
         Some(known) => bootstrap::known(&config, known.cluster, known.member),
@@ -292,6 +296,32 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
     })
 }
 
+/// Claims the data directory; one that a process is about to leave is waited for, as etcd waits (bbolt's `Open`), but
+/// not for ever: whoever holds it on is named.
+async fn claim_in_time(member: &MemberSettings) -> Result<Directory, HostError> {
+    let data_dir = PathBuf::from(&member.data_dir);
+    let until = Instant::now() + member.holder_wait;
+    let mut told = false;
+    loop {
+        match claim(&data_dir) {
+            Err(HostError::Directory(DirectoryError::InUse { holder, .. }))
+                if Instant::now() < until =>
+            {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(
+                        "data-dir" = member.data_dir,
+                        holder,
+                        wait = ?member.holder_wait,
+                        "the data directory is in use by another process; waiting for it to leave"
+                    );
+                }
+                tokio::time::sleep(HOLDER_LOOK).await;
+            }
+            claimed => return claimed,
+        }
+    }
+}
+
 fn auth_settings(config: &Config) -> Result<AuthSettings, StartError> {
     let cluster = &config.cluster;
     let tokens = TokenKind::parse(&cluster.auth_token, |path| std::fs::read(path));
@@ -337,6 +367,7 @@ fn service_settings(config: &Config) -> ServiceSettings {
         extensive_metrics: config.member.extensive_metrics,
         stop_on_defrag: is_on(gates, "StopGRPCServiceOnDefrag"),
         pprof: config.member.enable_pprof || config.log.level == "debug",
+        http2_debug: config.member.http2_debug,
         hosts: config.member.host_whitelist.clone(),
         origins: config.member.cors.clone(),
         gateway_calls_max: config

@@ -98,10 +98,16 @@ async fn what_was_put_is_there_after_a_stop_and_the_directory_is_free() {
     let server = start(config(&dir)).await;
     let mut client = kv(&server).await;
     client.put(put("a", "1")).await.unwrap();
-    let other = Server::spawn(config(&dir).build().unwrap()).await.err().unwrap();
+    let mut hasty = config(&dir);
+    hasty.member.holder_wait = Duration::ZERO;
+    let other = Server::spawn(hasty.build().unwrap()).await.err().unwrap();
     assert!(other.to_string().contains("is in use by process"), "{other}");
     drop(client);
+    let patient = tokio::spawn(Server::spawn(config(&dir).build().unwrap()));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!patient.is_finished(), "it waits for the directory");
     server.stop().await.unwrap();
+    patient.await.unwrap().unwrap().stop().await.unwrap();
     // What the first start was told of the cluster is not asked for again.
     let mut again = config(&dir);
     again.cluster.initial_cluster = "x=http://localhost:1".to_owned();

@@ -24,7 +24,8 @@ use crate::consensus::PeerError;
 use crate::keyspace::{Keyspace, KeyspaceConfig, OpenError, Seams};
 use crate::storage::StoreOptions;
 use crate::storage::device::FileDevice;
-use crate::storage::directory::{Directory, DirectoryError, create_private, open_directory};
+pub use crate::storage::directory::{Directory, DirectoryError};
+use crate::storage::directory::{create_private, open_directory};
 use crate::storage::journal::{
     Journal, JournalError, JournalId, JournalObserver, JournalOptions, JournalUsage, Runner,
     entry_bytes_max,

@@ -145,6 +145,7 @@ on_both_runtimes!(
     the_hash_at_a_revision_survives_its_compaction,
     concurrent_puts_get_unique_and_dense_revisions,
     a_stream_of_chunks_adds_up_to_the_range,
+    a_stream_sorted_by_value_leaves_nothing_out,
     requests_are_refused_as_etcd_does,
     a_store_beyond_its_quota_raises_the_alarm,
     leases_live_and_take_their_keys_along,
@@ -335,6 +336,32 @@ async fn a_stream_of_chunks_adds_up_to_the_range() {
     {
         let chunks: Vec<_> = member.range_stream(one_message).await.unwrap().collect().await;
         assert_eq!(chunks.len(), 1);
+    }
+    member.stop().await;
+}
+
+async fn a_stream_sorted_by_value_leaves_nothing_out() {
+    let small = KeyspaceConfig { request_bytes_max: 1 << 10, ..config() };
+    let member = start_over(&Disk::default(), small, 1, 1 << 20).await;
+    for n in 0..50 {
+        member.put_key(&format!("k{n:03}"), &format!("{:0100}", 50 - n)).await;
+    }
+    let sort_target = pb::range_request::SortTarget::Value.into();
+    for limit in [0, 30] {
+        let request = pb::RangeRequest { limit, sort_target, ..all() };
+        let whole = member.get(request.clone()).await;
+        let chunks: Vec<_> = member.range_stream(request).await.unwrap().collect().await;
+        assert!(chunks.len() > 1, "in one chunk, limit {limit}");
+        let mut kvs = Vec::new();
+        let mut last = None;
+        for chunk in chunks {
+            let chunk = last.insert(chunk.unwrap().range_response.unwrap());
+            kvs.append(&mut chunk.kvs);
+        }
+        let last = last.unwrap();
+        assert_eq!((&last.header, last.more, last.count), (&whole.header, whole.more, whole.count));
+        assert_eq!(kvs, whole.kvs, "limit {limit}");
+        assert!(kvs.is_sorted_by_key(|kv| kv.value.clone()), "limit {limit}");
     }
     member.stop().await;
 }

@@ -6,6 +6,7 @@
 //! | metadata `grpcgateway-accept` | the JSON gateway asks for somebody else: no certificate counts |
 //! | extension [`PeerIdentity`] | the name in the client's certificate |
 
+use http::header::{AUTHORIZATION, HeaderName};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Status};
 
@@ -13,6 +14,10 @@ use super::status::status;
 use crate::keyspace::Keyspace;
 use crate::keyspace::auth::{Credentials, Gate};
 use crate::support::tls::PeerIdentity;
+
+/// Names that need not be read again with each call.
+static TOKEN: HeaderName = HeaderName::from_static("token");
+static FROM_GATEWAY: HeaderName = HeaderName::from_static("grpcgateway-accept");
 
 /// The keyspace for who sent `request`.
 pub(crate) fn admit<T>(gate: &Gate, request: &Request<T>) -> Result<Keyspace, Status> {
@@ -29,13 +34,14 @@ pub(crate) fn admit_by(
 }
 
 fn credentials<'a>(metadata: &'a MetadataMap, extensions: &'a Extensions) -> Credentials<'a> {
-    let token = metadata.get("token").or_else(|| metadata.get("authorization"));
+    let headers = metadata.as_ref();
+    let token = headers.get(&TOKEN).or_else(|| headers.get(&AUTHORIZATION));
     // What is not text is no token of ours; an empty one is refused as such, where auth is on.
     let token = token.map(|token| token.to_str().unwrap_or_default());
     Credentials {
         token: token.map(|token| token.strip_prefix("Bearer ").unwrap_or(token)),
         common_name: extensions.get::<PeerIdentity>().and_then(|peer| peer.common_name.as_deref()),
-        from_gateway: metadata.contains_key("grpcgateway-accept"),
+        from_gateway: headers.contains_key(&FROM_GATEWAY),
     }
 }
 

@@ -73,6 +73,8 @@ pub struct ServiceSettings {
     pub stop_on_defrag: bool,
     /// `--enable-pprof`.
     pub pprof: bool,
+    /// `GODEBUG=http2debug=1`: header fields of HTTP/2 requests are written to stderr.
+    pub http2_debug: bool,
     /// `--host-whitelist`.
     pub hosts: Vec<String>,
     /// `--cors`.
@@ -89,6 +91,7 @@ pub struct Desk {
     grpc: Grpc,
     site: Site,
     peers: Peers,
+    http2_debug: bool,
 }
 
 impl Desk {
@@ -150,6 +153,6 @@ impl Desk {
         let site = Site::new(member, metrics, access)
             .with_gateway(gateway)
             .asked_for_pprof(settings.pprof);
-        Desk { grpc, site, peers: peers.clone() }
+        Desk { grpc, site, peers: peers.clone(), http2_debug: settings.http2_debug }
     }
 }

@@ -11,11 +11,13 @@
 //!
 //! **Invariant:** a connection's fault ends that connection and nothing else.
 
+mod fields;
 mod wire;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -249,11 +251,16 @@ async fn receive(
 async fn converse(opened: Open, reception: Reception, mut draining: Draining) {
     let Open { wire, encrypted, identity } = opened;
     let Reception { traffic, desk, builder } = reception;
+    // Each request clones what it needs: here one count, not one for each part of it.
+    let desk = Arc::new(desk);
     let afterwards = Afterwards::default();
     let left = afterwards.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (desk, identity, left) = (desk.clone(), identity.clone(), left.clone());
         async move {
+            if desk.http2_debug {
+                fields::print(&request);
+            }
             introduce(&mut request, encrypted, identity);
             Ok::<_, Infallible>(desk.answer(traffic, request, &left).await)
         }
@@ -342,12 +349,13 @@ impl Desk {
             return self.peers.accept(&mut request).map(Body::new);
         }
         if traffic == Traffic::PeersOnly && request.uri().path() == HASH_PATH {
-            return self.site.peer_hash(request).await.map(Body::new);
+            return Box::pin(self.site.peer_hash(request)).await.map(Body::new);
         }
         if is_grpc(traffic, &request) {
             self.grpc.call(request).await
         } else {
-            self.site.answer(traffic.door(), request, afterwards).await
+            // In a box: a future of the size of any answer would be moved about with each gRPC call.
+            Box::pin(self.site.answer(traffic.door(), request, afterwards)).await
         }
     }
 }

@@ -100,12 +100,9 @@ impl Release {
         answer
     }
 
-    /// How this release is asked for a stream of `request`: in key order, which it keeps; before there were streams, as
-    /// a range.
-    pub(super) fn streamed(self, request: RangeRequest) -> (RangeRequest, bool) {
-        let untold_order = request.sort_order == 0 && (1..=4).contains(&request.sort_target);
-        let sort_target = if untold_order { 0 } else { request.sort_target };
-        (RangeRequest { sort_target, ..request }, !self.before(3, 7, 0))
+    /// Whether this release streams `request` whole. Else it is asked for it as a range.
+    pub(super) fn streams(self, request: &RangeRequest) -> bool {
+        !self.before(3, 7, 0) && !is_sorted(request)
     }
 }
 
@@ -137,7 +134,7 @@ pub(super) const PROGRESS: &str = "progress";
 pub(super) const ALLOWED: [Allowed; 8] = [
     Allowed {
         name: STREAM,
-        how: "by a sort target without an order: etcd is asked without the target; before 3.7: for a range",
+        how: "with a sort target and no order, and before 3.7: etcd is asked for a range",
         change: "etcd#21631 (3.7.0) brought it: each chunk is sorted, and the next begins after its last key",
         applies: Applies::Answers(stream),
     },
@@ -185,8 +182,25 @@ pub(super) const ALLOWED: [Allowed; 8] = [
     },
 ];
 
-fn stream(release: Release, _: &Call, ours: &Answer, theirs: &Answer) -> bool {
-    release.before(3, 7, 0) && ours.clone().into_range() == theirs.clone().into_range()
+/// Sorted by something else than the key, and not refused: an order or bounds of revisions are.
+fn is_sorted(request: &RangeRequest) -> bool {
+    let bounds = [
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    ];
+    let refused = request.sort_order != 0 || bounds != [0; 4];
+    (1..=4).contains(&request.sort_target) && !refused
+}
+
+fn stream(release: Release, call: &Call, ours: &Answer, theirs: &Answer) -> bool {
+    let asked_for_a_range = match call {
+        Call::RangeStream(request) => !release.streams(request),
+        Call::Burst(burst) => !release.streams(&burst.stream),
+        _ => false,
+    };
+    asked_for_a_range && ours.clone().into_range() == theirs.clone().into_range()
 }
 
 fn free_txn(release: Release, call: &Call, ours: &Answer, theirs: &Answer) -> bool {

@@ -215,11 +215,9 @@ impl Target {
         open.answers.message().await?.ok_or_else(|| Status::unavailable("keep-alive stream ended"))
     }
 
-    /// A release that knows no streams is asked for the range, and its answer is a stream of one message.
+    /// A release that does not stream this whole is asked for the range, and its answer is a stream of one message.
     async fn range_stream(&self, request: RangeRequest) -> Answer {
-        let (request, knows_streams) =
-            self.oracle.map_or((request.clone(), true), |release| release.streamed(request));
-        if knows_streams {
+        if self.oracle.is_none_or(|release| release.streams(&request)) {
             return unary(&self.client, Call::RangeStream(request)).await;
         }
         match unary(&self.client, Call::Range(request)).await {

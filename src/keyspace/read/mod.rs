@@ -153,7 +153,7 @@ impl Reader {
         Ok(self.state.blocking.run(answer).await??)
     }
 
-    /// RangeStream over the same.
+    /// RangeStream over the same. What is not in the order of its keys is sorted as a whole before it is cut.
     pub(crate) async fn range_stream(
         &self,
         request: pb::RangeRequest,
@@ -161,6 +161,10 @@ impl Reader {
         if request.count_only {
             let counted = self.range(request).await?;
             return Ok(stream::counted(counted));
+        }
+        if request.sort_target() != pb::range_request::SortTarget::Key {
+            let sorted = self.range(request).await?;
+            return Ok(stream::cut(sorted, self.request_bytes_max));
         }
         let chunks = stream::Chunks::new(Arc::clone(&self.state), request, self.request_bytes_max);
         chunks.into_stream().await

@@ -47,6 +47,24 @@ pub(super) fn counted(response: pb::RangeResponse) -> RangeChunks {
     Box::pin(stream::iter([Ok(wrap(message))]))
 }
 
+/// A response in chunks of about so many bytes.
+pub(super) fn cut(mut response: pb::RangeResponse, target_bytes: usize) -> RangeChunks {
+    let mut chunks = Vec::new();
+    let (mut kvs, mut bytes) = (Vec::new(), 0);
+    for kv in std::mem::take(&mut response.kvs) {
+        let more = kv.encoded_len();
+        if bytes > 0 && bytes + more > target_bytes {
+            let kvs = std::mem::take(&mut kvs);
+            chunks.push(Ok(wrap(pb::RangeResponse { kvs, ..pb::RangeResponse::default() })));
+            bytes = 0;
+        }
+        bytes += more;
+        kvs.push(kv);
+    }
+    chunks.push(Ok(wrap(pb::RangeResponse { kvs, ..response })));
+    Box::pin(stream::iter(chunks))
+}
+
 fn wrap(response: pb::RangeResponse) -> pb::RangeStreamResponse {
     pb::RangeStreamResponse { range_response: Some(response) }
 }

@@ -116,9 +116,15 @@ where
     }
 }
 
+/// A response is handed to the connection in pieces of so many bytes. h2 gives a connection's window to its streams in
+/// turn, to each as much as it has been handed: a small answer or event would wait for whole ranges of others.
+const PIECE_BYTES: usize = 64 * 1024;
+
 /// A response's body. Dropped before its trailers, the call was cancelled.
 pub(crate) struct Outgoing {
     inner: tonic::body::Body,
+    /// What is left of a long frame.
+    rest: Bytes,
     prefixes: Prefixes,
     ending: Ending,
     /// Resolves with the reason why a stream that would never end by itself is ended.
@@ -161,12 +167,21 @@ impl Drop for Ending {
 
 impl Outgoing {
     pub(crate) fn new(inner: tonic::body::Body, ending: Ending) -> Self {
-        Outgoing { inner, prefixes: Prefixes::default(), ending, cut: None }
+        let prefixes = Prefixes::default();
+        Outgoing { inner, rest: Bytes::new(), prefixes, ending, cut: None }
     }
 
     /// Ends the stream with the status that `cut` resolves to.
     pub(crate) fn until(self, cut: BoxFuture<'static, Status>) -> Self {
         Outgoing { cut: Some(cut), ..self }
+    }
+
+    /// Keeps what is over the size of a piece.
+    fn first_piece(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        frame.map_data(|mut data| {
+            self.rest = data.split_off(data.len().min(PIECE_BYTES));
+            data
+        })
     }
 
     /// The trailers of a stream that is cut now, once.
@@ -196,6 +211,10 @@ impl Body for Outgoing {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = self.get_mut();
+        if !this.rest.is_empty() {
+            let piece = this.rest.split_to(this.rest.len().min(PIECE_BYTES));
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         if let Some(trailers) = this.poll_cut(context) {
             return Poll::Ready(Some(Ok(trailers)));
         }
@@ -216,15 +235,15 @@ impl Body for Outgoing {
             Some(Err(status)) => this.ending.end(status.code()),
             None => this.ending.end(Code::Ok),
         }
-        Poll::Ready(polled)
+        Poll::Ready(polled.map(|frame| frame.map(|frame| this.first_piece(frame))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.rest.is_empty() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        if self.rest.is_empty() { self.inner.size_hint() } else { SizeHint::default() }
     }
 }
 
@@ -251,5 +270,28 @@ mod tests {
             }
             assert_eq!(seen, [0, 3, 70_000], "cut {cut}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_long_answer_is_handed_over_in_pieces() {
+        let counts = Arc::new(GrpcCounts::new(&crate::support::metrics::Metrics::default(), false));
+        let method = counts.method("/etcdserverpb.KV/Range").unwrap().clone();
+        let (begun, slow) = (Instant::now(), Duration::from_secs(60));
+        let ending = Ending { counts: Arc::clone(&counts), method, begun, slow, done: false };
+        let mut message = vec![0_u8; 5 + 200_000];
+        message[1..5].copy_from_slice(&200_000_u32.to_be_bytes());
+        let whole = http_body_util::Full::new(Bytes::from(message.clone()));
+        let mut body = Outgoing::new(tonic::body::Body::new(whole), ending);
+        let (mut seen, mut pieces) = (Vec::new(), 0);
+        while let Some(frame) = http_body_util::BodyExt::frame(&mut body).await {
+            let piece = frame.unwrap().into_data().unwrap();
+            assert!(piece.len() <= PIECE_BYTES);
+            seen.extend_from_slice(&piece);
+            pieces += 1;
+            assert!(!body.is_end_stream() || seen.len() == message.len());
+        }
+        assert_eq!(pieces, 4);
+        assert_eq!(seen, message);
+        assert_eq!(counts.sent_bytes.get(), 200_000);
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use http::header::HeaderName;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use tokio::sync::watch as signal;
 use tokio::time::Instant;
@@ -52,6 +53,10 @@ const OVERHEAD_BYTES: usize = 512 * 1024;
 
 /// Answers are never refused for their size: etcd's send limit, 2 GiB.
 const SEND_BYTES_MAX: usize = i32::MAX as usize;
+
+/// Names of metadata that need not be read again with each call.
+static API_VERSION: HeaderName = HeaderName::from_static("client-api-version");
+static HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 
 /// A client may name any API version: only so many characters of it become a label.
 const VERSION_LABEL_MAX: usize = 32;
@@ -202,7 +207,7 @@ impl Inner {
         if self.keyspace.is_learner() && !LEARNERS.contains(&method.path.as_str()) {
             return Err(status(&KeyspaceError::NotForLearners));
         }
-        let version = match headers.get("client-api-version") {
+        let version = match headers.get(&API_VERSION) {
             None => "unknown",
             Some(value) => {
                 std::str::from_utf8(value.as_bytes()).map_err(|_| invalid_client_version())?
@@ -210,7 +215,7 @@ impl Inner {
         };
         let known = version.len() <= VERSION_LABEL_MAX;
         self.counts.request(method.flow, if known { version } else { "unknown" });
-        let needs_leader = headers.get("hasleader").is_some_and(|value| value == "true");
+        let needs_leader = headers.get(&HAS_LEADER).is_some_and(|value| value == "true");
         if needs_leader && self.keyspace.leader_view().leader().is_none() {
             return Err(no_leader());
         }

@@ -158,7 +158,8 @@ pub(crate) fn dispatch_to(least: Severity, format: Format, sinks: Vec<Box<dyn Si
 /// How the targets of our own lines begin.
 const OURS: &str = "quorate";
 
-/// A library that warns of every heartbeat that a stopped member does not answer; we tell of such a member once.
+/// A library that warns of every heartbeat that a stopped member does not answer; we tell of such a member once. Its
+/// errors are warnings: a message that comes while it stops is one to it, and what stops a member we say ourselves.
 const CHATTY: &str = "openraft";
 
 struct ZapLayer {
@@ -227,6 +228,10 @@ where
             own.take_severity().or_else(|| Severity::of(*event.metadata().level()))
         else {
             return;
+        };
+        let severity = match event.metadata().target().starts_with(CHATTY) {
+            true => severity.min(Severity::Warn),
+            false => severity,
         };
         if severity < self.least {
             return;

@@ -104,3 +104,10 @@ fn rafts_warnings_of_members_that_do_not_answer_are_for_debugging() {
     let text = logged(Severity::Debug, Format::Json, speak);
     assert!(text.contains("careful") && text.contains("heartbeat"), "{text}");
 }
+
+#[test]
+fn what_raft_calls_an_error_is_a_warning() {
+    let speak = || tracing::error!(target: "openraft::raft", "raft stopped");
+    let text = logged(Severity::Info, Format::Json, speak);
+    assert!(text.starts_with("{\"level\":\"warn\"") && text.contains("raft stopped"), "{text}");
+}
