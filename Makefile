@@ -22,5 +22,6 @@ deny:
 
 fix:
 	UPDATE_GENERATED=1 cargo test --test generated
+	UPDATE_COMPATIBILITY=1 cargo test --test compatibility
 	cargo fmt --all
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged

@@ -10,7 +10,9 @@
 mod banner;
 mod bootstrap;
 mod config;
+mod discovery;
 pub mod gates;
+mod local_address;
 mod secure;
 mod server;
 mod validate;
@@ -23,6 +25,7 @@ pub use config::{
     ClusterSettings, Config, DEFAULT_INITIAL_CLUSTER, DEFAULT_LOG_ROTATION, DEFAULT_NAME,
     HOLDER_WAIT, LogSettings, MemberSettings, SecuritySettings,
 };
+pub use discovery::{DiscoveryError, DiscoverySettings, Fault as DiscoveryFault};
 pub use server::{Server, StartError};
 pub use validate::ADVERTISE_MISSING;
 

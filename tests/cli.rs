@@ -138,13 +138,9 @@ fn the_version_begins_with_etcds_and_ends_with_ours() {
 
 #[test]
 fn flags_whose_feature_is_not_built_are_refused_by_name() {
-    for (flag, want) in [
-        ("--force-new-cluster", "--force-new-cluster is not supported yet"),
-        ("--discovery-srv=x", "--discovery-srv is not supported yet"),
-    ] {
-        let output = Command::new(OURS).env_clear().arg(flag).output().expect("it runs");
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{text}");
-        assert!(text.contains(want), "{text}");
-    }
+    let output =
+        Command::new(OURS).env_clear().arg("--force-new-cluster").output().expect("it runs");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("--force-new-cluster is not supported yet"), "{text}");
 }

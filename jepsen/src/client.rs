@@ -14,7 +14,7 @@ use crate::pb::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::pb::etcdserverpb::watch_client::WatchClient;
 
 /// Big enough for any answer of these tests.
-const MESSAGE_MAX: usize = 64 << 20;
+pub(crate) const MESSAGE_MAX: usize = 64 << 20;
 
 /// Every service of one member over one connection.
 #[derive(Debug, Clone)]

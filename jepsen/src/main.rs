@@ -19,6 +19,7 @@ mod pb;
 mod portrait;
 mod powercut;
 mod powerfs;
+mod tls;
 mod traffic;
 mod transcripts;
 mod verdict;
@@ -50,12 +51,22 @@ enum Command {
     Faults(faults::Options),
     /// A1.1: a cluster by variables alone, in random start orders, and the nine checks.
     Starts(acceptance::StartsOptions),
+    /// A1.2: a registry's devices under leases, five of a user at most, known by watches; one gateway dies.
+    Presence(acceptance::PresenceOptions),
     /// A1.4: probes while members stop, the quorum goes, the leader stands still, a disk is full.
     Probes(acceptance::ProbesOptions),
     /// A1.7: etcdctl's check perf against three members.
     CheckPerf(acceptance::CheckPerfOptions),
+    /// A1.8: a small quota filled at three members, and freed.
+    Quota(acceptance::QuotaOptions),
     /// A1.10: members that keep their names and change their addresses.
     Addresses(acceptance::AddressesOptions),
+    /// A1.11: TLS and users by etcdctl, names in certificates, the JSON gateway.
+    Rbac(acceptance::RbacOptions),
+    /// Certificates and authorities replaced under load; then everyone who should be refused.
+    Rotation(acceptance::RotationOptions),
+    /// A1.5: members join and leave under load, with a watch open.
+    Grow(acceptance::GrowOptions),
     /// A small disk that fills up: growth is refused, deletes and compaction are not, and it recovers.
     FullDisk(full_disk::Options),
     /// One flip or truncation in a stopped member's files: refused, or served intact.
@@ -72,6 +83,8 @@ enum Command {
     BenchBase(bench::BaseOptions),
     /// Latency of puts and memory while a follower that was away is sent the whole state, against without.
     BenchCatchUp(bench::CatchUpOptions),
+    /// Latency of puts while a member is defragmented, against without.
+    BenchDefragment(bench::DefragmentOptions),
 }
 
 async fn run(command: Command) -> Result<Verdict> {
@@ -85,7 +98,12 @@ async fn run(command: Command) -> Result<Verdict> {
         Command::CheckPerf(options) => {
             tokio::task::spawn_blocking(move || acceptance::check_perf(&options)).await?
         }
+        Command::Presence(options) => acceptance::presence(options).await,
+        Command::Quota(options) => acceptance::quota(options).await,
+        Command::Rbac(options) => acceptance::rbac(options).await,
+        Command::Rotation(options) => acceptance::rotation(options).await,
         Command::Probes(options) => acceptance::probes(options).await,
+        Command::Grow(options) => acceptance::grow(options).await,
         Command::FullDisk(options) => full_disk::full_disk(options).await,
         Command::Abuse(options) => abuse::abuse(&options).await,
         Command::Damage(options) => damage::damage(options).await,
@@ -100,6 +118,9 @@ async fn run(command: Command) -> Result<Verdict> {
         }
         Command::BenchCatchUp(options) => {
             tokio::task::spawn_blocking(move || bench::catch_up(&options)).await?
+        }
+        Command::BenchDefragment(options) => {
+            tokio::task::spawn_blocking(move || bench::defragment(&options)).await?
         }
         Command::BenchBase(options) => {
             tokio::task::spawn_blocking(move || bench::base(&options)).await?

@@ -25,7 +25,7 @@ use rustix::process::{Pid, Signal, kill_process};
 const READY: &str = "ready to serve client requests";
 
 /// Below the range from which the kernel picks ports of outgoing connections.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
+pub(crate) const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
 
@@ -45,6 +45,8 @@ pub(crate) struct MemberSpec {
     pub(crate) initial_cluster: String,
     /// Where it lives, if not on the loopback.
     pub(crate) home: Option<Home>,
+    /// Whether clients and members speak TLS with it; the flags for that are among `extra`.
+    pub(crate) secure: bool,
 }
 
 /// A network namespace of a member's own. It listens on every address there, is known by its name, and is started by
@@ -71,6 +73,7 @@ impl MemberSpec {
             name: "default".to_owned(),
             initial_cluster: String::new(),
             home: None,
+            secure: false,
         })
     }
 
@@ -98,20 +101,24 @@ impl MemberSpec {
     /// Where this process's clients find it.
     pub(crate) fn endpoint(&self) -> String {
         let address = self.home.as_ref().map_or(Ipv4Addr::LOCALHOST, |home| home.address);
-        format!("http://{address}:{}", self.client_port)
+        format!("{}://{address}:{}", self.scheme(), self.client_port)
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
     }
 
     /// Where the other members find it.
     pub(crate) fn peer_url(&self) -> String {
         match self.home {
-            Some(_) => format!("http://{}:{}", self.name, self.peer_port),
-            None => format!("http://127.0.0.1:{}", self.peer_port),
+            Some(_) => format!("{}://{}:{}", self.scheme(), self.name, self.peer_port),
+            None => format!("{}://127.0.0.1:{}", self.scheme(), self.peer_port),
         }
     }
 
     /// What it is told, by the names of the flags.
     fn settings(&self) -> Vec<(&'static str, String)> {
-        let at = |host: &str, port: u16| format!("http://{host}:{port}");
+        let at = |host: &str, port: u16| format!("{}://{host}:{port}", self.scheme());
         let (listen, known) = match self.home {
             Some(_) => ("0.0.0.0", self.name.as_str()),
             None => ("127.0.0.1", "127.0.0.1"),
@@ -262,8 +269,16 @@ impl Member {
     }
 
     /// SIGTERM, then waits for the process to end by itself.
-    pub(crate) fn stop(mut self, deadline: Duration) -> Result<(MemberSpec, ExitStatus)> {
+    pub(crate) fn stop(self, deadline: Duration) -> Result<(MemberSpec, ExitStatus)> {
         self.signal(Signal::TERM)?;
+        self.await_end(deadline).context("after SIGTERM")
+    }
+
+    /// Waits for the process to end by itself.
+    ///
+    /// # Errors
+    /// When it runs at the deadline; it is killed then, and the end of its log is part of the error.
+    pub(crate) fn await_end(mut self, deadline: Duration) -> Result<(MemberSpec, ExitStatus)> {
         let asked = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -271,7 +286,7 @@ impl Member {
             }
             ensure!(
                 asked.elapsed() < deadline,
-                "member still runs {deadline:?} after SIGTERM: {}",
+                "member still runs after {deadline:?}: {}",
                 self.log_tail()
             );
             std::thread::sleep(Duration::from_millis(5));

@@ -17,7 +17,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::data_dir::{DirectoryKind, identify};
 use super::{EXIT_FAILED, EXIT_USAGE, environment::Environment};
-use crate::embed::{Built, Config, DEFAULT_INITIAL_CLUSTER, DEFAULT_NAME, Server};
+use crate::embed::{
+    Built, Config, DEFAULT_INITIAL_CLUSTER, DEFAULT_NAME, DiscoverySettings, Server, StartError,
+};
 use crate::support::listen::words;
 use crate::support::urls::Url;
 
@@ -29,6 +31,13 @@ const STOP_AFTER_FAILURE: Duration = Duration::from_secs(15);
 
 /// Runs a server until it is told to stop; the exit code.
 pub async fn run(mut built: Built, environment: &Environment) -> u8 {
+    #[cfg(feature = "failpoints")]
+    if let Err(why) = crate::support::failpoints::arm(|name| {
+        let found = environment.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone())
+    }) {
+        return fatal("failed to arm failpoints", &why);
+    }
     derive_defaults(built.config_mut());
     if let Err(code) = look_at_directory(built.config()) {
         return code;
@@ -37,12 +46,14 @@ pub async fn run(mut built: Built, environment: &Environment) -> u8 {
         Ok(signals) => signals,
         Err(why) => return fatal("cannot listen for signals", &words(&why)),
     };
+    let discovery = built.config().discovery.clone();
     let started = tokio::select! {
         started = Server::spawn(built) => started,
         (_, number) = signals.next() => return EXIT_SIGNAL + number,
     };
     let server = match started {
         Ok(server) => server,
+        Err(StartError::Discovery(why)) => return used_token(&discovery, &why.to_string()),
         Err(why) => return fatal("discovery failed", &why.to_string()),
     };
     tokio::select! {
@@ -90,6 +101,18 @@ async fn leave(server: Server) -> u8 {
         Err(_elapsed) => tracing::warn!("stopping after the removal takes too long"),
     }
     0
+}
+
+/// The discovery service did not let this member in, whatever the reason was (etcd `server/etcdmain/etcd.go`).
+fn used_token(discovery: &DiscoverySettings, why: &str) -> u8 {
+    tracing::warn!(
+        "discovery-token" = discovery.token,
+        "discovery-endpoints" = ?discovery.endpoints,
+        error = why,
+        "failed to bootstrap; discovery token was already used"
+    );
+    tracing::warn!("do not reuse discovery token; generate a new one to bootstrap a cluster");
+    EXIT_FAILED
 }
 
 fn fatal(what: &'static str, why: &str) -> u8 {

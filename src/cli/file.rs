@@ -63,15 +63,40 @@ fn check_mappings(root: &Map<String, Json>) -> Result<(), FileError> {
         ("socket-options", "configYAML.Config", "transport.SocketOpts"),
         ("discovery-config", "configYAML.Config", "v3discovery.DiscoveryConfig"),
     ] {
-        match find(root, key) {
-            None | Some(Json::Null | Json::Object(_)) => {}
-            Some(other) => {
-                let field = format!("Go struct field {holder}.{key}");
-                return Err(FileError::Bad(decode(word(other), &field, go)));
-            }
-        }
+        check_mapping(root, key, holder, key, go)?;
+    }
+    check_client(root)
+}
+
+/// Those of the discovery service's client stand inside each other.
+fn check_client(root: &Map<String, Json>) -> Result<(), FileError> {
+    const PATH: &str = "discovery-config.client";
+    let Some(discovery) = find(root, "discovery-config").and_then(Json::as_object) else {
+        return Ok(());
+    };
+    let holder = "DiscoveryConfig.Config";
+    check_mapping(discovery, "client", holder, PATH, "clientv3.ConfigSpec")?;
+    let Some(client) = find(discovery, "client").and_then(Json::as_object) else { return Ok(()) };
+    for (key, go) in [("secure", "clientv3.SecureConfig"), ("auth", "clientv3.AuthConfig")] {
+        check_mapping(client, key, "ConfigSpec.Config", &format!("{PATH}.{key}"), go)?;
     }
     Ok(())
+}
+
+fn check_mapping(
+    object: &Map<String, Json>,
+    key: &str,
+    holder: &str,
+    path: &str,
+    go: &str,
+) -> Result<(), FileError> {
+    match find(object, key) {
+        None | Some(Json::Null | Json::Object(_)) => Ok(()),
+        Some(other) => {
+            let field = format!("Go struct field {holder}.{path}");
+            Err(FileError::Bad(decode(word(other), &field, go)))
+        }
+    }
 }
 
 /// encoding/json takes keys in any case, an exact match first.
@@ -101,6 +126,12 @@ fn lookup<'a>(root: &'a Map<String, Json>, row: &Row) -> Option<(&'a Json, Strin
             let inner = find(find(root, first)?.as_object()?, second)?.as_object()?;
             let path = format!("ConfigSpec.Config.{first}.{second}.{third}");
             Some((find(inner, third)?, path))
+        }
+        Key::Deepest(first, second, third, fourth) => {
+            let inner = find(find(root, first)?.as_object()?, second)?.as_object()?;
+            let kind = if third == "auth" { "AuthConfig" } else { "SecureConfig" };
+            let path = format!("{kind}.Config.{first}.{second}.{third}.{fourth}");
+            Some((find(find(inner, third)?.as_object()?, fourth)?, path))
         }
     }
 }

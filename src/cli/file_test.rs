@@ -77,6 +77,20 @@ fn bad_types_are_refused_in_etcds_words() {
             "discovery-config:\n  token: 4\n",
             "number into Go struct field DiscoveryConfig.Config.discovery-config.token of type string",
         ),
+        (
+            "discovery-config:\n  client: 4\n",
+            "number into Go struct field DiscoveryConfig.Config.discovery-config.client of type \
+             clientv3.ConfigSpec",
+        ),
+        (
+            "discovery-config:\n  client:\n    secure: 4\n",
+            "number into Go struct field ConfigSpec.Config.discovery-config.client.secure of type \
+             clientv3.SecureConfig",
+        ),
+        (
+            "discovery-config:\n  client:\n    secure:\n      cert: 4\n",
+            "number into Go struct field SecureConfig.Config.discovery-config.client.secure.cert of type string",
+        ),
     ] {
         assert_eq!(refused(text), FileError::Bad(format!("{json}{want}")), "{text}");
     }
@@ -111,6 +125,9 @@ fn every_flag_with_a_key_can_be_read_from_a_file() {
             Key::In(first, second) => format!("{first}:\n  {second}: {sample}"),
             Key::Deep(first, second, third) => {
                 format!("{first}:\n  {second}:\n    {third}: {sample}")
+            }
+            Key::Deepest(first, second, third, fourth) => {
+                format!("{first}:\n  {second}:\n    {third}:\n      {fourth}: {sample}")
             }
         };
         assert!(taken(&text).is_set(row.name), "{}", row.name);

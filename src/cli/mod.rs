@@ -10,10 +10,12 @@
 
 pub mod daemon;
 mod data_dir;
+mod discovered;
 pub mod environment;
 mod file;
 pub mod gateway;
 mod help;
+pub mod proxy;
 mod settings;
 pub mod table;
 
@@ -25,6 +27,7 @@ use tracing::dispatcher::with_default;
 use self::environment::{Environment, Taken};
 use self::file::FileError;
 use self::gateway::Gateway;
+use self::proxy::GrpcProxy;
 use self::table::{EXPERIMENTAL, Twin};
 use crate::embed::{ADVERTISE_MISSING, Built};
 use crate::service::version;
@@ -42,6 +45,8 @@ pub enum Outcome {
     Start(Box<Built>, Threads),
     /// `gateway start`.
     Gateway(Box<Gateway>),
+    /// `grpc-proxy start`.
+    GrpcProxy(Box<GrpcProxy>),
 }
 
 /// `--runtime`.
@@ -69,8 +74,10 @@ pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
             };
         }
         Some("grpc-proxy") => {
-            let why = "grpc-proxy is not supported yet: this program is a server";
-            return failed(&early_log(), arguments, why);
+            return match proxy::read(arguments) {
+                Ok(proxy) => Outcome::GrpcProxy(Box::new(proxy)),
+                Err(code) => Outcome::Exit(code),
+            };
         }
         Some(_) | None => {}
     }
@@ -199,15 +206,12 @@ fn finish(given: Given<'_>, early: &Dispatch, arguments: &[String]) -> Outcome {
             warn(flags);
         }
     });
-    match built
-        .map_err(|refused| refused.to_string())
-        .and_then(|built| settings::refused(flags).map_or(Ok(built), Err))
-    {
+    match built {
         Ok(built) => {
             with_default(&log, || tracing::info!(args = ?shown(arguments), "Running: "));
             Outcome::Start(Box::new(built), threads(&flags.text("runtime")))
         }
-        Err(why) => failed(&log, arguments, &why),
+        Err(refused) => failed(&log, arguments, &refused.to_string()),
     }
 }
 

@@ -3,7 +3,8 @@
 use super::table::{Standing, rows};
 use crate::embed::gates::decided;
 use crate::embed::{
-    ClusterSettings, Config, HOLDER_WAIT, LogSettings, MemberSettings, SecuritySettings,
+    ClusterSettings, Config, DEFAULT_INITIAL_CLUSTER, DiscoverySettings, HOLDER_WAIT, LogSettings,
+    MemberSettings, SecuritySettings,
 };
 use crate::support::flags::FlagSet;
 use crate::support::tls::TlsSettings;
@@ -20,14 +21,17 @@ pub(super) fn config(flags: &FlagSet, from_file: bool) -> Config {
     let bootstrap_elsewhere = !flags.text("discovery-srv").is_empty()
         || (!from_file && !flags.text("discovery-srv-name").is_empty())
         || !flags.texts("discovery-endpoints").is_empty();
-    let initial_cluster = if bootstrap_elsewhere && !flags.is_set("initial-cluster") {
-        String::new()
-    } else {
-        flags.text("initial-cluster")
+    // A file may name the default without meaning it.
+    let told = flags.is_set("initial-cluster")
+        && !(from_file && flags.text("initial-cluster") == DEFAULT_INITIAL_CLUSTER);
+    let initial_cluster = match bootstrap_elsewhere && !told {
+        true => String::new(),
+        false => flags.text("initial-cluster"),
     };
     Config {
         cluster: ClusterSettings { initial_cluster, ..cluster(flags) },
         member: member(flags, from_file),
+        discovery: discovery(flags),
         security: security(flags, from_file),
         log: LogSettings {
             inherit: false,
@@ -94,11 +98,36 @@ fn member(flags: &FlagSet, from_file: bool) -> MemberSettings {
         extensive_metrics: flags.text("metrics") == "extensive",
         watch_progress_interval: flags.duration("watch-progress-notify-interval"),
         corrupt_check: flags.duration("corrupt-check-time"),
+        compaction_batch_limit: u64::try_from(flags.int("compaction-batch-limit")).unwrap_or(0),
+        compaction_rest: flags
+            .is_set("compaction-sleep-interval")
+            .then(|| flags.duration("compaction-sleep-interval")),
         bootstrap_defrag_megabytes: flags.uint("bootstrap-defrag-threshold-megabytes"),
         enable_pprof: flags.bool("enable-pprof"),
+        force_new_cluster: flags.bool("force-new-cluster"),
         http2_debug: false,
         warn_apply: flags.duration("warning-apply-duration"),
         warn_unary: flags.duration("warning-unary-request-duration"),
+    }
+}
+
+fn discovery(flags: &FlagSet) -> DiscoverySettings {
+    DiscoverySettings {
+        srv_domain: flags.text("discovery-srv"),
+        srv_name: flags.text("discovery-srv-name"),
+        token: flags.text("discovery-token"),
+        endpoints: flags.texts("discovery-endpoints"),
+        dial_timeout: flags.duration("discovery-dial-timeout"),
+        request_timeout: flags.duration("discovery-request-timeout"),
+        keepalive_time: flags.duration("discovery-keepalive-time"),
+        keepalive_timeout: flags.duration("discovery-keepalive-timeout"),
+        insecure_transport: flags.bool("discovery-insecure-transport"),
+        insecure_skip_tls_verify: flags.bool("discovery-insecure-skip-tls-verify"),
+        cert_file: flags.text("discovery-cert"),
+        key_file: flags.text("discovery-key"),
+        trusted_ca_file: flags.text("discovery-cacert"),
+        user: flags.text("discovery-user"),
+        password: flags.text("discovery-password"),
     }
 }
 
@@ -140,15 +169,6 @@ fn security(flags: &FlagSet, from_file: bool) -> SecuritySettings {
     }
 }
 
-/// The first flag that asks for what is not built yet.
-pub(super) fn refused(flags: &FlagSet) -> Option<String> {
-    let defaults = defaults();
-    rows()
-        .filter(|row| row.standing == Standing::NotYet)
-        .find(|row| flags.value(row.name) != defaults.value(row.name))
-        .map(|row| format!("--{} is not supported yet", row.name))
-}
-
 /// Flags that were set to something and do nothing.
 pub(super) fn without_effect(flags: &FlagSet) -> Vec<&'static str> {
     let defaults = defaults();
@@ -166,7 +186,6 @@ mod tests {
     #[test]
     fn the_tables_defaults_are_the_configs() {
         assert_eq!(config(&defaults(), false), Config::default());
-        assert_eq!(refused(&defaults()), None);
         assert!(without_effect(&defaults()).is_empty());
     }
 
@@ -179,13 +198,30 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_yet_is_named() {
+    fn who_discovers_the_others_has_no_initial_cluster_unless_it_is_given() {
         let mut flags = defaults();
-        flags.set("force-new-cluster", "true").unwrap();
-        assert_eq!(refused(&flags).as_deref(), Some("--force-new-cluster is not supported yet"));
+        flags.set("discovery-endpoints", "http://a:1,http://b:1").unwrap();
+        flags.set("discovery-user", "root").unwrap();
+        let found = config(&flags, false);
+        assert_eq!(found.cluster.initial_cluster, "");
+        assert_eq!(found.discovery.endpoints, ["http://a:1", "http://b:1"]);
+        assert_eq!(found.discovery.user, "root");
+        flags.set("initial-cluster", DEFAULT_INITIAL_CLUSTER).unwrap();
+        assert_eq!(config(&flags, false).cluster.initial_cluster, DEFAULT_INITIAL_CLUSTER);
+        assert_eq!(config(&flags, true).cluster.initial_cluster, "");
+        let mut flags = defaults();
+        flags.set("discovery-srv", "example.com").unwrap();
+        let found = config(&flags, false);
+        assert_eq!(
+            (found.cluster.initial_cluster, found.discovery.srv_domain.as_str()),
+            (String::new(), "example.com")
+        );
+    }
+
+    #[test]
+    fn what_has_no_effect_is_named() {
         let mut flags = defaults();
         flags.set("unsafe-no-fsync", "true").unwrap();
         assert_eq!(without_effect(&flags), ["unsafe-no-fsync"]);
-        assert_eq!(refused(&flags), None);
     }
 }

@@ -24,6 +24,7 @@ use tokio::sync::oneshot;
 use super::convert;
 use super::types::{RaftEntry, RaftLogId, RaftVote, TypeConfig};
 use crate::storage::journal::{Done, GroupLog, JournalError};
+use crate::support::failpoints::failpoint;
 use crate::support::spawn::Blocking;
 
 /// Entries read from the journal in one step, in bytes.
@@ -191,6 +192,7 @@ impl RaftLogStorage<TypeConfig> for LogAdapter {
     }
 
     async fn save_vote(&mut self, vote: &RaftVote) -> Result<(), io::Error> {
+        failpoint!(wait raftBeforeSave);
         let (done, told) = durable();
         self.log.save_vote(convert::vote(vote), done).map_err(io_error)?;
         wait(told).await
@@ -221,8 +223,11 @@ impl RaftLogStorage<TypeConfig> for LogAdapter {
             callback.io_completed(Ok(()));
             return Ok(());
         }
+        failpoint!(wait raftBeforeSave);
         let done: Done = Box::new(move |result| callback.io_completed(result.map_err(io_error)));
-        self.log.append(records, done).map_err(io_error)
+        self.log.append(records, done).map_err(io_error)?;
+        failpoint!(wait raftAfterSave);
+        Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<RaftLogId>) -> Result<(), io::Error> {

@@ -45,11 +45,27 @@ impl MachineAdapter {
             return Ok(());
         }
         let entries = std::mem::take(&mut gathered.entries);
+        #[cfg(feature = "failpoints")]
+        before_apply(&entries).await;
         self.sink.apply(entries).await.map_err(io_error)?;
         for responder in gathered.responders.drain(..) {
             responder.send(());
         }
         Ok(())
+    }
+}
+
+/// A test may hold up what is about to be applied.
+#[cfg(feature = "failpoints")]
+async fn before_apply(entries: &[(LogId, LogPayload)]) {
+    use crate::support::failpoints::failpoint;
+
+    for (_, payload) in entries {
+        match &payload.payload {
+            Some(Payload::Entry(_)) => failpoint!(wait beforeApplyOneEntryNormal),
+            Some(Payload::Membership(_)) => failpoint!(wait beforeApplyOneConfChange),
+            Some(Payload::Blank(_)) | None => {}
+        }
     }
 }
 

@@ -59,11 +59,16 @@ pub(super) fn starting(config: &Config, restarted: bool, initial_cluster: &str) 
         "v2-deprecation" = "write-only",
         "starting an etcd server"
     );
+    let discovery = &config.discovery;
     tracing::info!(
+        "discovery-token" = discovery.token,
+        "discovery-endpoints" = discovery.endpoints.join(","),
+        "discovery-srv" = discovery.srv_domain,
         "compact-check-time-interval" = %cluster.compact_hash_check,
         "auto-compaction-mode" = cluster.auto_compaction_mode,
         "auto-compaction-retention" = cluster.auto_compaction_retention,
         "max-learners" = cluster.learners_max,
+        "force-new-cluster" = member.force_new_cluster,
         "warning-unary-request-duration" = %member.warn_unary,
         "watch-progress-notify-interval" = %member.watch_progress_interval,
         "starting an etcd server: further settings"

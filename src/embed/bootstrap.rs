@@ -10,11 +10,14 @@ use quorate_core::api::ids::{ClusterId, MemberId};
 use tokio::time::Instant;
 
 use super::config::Config;
+use super::discovery::{self, dns};
+use super::server::StartError;
 use crate::host::peers::remote_clusters;
 use crate::keyspace::InitialMember;
 use crate::keyspace::members::{cluster_id, member_id};
 use crate::support::go::quote::{quote, quote_list};
 use crate::support::listen::words;
+use crate::support::srv::Names;
 use crate::support::tls::Connector;
 use crate::support::urls::{Url, parse_list, texts};
 
@@ -43,9 +46,17 @@ pub(super) struct Who {
     pub(super) first: String,
 }
 
+/// What tells this cluster from others with the same URLs.
+fn token(config: &Config) -> &str {
+    match config.discovery.asks_a_service() {
+        true => &config.discovery.token,
+        false => &config.cluster.token,
+    }
+}
+
 /// Ids by etcd's formulas.
 pub(super) fn who(config: &Config, cluster: &InitialCluster) -> Who {
-    let token = &config.cluster.token;
+    let token = token(config);
     let member = |urls: &Vec<Url>| {
         let peer_urls = texts(urls);
         InitialMember { id: member_id(&peer_urls, token), peer_urls }
@@ -74,9 +85,24 @@ fn others(config: &Config, cluster: &InitialCluster) -> Vec<String> {
     urls
 }
 
+/// What dials the others. Members that a domain names speak for the domain, unless their authorities are listed.
+pub(super) fn connector(config: &Config, connector: Connector) -> Connector {
+    let domain = &config.discovery.srv_domain;
+    match domain.is_empty() || !config.security.peer.trusted_ca_file.is_empty() {
+        true => connector,
+        false => connector.expecting(domain),
+    }
+}
+
 /// A restart: what the directory says counts; the flags are only listened to where they say the same. A member that
 /// was added and has not been reached by the others yet is still to be introduced.
 pub(super) fn known(config: &Config, cluster: ClusterId, member: MemberId) -> Who {
+    if config.discovery.asks_a_service() {
+        tracing::warn!(
+            "wal-dir" = format!("{}/member/journal", config.member.data_dir),
+            "discovery token is ignored since cluster already initialized; valid logs are found"
+        );
+    }
     let told = parse(&config.cluster.initial_cluster).unwrap_or_default();
     let introducers = if joins(config) { others(config, &told) } else { Vec::new() };
     let told = who(config, &told);
@@ -85,14 +111,62 @@ pub(super) fn known(config: &Config, cluster: ClusterId, member: MemberId) -> Wh
     Who { cluster, member, members, introducers, first: String::new() }
 }
 
-/// A first start: the flags are checked, and the others are asked whether this member has run before, or who it is.
-pub(super) async fn first_start(config: &Config, tls: &Connector) -> Result<Who, String> {
-    let cluster = parse(&config.cluster.initial_cluster)?;
-    check(config, &cluster).await?;
-    if joins(config) {
-        return join::join(config, &cluster, others(config, &cluster), tls).await;
+/// The first members, as far as they are told: by the flag, by DNS, or this one alone where a service knows the others.
+pub(super) async fn initial_cluster(config: &Config) -> Result<InitialCluster, String> {
+    let (discovery, member) = (&config.discovery, &config.member);
+    if discovery.asks_a_service() {
+        return Ok([(member.name.clone(), member.advertise_peer.clone())].into());
+    }
+    match discovery.srv_domain.is_empty() {
+        true => parse(&config.cluster.initial_cluster),
+        false => dns::cluster(config, &Names::of_the_system()?).await,
+    }
+}
+
+/// A first start: the flags are checked, and the others are asked whether this member has run before, or who it is, or
+/// who they are.
+pub(super) async fn first_start(
+    config: &Config,
+    cluster: &InitialCluster,
+    tls: &Connector,
+) -> Result<Who, StartError> {
+    let who = first_look(config, cluster, tls).await.map_err(StartError::Bootstrap)?;
+    if !config.discovery.asks_a_service() {
+        return Ok(who);
+    }
+    tracing::info!("Bootstrapping cluster using v3 discovery.");
+    let listed = discovery::join(&config.discovery, who.member, &who.first).await?;
+    discovered(config, &listed).map_err(StartError::Bootstrap)
+}
+
+/// Who this member is among those who have registered.
+fn discovered(config: &Config, listed: &str) -> Result<Who, String> {
+    let cluster = parse(listed)?;
+    if has_duplicates(&cluster) {
+        return Err(format!("discovery cluster {} has duplicate url", print(&cluster)));
     }
     let who = who(config, &cluster);
+    // Two members of one name are one member of two URLs, whose id is nobody's.
+    if !who.members.iter().any(|member| member.id == who.member) {
+        return Err(format!(
+            "discovery cluster {} does not list this member: its name {} must be its alone",
+            print(&cluster),
+            quote(&config.member.name)
+        ));
+    }
+    Ok(who)
+}
+
+async fn first_look(
+    config: &Config,
+    cluster: &InitialCluster,
+    tls: &Connector,
+) -> Result<Who, String> {
+    check(config, cluster).await?;
+    if joins(config) {
+        return join::join(config, cluster, others(config, cluster), tls).await;
+    }
+    let who = who(config, cluster);
     let others = who.members.iter().filter(|member| member.id != who.member);
     let others: Vec<String> = others.flat_map(|member| member.peer_urls.clone()).collect();
     if has_run_before(who.member, &others, tls).await {
@@ -142,14 +216,22 @@ async fn check(config: &Config, cluster: &InitialCluster) -> Result<(), String> 
     {
         return Err(unequal(config, own, &difference));
     }
+    if has_duplicates(cluster) {
+        return Err(format!("initial cluster {} has duplicate url", print(cluster)));
+    }
+    if joins(config) && config.discovery.asks_a_service() {
+        let why = "discovery URL should not be set when joining existing initial cluster";
+        return Err(why.to_owned());
+    }
+    Ok(())
+}
+
+fn has_duplicates(cluster: &InitialCluster) -> bool {
     let mut all: Vec<&Url> = cluster.values().flatten().collect();
     let count = all.len();
     all.sort();
     all.dedup();
-    if all.len() < count {
-        return Err(format!("initial cluster {} has duplicate url", print(cluster)));
-    }
-    Ok(())
+    all.len() < count
 }
 
 /// How two lists of URLs differ, host names resolved; `None` if they do not.
@@ -281,6 +363,37 @@ mod tests {
         assert_eq!(check(&config, &cluster).await, Ok(()));
         assert_eq!(print(&cluster), "default=http://localhost:2380");
     }
+
+    #[test]
+    fn members_that_a_domain_names_speak_for_it_unless_their_authorities_are_listed() {
+        let expects = |domain: &str, ca: &str| {
+            let mut config = Config::default();
+            config.discovery.srv_domain = domain.to_owned();
+            config.security.peer.trusted_ca_file = ca.to_owned();
+            format!("{:?}", connector(&config, Connector::default())).contains("example.com")
+        };
+        assert!(expects("example.com", ""));
+        assert!(!expects("example.com", "/x/ca") && !expects("", ""));
+    }
+
+    #[test]
+    fn who_discovers_the_others_has_the_ids_of_its_token() {
+        let mut config = Config::default();
+        config.discovery.token = "t".to_owned();
+        config.discovery.endpoints = vec!["http://127.0.0.1:1".to_owned()];
+        let found = discovered(&config, "default=http://localhost:2380,b=http://b:1").unwrap();
+        assert_eq!(found.member, member_id(&["http://localhost:2380".to_owned()], "t"));
+        assert_eq!(
+            discovered(&config, "a=http://b:1,b=http://b:1").unwrap_err(),
+            "discovery cluster a=http://b:1,b=http://b:1 has duplicate url"
+        );
+        assert_eq!(
+            discovered(&config, "default=http://localhost:2380,default=http://b:1").unwrap_err(),
+            "discovery cluster default=http://b:1,default=http://localhost:2380 does not list this member: its \
+             name \"default\" must be its alone"
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_name_that_nobody_knows_is_looked_up_again_before_it_is_refused() {
         let began = Instant::now();

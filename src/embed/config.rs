@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::discovery::DiscoverySettings;
 use crate::support::go::duration::GoDuration;
 use crate::support::tls::TlsSettings;
 use crate::support::urls::{Url, parse_list};
@@ -23,6 +24,8 @@ pub struct Config {
     pub cluster: ClusterSettings,
     /// What is this member's own.
     pub member: MemberSettings,
+    /// How the other first members are found, where the initial cluster does not list them.
+    pub discovery: DiscoverySettings,
     /// Certificates, of clients and of peers.
     pub security: SecuritySettings,
     /// Where log lines go.
@@ -32,7 +35,7 @@ pub struct Config {
 /// Settings that all members must agree on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterSettings {
-    /// The first members, as `name=url,name=url`.
+    /// The first members, as `name=url,name=url`; empty where they are discovered.
     pub initial_cluster: String,
     /// `new` or `existing`.
     pub initial_state: String,
@@ -121,10 +124,16 @@ pub struct MemberSettings {
     pub watch_progress_interval: GoDuration,
     /// `--corrupt-check-time`; zero for never.
     pub corrupt_check: GoDuration,
+    /// `--compaction-batch-limit`; zero for etcd's default.
+    pub compaction_batch_limit: u64,
+    /// `--compaction-sleep-interval`, if it was set.
+    pub compaction_rest: Option<GoDuration>,
     /// `--bootstrap-defrag-threshold-megabytes`; zero for never.
     pub bootstrap_defrag_megabytes: u64,
     /// `--enable-pprof`.
     pub enable_pprof: bool,
+    /// `--force-new-cluster`.
+    pub force_new_cluster: bool,
     /// `GODEBUG=http2debug=1`: header fields of HTTP/2 requests are written to stderr.
     pub http2_debug: bool,
     /// `--warning-apply-duration`.
@@ -254,8 +263,11 @@ impl Default for MemberSettings {
             extensive_metrics: false,
             watch_progress_interval: GoDuration::from_secs(600),
             corrupt_check: GoDuration::from_secs(0),
+            compaction_batch_limit: 1000,
+            compaction_rest: None,
             bootstrap_defrag_megabytes: 0,
             enable_pprof: false,
+            force_new_cluster: false,
             http2_debug: false,
             warn_apply: GoDuration::from_millis(100),
             warn_unary: GoDuration::from_millis(300),

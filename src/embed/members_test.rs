@@ -390,3 +390,54 @@ async fn who_does_not_fit_the_cluster_is_not_let_in() {
     assert_eq!(why, format!("member {id:x} has already been bootstrapped"));
     cluster.stop_all().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_three_goes_on_alone_with_the_data_and_the_others_are_out() {
+    let mut cluster = Cluster::of(3);
+    cluster.start_all(&[0, 1, 2]).await;
+    cluster.put(0, "a", "1").await;
+    cluster.everywhere("a", "1").await;
+    let (id, of) = (cluster.id(0), cluster.keyspace(0).config().cluster_id);
+    for member in 0..3 {
+        cluster.stop(member).await;
+    }
+    // The first start makes it so, later ones find it so, with the flag or without.
+    for force in [true, true, false] {
+        cluster.configs[0].member.force_new_cluster = force;
+        cluster.start(0).await;
+        cluster.put(0, "b", &force.to_string()).await;
+        assert_eq!(cluster.get(0, "a", false).await.as_deref(), Some("1"));
+        let listed = cluster.keyspace(0).members();
+        assert_eq!(listed.iter().map(|member| member.id).collect::<Vec<_>>(), [id]);
+        assert_eq!(cluster.keyspace(0).raft_facts().voters, [MemberId(id)]);
+        assert_eq!(cluster.keyspace(0).config().cluster_id, of, "it is the same cluster");
+        if force {
+            cluster.stop(0).await;
+        }
+    }
+    cluster.start(1).await;
+    cluster.gone(1).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_that_goes_on_alone_votes() {
+    let mut cluster = Cluster::growing(2, 1);
+    cluster.start(0).await;
+    cluster.put(0, "a", "1").await;
+    let learner = cluster.add(0, 1, true).await;
+    cluster.told(&[0, 1], "existing");
+    cluster.start(1).await;
+    cluster.everywhere("a", "1").await;
+    cluster.stop(0).await;
+    cluster.stop(1).await;
+
+    cluster.configs[1].member.force_new_cluster = true;
+    cluster.start(1).await;
+    cluster.put(1, "b", "1").await;
+    assert_eq!(cluster.get(1, "a", false).await.as_deref(), Some("1"));
+    let listed = cluster.keyspace(1).members();
+    assert_eq!(listed.iter().map(|member| member.id).collect::<Vec<_>>(), [learner]);
+    assert!(!listed[0].is_learner);
+    cluster.stop_all().await;
+}

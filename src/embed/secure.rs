@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::config::{Config, SecuritySettings};
+use super::local_address;
 use crate::service::serve::Security;
 use crate::support::aside::Aside;
 use crate::support::listen::words;
@@ -92,7 +93,9 @@ pub(super) fn secure(config: &Config) -> Result<Secured, String> {
     if !client.is_empty() {
         tracing::info!("tls-info" = %client, "cipher-suites" = ?security.cipher_suites, "starting with client TLS");
     }
-    open(&peer, &client, &protocol)
+    let mut secured = open(&peer, &client, &protocol)?;
+    secured.connector = secured.connector.from_address(local_address::infer(config));
+    Ok(secured)
 }
 
 fn open(peer: &TlsSettings, client: &TlsSettings, protocol: &Protocol) -> Result<Secured, String> {

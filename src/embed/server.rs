@@ -19,13 +19,14 @@ use tracing::instrument::WithSubscriber as _;
 
 use super::bootstrap::Who;
 use super::config::{Config, MemberSettings};
+use super::discovery::DiscoveryError;
 use super::gates::{GATES, is_on};
 use super::secure::{Secured, secure};
 use super::{Built, bootstrap, validate};
 use crate::consensus::SnapshotLimits;
 use crate::host::{Directory, DirectoryError, DiskSizes, Host, HostError, claim};
 use crate::keyspace::auth::{AuthSettings, TokenKind};
-use crate::keyspace::{InitialMember, KeyspaceConfig};
+use crate::keyspace::{InitialMember, KeyspaceConfig, SweepPace};
 use crate::service::serve::{ConnectionLimits, Entrance, Security, Tasks, Traffic, serve};
 use crate::service::{Desk, JournalFigures, ServiceSettings};
 use crate::storage::journal::{FrameFigures, JournalObserver};
@@ -52,6 +53,9 @@ pub enum StartError {
     /// The settings do not fit a first start; etcd's words.
     #[error("{0}")]
     Bootstrap(String),
+    /// The discovery service did not let this member in.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     /// The data could not be opened.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -160,11 +164,12 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
     }
     let secured = secure(&config).map_err(StartError::Bootstrap)?;
     let bound = bind_all(&config, &secured)?;
+    let connector = bootstrap::connector(&config, secured.connector);
     let directory = claim_in_time(&config.member).await?;
     let known = directory.identity();
     let who = match known {
         Some(known) => bootstrap::known(&config, known.cluster, known.member),
-        None => begin(&config, &secured.connector).await?,
+        None => begin(&config, &connector).await?,
     };
     let keyspace = keyspace_config(&config, &who)?;
     super::banner::starting(&config, known.is_some(), &who.first);
@@ -175,7 +180,7 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
         base_after_bytes: config.member.base_after_bytes,
     };
     let observer = Arc::new(Syncs(journal.clone()));
-    let host = Host::open(directory, keyspace, sizes, observer, secured.connector).await?;
+    let host = Host::open(directory, keyspace, sizes, observer, connector).await?;
     let (serving, served) = watch::channel(false);
     let gauge = host.journal_gauge();
     let settings = service_settings(&config);
@@ -221,9 +226,9 @@ async fn start(mut config: Config, log: Option<Dispatch>) -> Result<Server, Star
 }
 
 async fn begin(config: &Config, tls: &Connector) -> Result<Who, StartError> {
-    let who = bootstrap::first_start(config, tls).await;
+    let cluster = bootstrap::initial_cluster(config).await.map_err(StartError::Bootstrap)?;
+    let who = bootstrap::first_start(config, &cluster, tls).await;
     who.inspect_err(|why| tracing::error!(error = %why, "bootstrap failed"))
-        .map_err(StartError::Bootstrap)
 }
 
 /// Members are served from the start: without them there is no leader.
@@ -268,6 +273,7 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
         name: config.member.name.clone(),
         initial_members,
         introducers: who.introducers.clone(),
+        force_new_cluster: config.member.force_new_cluster,
         strict_reconfig_check: config.cluster.strict_reconfig_check,
         learners_max: config.cluster.learners_max,
         client_urls: texts(config.member.advertise_client.as_deref().unwrap_or_default()),
@@ -277,6 +283,7 @@ fn keyspace_config(config: &Config, who: &Who) -> Result<KeyspaceConfig, StartEr
         txn_ops_max: count(config.cluster.txn_ops_max),
         quota_bytes: config.cluster.quota_bytes,
         auto_compaction: validate::auto_compaction(config).map_err(StartError::Bootstrap)?,
+        sweep_pace: sweep_pace(config),
         watch_progress_interval: config.member.watch_progress_interval.to_std(),
         catch_up_requests: config.cluster.snapshot_catchup_entries,
         corrupt_check: some(config.member.corrupt_check),
@@ -337,6 +344,18 @@ fn auth_settings(config: &Config) -> Result<AuthSettings, StartError> {
         passwords_at_once: (cores() / 2).max(1),
         common_names: config.security.client.client_cert_auth,
     })
+}
+
+fn sweep_pace(config: &Config) -> SweepPace {
+    let default = SweepPace::default();
+    SweepPace {
+        keys_max: match usize::try_from(config.member.compaction_batch_limit) {
+            Ok(0) => default.keys_max,
+            Ok(limit) => limit,
+            Err(_) => usize::MAX,
+        },
+        rest: config.member.compaction_rest.and_then(some),
+    }
 }
 
 /// A duration that is not zero.
@@ -534,8 +553,16 @@ mod auth_tests;
 mod cluster_tests;
 
 #[cfg(test)]
+#[path = "discovery_test.rs"]
+mod discovery_tests;
+
+#[cfg(test)]
 #[path = "gateway_test.rs"]
 mod gateway_tests;
+
+#[cfg(test)]
+#[path = "proxy_test.rs"]
+mod proxy_tests;
 
 #[cfg(test)]
 #[path = "recipes_test.rs"]

@@ -18,6 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::Server;
 use super::cluster_tests::Cluster;
 use crate::embed::Config;
+use crate::service::pb::etcdserverpb::auth_client::AuthClient;
 use crate::service::pb::etcdserverpb::kv_client::KvClient;
 use crate::support::tls::testing::{Authority, Folder, wanted};
 use crate::support::tls::{Connector, Protocol, Side, TlsSettings, tls_cause};
@@ -57,18 +58,25 @@ impl tower_service::Service<Uri> for Dial {
     }
 }
 
-async fn kv(connector: &Connector, address: &str) -> Result<KvClient<Channel>, String> {
+async fn channel(connector: &Connector, address: &str) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
     let connected = endpoint.connect_with_connector(Dial(connector.clone())).await;
-    connected.map(KvClient::new).map_err(|why| why.to_string())
+    connected.map_err(|why| why.to_string())
+}
+
+async fn kv(connector: &Connector, address: &str) -> Result<KvClient<Channel>, String> {
+    channel(connector, address).await.map(KvClient::new)
 }
 
 fn put(key: &str) -> pb::PutRequest {
     pb::PutRequest { key: key.to_owned().into(), value: "v".into(), ..Default::default() }
 }
 
-async fn http(mut stream: Stream, path: &str) -> String {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+async fn http(stream: Stream, path: &str) -> String {
+    ask(stream, &format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await
+}
+
+async fn ask(mut stream: Stream, request: &str) -> String {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let _ = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await.unwrap();
@@ -145,6 +153,62 @@ async fn one_secure_port_speaks_grpc_and_both_https() {
     drop(client);
     server.stop().await.unwrap();
     assert!(setup.log().contains("serving client traffic securely"));
+}
+
+async fn post(stream: Stream, path: &str) -> String {
+    ask(
+        stream,
+        &format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
+        ),
+    )
+    .await
+}
+
+/// The gateway passes no name on: who took itself for the user in its certificate would act as nobody.
+#[tokio::test]
+async fn who_is_named_by_a_certificate_is_refused_by_the_gateway_while_users_count() {
+    let mut setup = setup();
+    setup.config.security.client.client_cert_auth = true;
+    setup.config.cluster.bcrypt_cost = 4;
+    setup.client_files.show(&setup.authority.sign(&wanted("root")));
+    let server = start(&setup.config).await;
+    let (connector, address) = (setup.connector(), server.client_addresses()[0].clone());
+    let path = "/v3/auth/status";
+    let answer = post(secure(&connector, &address).await.unwrap(), path).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "users do not count yet: {answer}");
+    enable_auth(channel(&connector, &address).await.unwrap()).await;
+    for path in [path, "/v3beta/auth/status", "/v3/unknown", "/%76%33/kv/range"] {
+        let answer = post(secure(&connector, &address).await.unwrap(), path).await;
+        assert!(answer.starts_with("HTTP/1.1 400"), "{path}: {answer}");
+        let text = "CommonName of client sending a request against gateway will be ignored and not used as expected\n";
+        assert!(answer.ends_with(text), "{path}: {answer}");
+    }
+    let answer = http(secure(&connector, &address).await.unwrap(), "/health").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "only the gateway refuses it: {answer}");
+    // The name itself counts over gRPC, and a certificate without one may ask the gateway.
+    kv(&connector, &address).await.unwrap().put(put("a")).await.unwrap();
+    setup.client_files.show(&setup.authority.sign(&wanted("")));
+    let answer = post(secure(&setup.connector(), &address).await.unwrap(), path).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"enabled\":true"), "{answer}");
+    // It is somebody whom nobody knows, not nobody.
+    let refused = kv(&setup.connector(), &address).await.unwrap().put(put("a")).await.unwrap_err();
+    let told = (refused.code(), refused.message());
+    assert_eq!(told, (tonic::Code::PermissionDenied, "etcdserver: permission denied"));
+    server.stop().await.unwrap();
+}
+
+async fn enable_auth(channel: Channel) {
+    let mut auth = AuthClient::new(channel);
+    let user = pb::AuthUserAddRequest {
+        name: "root".to_owned(),
+        password: "p".to_owned(),
+        ..Default::default()
+    };
+    auth.user_add(user).await.unwrap();
+    let (user, role) = ("root".to_owned(), "root".to_owned());
+    auth.user_grant_role(pb::AuthUserGrantRoleRequest { user, role }).await.unwrap();
+    auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap();
 }
 
 #[tokio::test]

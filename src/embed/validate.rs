@@ -112,6 +112,7 @@ pub(super) fn faults(config: &Config) -> Vec<String> {
     }
     faults.extend(bind_fault(&member.listen_metrics));
     faults.extend(advertise_faults(config));
+    faults.extend(config.discovery.faults(&config.cluster.initial_cluster));
     faults.extend(timing_faults(config));
     if member.advertise_client.is_none() {
         faults.push(ADVERTISE_MISSING.to_owned());

@@ -52,7 +52,8 @@ pub enum HostError {
     /// The directory is a member's that has never voted, and who the others are was not told.
     #[error(
         "the data directory is a member's that has not begun yet, and --initial-cluster does not describe its \
-         cluster: start it with the flags it was made with"
+         cluster: start it with the flags it was made with, or, if it found the others by discovery, remove the \
+         directory, which holds nothing yet"
     )]
     NeverBegun,
     /// The operating system refused.
@@ -199,6 +200,7 @@ impl Host {
         store.base_after_bytes = sizes.base_after_bytes;
         store.base_after_requests = config.base_after_requests;
         store.lone_voter = Some(config.member_id);
+        store.forced_voter = config.force_new_cluster.then_some(config.member_id);
         let timing = PeerTiming::for_election_timeout(config.election_timeout);
         let peers = Peers::new(PeersConfig {
             cluster: config.cluster_id,

@@ -188,7 +188,7 @@ impl Keyspace {
     /// One keep-alive: the TTL in seconds after the renewal, 0 for a lease that is unknown or has run out.
     pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<i64, KeyspaceError> {
         let permit = self.permit(|machine, caller| machine.check_lease_renew(caller, id)).await?;
-        self.still_permitted(&permit)?;
+        self.unchanged_since(&permit)?;
         match self.ask_leader(Ask::LeaseRenew(id.0)).await? {
             Answer::LeaseRenewed(ttl) => Ok(ttl),
             other => Err(unexpected_answer(&other)),
@@ -208,7 +208,7 @@ impl Keyspace {
         match self.ask_leader(Ask::LeaseTimeToLive(request)).await? {
             Answer::LeaseTimeToLive(response) => {
                 if keys {
-                    self.still_permitted(&permit)?;
+                    self.unchanged_since(&permit)?;
                 }
                 Ok(pb::LeaseTimeToLiveResponse { header: self.revision_header(), ..response })
             }
@@ -220,7 +220,7 @@ impl Keyspace {
     pub async fn lease_leases(&self) -> Result<pb::LeaseLeasesResponse, KeyspaceError> {
         let permit = self.permit(StateMachine::check_lease_leases).await?;
         let ids = self.0.lessor.leases();
-        self.still_permitted(&permit)?;
+        self.unchanged_since(&permit)?;
         let leases = ids.into_iter().map(|id| pb::LeaseStatus { id: id.0 });
         Ok(pb::LeaseLeasesResponse { header: self.revision_header(), leases: leases.collect() })
     }

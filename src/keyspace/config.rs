@@ -28,6 +28,8 @@ pub struct KeyspaceConfig {
     /// Peer URLs of members that are there already, where this one is added to them: they bring it up. Used until its
     /// log knows the members.
     pub introducers: Vec<String>,
+    /// `--force-new-cluster`: this member goes on alone, with the data it has.
+    pub force_new_cluster: bool,
     /// `--strict-reconfig-check`; on in etcd.
     pub strict_reconfig_check: bool,
     /// `--max-learners`; 1 in etcd.
@@ -44,6 +46,8 @@ pub struct KeyspaceConfig {
     pub quota_bytes: i64,
     /// `--auto-compaction-mode` and `--auto-compaction-retention`.
     pub auto_compaction: Option<AutoCompaction>,
+    /// How fast what a compaction drops goes away.
+    pub sweep_pace: SweepPace,
     /// `--watch-progress-notify-interval`; 10 min in etcd.
     pub watch_progress_interval: Duration,
     /// `--snapshot-catchup-entries`: requests that the log keeps behind a base; 5,000 in etcd.
@@ -74,6 +78,7 @@ impl KeyspaceConfig {
             client_urls: Vec::new(),
             initial_members: vec![member],
             introducers: Vec::new(),
+            force_new_cluster: false,
             strict_reconfig_check: true,
             learners_max: 1,
             heartbeat: Duration::from_millis(100),
@@ -82,6 +87,7 @@ impl KeyspaceConfig {
             txn_ops_max: 128,
             quota_bytes: 0,
             auto_compaction: None,
+            sweep_pace: SweepPace::default(),
             watch_progress_interval: Duration::from_secs(600),
             catch_up_requests: 5000,
             base_after_requests: 10_000,
@@ -123,6 +129,21 @@ pub struct InitialMember {
     pub id: MemberId,
     /// Where the other members reach it.
     pub peer_urls: Vec<String>,
+}
+
+/// What a compaction drops goes away in steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SweepPace {
+    /// Keys in one step, under the machine's lock (`--compaction-batch-limit`); not 0.
+    pub keys_max: usize,
+    /// Between two steps (`--compaction-sleep-interval`); `None`: others get their turn, no more.
+    pub rest: Option<Duration>,
+}
+
+impl Default for SweepPace {
+    fn default() -> Self {
+        SweepPace { keys_max: 1000, rest: None }
+    }
 }
 
 /// Compaction by itself, on the leader only (etcd `server/etcdserver/api/v3compactor`).

@@ -31,6 +31,7 @@ use super::sink::{Sink, fatal};
 use super::state::Generation;
 use crate::consensus::{Fatal, PreparedSnapshot, SnapshotLabel, SnapshotReceiver, SnapshotSource};
 use crate::storage::{BACKGROUND_PACE, BaseSource, Prepared, Receiving, Store};
+use crate::support::failpoints::failpoint;
 use crate::support::spawn::{Blocking, background_thread};
 
 /// A base that is sent.
@@ -198,9 +199,12 @@ impl PreparedSnapshot for Ready {
                 Ok(synced) => synced.map_err(fatal)?,
                 Err(_dropped) => return Err(Fatal("the journal is closed".to_owned())),
             }
+            failpoint!(wait applyBeforeOpenSnapshot);
             let (store, machine) = prepared.start().map_err(fatal)?;
+            tracing::info!(at = %label.at, "applySnapshot: opened snapshot backend");
+            failpoint!(wait applyAfterOpenSnapshot);
             sink.switch(label.at, store, machine);
-            tracing::info!(at = %label.at, bytes = label.len, "state of another member installed");
+            tracing::info!(at = %label.at, bytes = label.len, "applied snapshot");
             Ok(())
         })
     }

@@ -68,7 +68,7 @@ use crate::consensus::Consensus;
 use crate::support::clock::Clock;
 
 pub use apply_figures::ApplyFigures;
-pub use config::{AutoCompaction, InitialMember, KeyspaceConfig, Seams};
+pub use config::{AutoCompaction, InitialMember, KeyspaceConfig, Seams, SweepPace};
 pub use error::{KeyspaceError, MemberRefusal, TimeoutKind};
 pub use figures::KeyspaceFigures;
 pub use open::OpenError;

@@ -135,7 +135,8 @@ impl Fed {
         let authority = Authority::new(&config.auth, seams, patience);
         authority.follow(&machine);
         let figures = Arc::<KeyspaceFigures>::default();
-        let sweeper = Sweeper::new(machine.swept_revision(), compacted, Arc::clone(&figures));
+        let swept = machine.swept_revision();
+        let sweeper = Sweeper::new(swept, compacted, config.sweep_pace, Arc::clone(&figures));
         let roll = Roll::new(config.member_id, config.cluster_id, &machine);
         let blocking = Arc::clone(&seams.blocking);
         let state = Arc::new(State::new(machine, store, Arc::clone(&blocking)));
@@ -302,6 +303,7 @@ impl Keyspace {
             Arc::clone(&inner.writer),
             self.attributes(),
         ));
+        tasks.spawn(members::raise_level(Arc::clone(&inner.state), Arc::clone(&inner.writer)));
         self.start_checks(&fed.quota);
         if let Some(mode) = inner.config.auto_compaction {
             let compacts =

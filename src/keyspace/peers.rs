@@ -1,5 +1,5 @@
 //! What the other members ask of this one, and what this one asks of the leader: leases live in its memory, and it
-//! alone changes the members. A hash is asked of every member.
+//! alone changes the members. A hash is asked of every member, and which cluster level it understands.
 //!
 //! ```text
 //!   keep-alive, time to live --> this member leads: the lessor
@@ -18,6 +18,7 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::internal::keyspace_request::Ask;
 use quorate_core::api::pb::internal::keyspace_response::Answer;
 use quorate_core::api::pb::internal::{Blank, KeyspaceRequest, KeyspaceResponse};
+use quorate_core::state_machine::CLUSTER_LEVEL;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::lease::{NotLeader, RenewError};
@@ -72,7 +73,8 @@ impl Keyspace {
                     | Answer::HashKv(_)
                     | Answer::Compacted(_)
                     | Answer::FutureRevision(_)
-                    | Answer::Pending(_)) => return answer,
+                    | Answer::Pending(_)
+                    | Answer::KnownLevel(_)) => return answer,
                 }
                 tokio::time::sleep(RETRY).await;
             }
@@ -103,7 +105,7 @@ impl Keyspace {
         }
     }
 
-    /// Leases as the leader; a hash as any member.
+    /// Leases and members as the leader; the rest as any member.
     async fn answer(&self, ask: &Ask) -> Answer {
         match ask {
             Ask::LeaseRenew(id) => match self.0.lessor.renew(LeaseId(*id)).await {
@@ -114,6 +116,7 @@ impl Keyspace {
             },
             Ask::MemberChange(change) => self.change_as_leader(change).await,
             Ask::HashKv(revision) => self.0.hash_desk.ask(*revision),
+            Ask::KnownLevel(Blank {}) => Answer::KnownLevel(CLUSTER_LEVEL),
             Ask::LeaseTimeToLive(request) => {
                 let found = self.0.lessor.time_to_live(LeaseId(request.id), request.keys);
                 let Ok(live) = found.await else {

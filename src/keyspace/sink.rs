@@ -117,6 +117,11 @@ impl Sink {
             tokens: applied.tokens,
         };
         self.authority.follow(&machine);
+        #[cfg(feature = "failpoints")]
+        if !decided.revisions.is_empty() {
+            // As in etcd: not where nothing was written, as by a login.
+            crate::support::failpoints::failpoint!(beforeWritebackBuf);
+        }
         machine.store().commit(applied.batch).map_err(fatal)?;
         if let Some(to) = decided.compacted_to {
             // Watchers below it are cancelled before a sweep can drop what they would read.

@@ -80,6 +80,11 @@ impl Keyspace {
         self.0.consensus.snapshot_figures()
     }
 
+    /// The cluster level as applied here: what every member understands.
+    pub fn cluster_level(&self) -> u32 {
+        self.0.state.machine.read().cluster_level()
+    }
+
     /// Every member as applied here, by id.
     pub fn members(&self) -> Vec<pb::Member> {
         members::list(&self.0.state.machine.read())
@@ -157,6 +162,11 @@ impl Keyspace {
     /// The alarms that stand, as applied here.
     pub fn alarms(&self) -> Vec<pb::AlarmMember> {
         self.0.state.machine.read().alarms(pb::AlarmType::None)
+    }
+
+    /// Whether users count, as applied here.
+    pub fn auth_is_on(&self) -> bool {
+        self.0.authority.is_on()
     }
 
     /// What Maintenance.Status tells.

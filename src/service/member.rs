@@ -73,6 +73,10 @@ impl Probe for Member {
         self.keyspace.member_promote(id).boxed()
     }
 
+    fn cluster_level(&self) -> u32 {
+        self.keyspace.cluster_level()
+    }
+
     fn members(&self) -> (ClusterId, Vec<pb::Member>) {
         (self.keyspace.config().cluster_id, self.keyspace.members())
     }
@@ -87,6 +91,10 @@ impl Probe for Member {
             })
         }
         .boxed()
+    }
+
+    fn auth_is_on(&self) -> bool {
+        self.keyspace.auth_is_on()
     }
 
     fn vars(&self) -> Vec<(&'static str, serde_json::Value)> {

@@ -26,6 +26,7 @@ mod maintenance;
 mod member;
 mod metrics;
 pub mod pb;
+pub mod proxy;
 mod recipes;
 pub mod serve;
 mod status;

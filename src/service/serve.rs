@@ -112,6 +112,17 @@ pub struct Entrance {
     pub security: Security,
 }
 
+/// Who answers what comes in by an entrance.
+pub trait Counter: Clone + Send + Sync + 'static {
+    /// Answers one request. What the connection does after an upgrade is left in `afterwards`.
+    fn answer(
+        &self,
+        traffic: Traffic,
+        request: Request<Incoming>,
+        afterwards: &Afterwards,
+    ) -> impl Future<Output = Response<Body>> + Send;
+}
+
 /// Limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
@@ -152,9 +163,9 @@ where
 }
 
 /// Accepts until draining begins, then waits for the connections, and cuts those that take too long.
-pub async fn serve(
+pub async fn serve<C: Counter>(
     entrance: Entrance,
-    desk: Desk,
+    desk: C,
     limits: ConnectionLimits,
     tasks: Tasks,
     mut draining: Draining,
@@ -226,17 +237,17 @@ fn builder(
 }
 
 /// What every connection of a listener shares.
-struct Reception {
+struct Reception<C> {
     traffic: Traffic,
-    desk: Desk,
+    desk: C,
     builder: Builder<Tasks>,
 }
 
 /// Serves one connection, from its handshake to its end.
-async fn receive(
+async fn receive<C: Counter>(
     connection: Connection,
     security: Security,
-    reception: Reception,
+    reception: Reception<C>,
     mut draining: Draining,
 ) {
     let opened = tokio::select! {
@@ -248,7 +259,7 @@ async fn receive(
     }
 }
 
-async fn converse(opened: Open, reception: Reception, mut draining: Draining) {
+async fn converse<C: Counter>(opened: Open, reception: Reception<C>, mut draining: Draining) {
     let Open { wire, encrypted, identity } = opened;
     let Reception { traffic, desk, builder } = reception;
     // Each request clones what it needs: here one count, not one for each part of it.
@@ -258,9 +269,6 @@ async fn converse(opened: Open, reception: Reception, mut draining: Draining) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (desk, identity, left) = (desk.clone(), identity.clone(), left.clone());
         async move {
-            if desk.http2_debug {
-                fields::print(&request);
-            }
             introduce(&mut request, encrypted, identity);
             Ok::<_, Infallible>(desk.answer(traffic, request, &left).await)
         }
@@ -316,7 +324,7 @@ fn introduce<B>(request: &mut Request<B>, encrypted: bool, identity: Option<Peer
 }
 
 /// Whether a request is gRPC. In cleartext every HTTP/2 request is; over TLS the content type decides.
-fn is_grpc<B>(traffic: Traffic, request: &Request<B>) -> bool {
+pub(super) fn is_grpc<B>(traffic: Traffic, request: &Request<B>) -> bool {
     match traffic {
         Traffic::GrpcOnly => true,
         Traffic::HttpOnly | Traffic::MetricsOnly | Traffic::PeersOnly => false,
@@ -329,13 +337,16 @@ fn is_grpc<B>(traffic: Traffic, request: &Request<B>) -> bool {
     }
 }
 
-impl Desk {
+impl Counter for Desk {
     async fn answer(
         &self,
         traffic: Traffic,
         mut request: Request<Incoming>,
         afterwards: &Afterwards,
     ) -> Response<Body> {
+        if self.http2_debug {
+            fields::print(&request);
+        }
         // Connections that upgrade are not held to one version of HTTP.
         let spoken = request.version() == Version::HTTP_2;
         let agreed = request.extensions().get::<Encrypted>().is_some();

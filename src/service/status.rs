@@ -200,13 +200,29 @@ pub(crate) fn message_too_large(bytes: usize, limit: usize) -> Status {
     Status::resource_exhausted(text)
 }
 
+/// The transport's refusal to send on what is over the limit, in the words of grpc-go.
+pub(crate) fn sending_too_large(bytes: usize, limit: usize) -> Status {
+    let text = format!("trying to send message larger than max ({bytes} vs. {limit})");
+    Status::resource_exhausted(text)
+}
+
 /// The transport's refusal of bytes that are no message, in the words of grpc-go and protobuf-go; `told` is tonic's,
 /// which names the field.
 pub(crate) fn unreadable(told: &Status) -> Option<Status> {
     let tonics = told.code() == Code::Internal
         && told.message().starts_with("failed to decode Protobuf message");
+    tonics.then(no_message)
+}
+
+/// The same, for who reads messages without tonic.
+pub(crate) fn no_message() -> Status {
     let text = "grpc: error unmarshalling request: proto: cannot parse invalid wire-format data";
-    tonics.then(|| Status::internal(text))
+    Status::internal(text)
+}
+
+/// What a proxy does not serve (etcd `server/proxy/grpcproxy/kv.go`).
+pub(crate) fn no_range_stream() -> Status {
+    Status::unimplemented("RangeStream is not supported by the gRPC proxy")
 }
 
 #[cfg(test)]

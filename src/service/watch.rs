@@ -25,6 +25,7 @@ use super::status::{owned, stopped, watch_cancelled};
 use crate::keyspace::auth::Gate;
 use crate::keyspace::watch::{WatchError, WatchHub, WatchStream};
 use crate::keyspace::{Keyspace, KeyspaceError};
+use crate::support::failpoints::failpoint;
 
 /// Responses of one stream.
 pub type WatchResponses = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
@@ -170,6 +171,7 @@ impl<R: Stream<Item = Result<WatchRequest, Status>> + Unpin> Session<R> {
                 response = self.watches.next() => return match response {
                     Ok(mut response) => {
                         self.complete(&mut response);
+                        failpoint!(wait beforeSendWatchResponse);
                         self.handed = Some((Sent::of(&response), Instant::now()));
                         Some((Ok(response), Some(self)))
                     }

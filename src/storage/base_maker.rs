@@ -120,6 +120,8 @@ impl Upkeep {
         let Some(task) = self.base_task.take() else {
             return Ok(());
         };
+        // It may have waited for this base; the next one may be due already.
+        self.owes_defrag = self.defrag.is_some();
         let _panicked = task.join();
         let outcome = self.shared.orders.lock().base_outcome.take();
         self.settle_base(outcome.unwrap_or_else(|| {

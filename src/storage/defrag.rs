@@ -3,14 +3,16 @@
 //! ```text
 //!   asked ──▶ dead revisions dropped ──▶ copied, a piece at a time and at a pace ──▶ mark ──▶ flushed ──▶ swap ──▶ told
 //!                                          ▲                                        a thread of its own
-//!   what is written meanwhile ─────────────┴── to both stores, as far as the copy has come
+//!   what is written meanwhile ─────────────┴── to both stores, as far as the copy has come; blocks begun since, always
 //!   state-0: read until the swap, removed when nobody reads it any more; then a new base is made
 //! ```
 //!
 //! A crash before the mark leaves the old store in charge; one after it finds two whole ones, of which the newer is
 //! taken; the older goes only when the newer has been flushed ([`open`](super::open)).
 //!
-//! **Invariant:** below its place the fresh store has exactly what the old one has; above it, nothing.
+//! **Invariant:** below its place the fresh store has exactly what the old one has, and all blocks that were begun after
+//! the copy was; of the rest, nothing.
+//! **Invariant:** what is to be copied does not grow: no load outruns the copy.
 //! **Invariant:** a failure of the fresh store is no failure of the store: its folder goes, and the old one stays.
 
 use std::ops::ControlFlow;
@@ -39,10 +41,13 @@ use super::options::{EngineKind, Meter, STATE_STORE_ROOM};
 use super::renew::{SLED_FACTOR, Stopped, remove};
 use super::shared::Shared;
 use super::upkeep::{Step, Upkeep};
+use crate::support::failpoints::failpoint;
 use crate::support::spawn::background_thread;
 
 /// Bytes that are copied between two looks at the pace and at what else there is to do.
 const PIECE_BYTES: u64 = 256 << 10;
+/// Pieces of one turn, while the upkeep has other work too.
+const TURN_PIECES: u32 = 4;
 /// Between two looks while a store is copied, or waits for its flush.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// Rounds of dropping before the copy begins anyway: compactions may go on for ever.
@@ -72,6 +77,8 @@ pub(crate) struct Copy {
     fresh: Arc<dyn Engine>,
     serial: u32,
     place: Place,
+    /// Above all blocks that were there when the copy began: those from here on go to both stores.
+    end: Revision,
     began: Duration,
     moved: u64,
 }
@@ -223,20 +230,22 @@ impl Upkeep {
         if !shared.options.has_room(wanted) {
             return Err(Stopped::NoRoom);
         }
+        failpoint!(defragOpenFileError, |words| return Err(refused(words)));
         let serial = self.next_serial();
         let fresh = open_engine(&shared.options, shared.generation, serial)
             .map_err(|error| Stopped::New(error.into()))?;
         let began = shared.options.clock.monotonic();
         let place = Place::Blocks(Revision::default());
-        Ok(Copy { fresh, serial, place, began, moved: 0 })
+        failpoint!(defragBeforeCopy);
+        let end = end_of_blocks(&*shared.engine())?;
+        Ok(Copy { fresh, serial, place, end, began, moved: 0 })
     }
 
     fn copy_some(&mut self, mut copy: Copy) -> Next {
         if copy.is_ahead(&self.shared) {
             return Ok((Some(Stage::Copying(copy)), Step::Idle));
         }
-        let copied = copy.piece(&self.shared);
-        if let Err(error) = copied {
+        if let Err(error) = copy.turn(&self.shared) {
             self.give_up(copy);
             return Err(error);
         }
@@ -280,6 +289,7 @@ impl Upkeep {
     /// Puts the fresh store in force. Blocks are the same in both, so what is cached stays true.
     fn swap(&mut self, copy: Copy) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
+        failpoint!(defragBeforeRename);
         shared.size.lock().defragment();
         let engine = {
             let _layout = shared.layout.write();
@@ -360,6 +370,12 @@ impl Upkeep {
     }
 }
 
+/// What a test wants a fresh store to have failed with.
+#[cfg(feature = "failpoints")]
+fn refused(words: String) -> Stopped {
+    Stopped::New(EngineError::Io(std::io::Error::other(words)).into())
+}
+
 /// The next stage, `None` at the end, and whether there may be more to do at once.
 type Next = Result<(Option<Stage>, Step), Stopped>;
 
@@ -371,12 +387,25 @@ impl Copy {
         !shared.options.runs_in_place() && self.moved as f64 > allowed
     }
 
+    /// Copies some pieces, as far as the pace allows.
+    fn turn(&mut self, shared: &Shared) -> Result<(), Stopped> {
+        let pieces = if shared.options.runs_in_place() { 1 } else { TURN_PIECES };
+        for _ in 0..pieces {
+            self.piece(shared)?;
+            if matches!(self.place, Place::Whole) || self.is_ahead(shared) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Copies about [`PIECE_BYTES`]; only the upkeep writes to either store, so nothing changes meanwhile.
     fn piece(&mut self, shared: &Shared) -> Result<(), Stopped> {
+        failpoint!(defragdbFail, |words| return Err(refused(words)));
         let old = shared.engine();
         let mut batch = EngineBatch::default();
         let next = match &self.place {
-            Place::Blocks(from) => match blocks(&*old, *from, &mut batch)? {
+            Place::Blocks(from) => match blocks(&*old, *from, self.end, &mut batch)? {
                 Some(next) => Place::Blocks(next),
                 None => Place::Records(vec![Space::ALL[0] as u8]),
             },
@@ -396,35 +425,46 @@ impl Copy {
         Ok(())
     }
 
-    /// What of `batch` belongs below the place that the copy has reached.
+    /// What of `batch` belongs below the place that the copy has reached, or is newer than the copy.
     fn share_of(&self, batch: &EngineBatch) -> EngineBatch {
-        let changes = batch.changes.iter().filter(|(key, _)| self.place.is_behind(key));
+        let changes = batch.changes.iter().filter(|(key, _)| self.place.is_behind(key, self.end));
         EngineBatch { changes: changes.cloned().collect() }
     }
 }
 
 impl Place {
-    /// Whether `key`, if it is there at all, has been copied.
-    fn is_behind(&self, key: &[u8]) -> bool {
+    /// Whether `key`, if it is there at all, has been copied, or is a block's from `end` on.
+    fn is_behind(&self, key: &[u8], end: Revision) -> bool {
         let Some((prefix, rest)) = key.split_first() else { return false };
         let is_block = *prefix == HEADERS || *prefix == VALUES;
         let is_mark = key == STATE_MARK;
         match self {
-            Place::Blocks(next) => is_block && *rest < revision_key(*next)[..],
+            Place::Blocks(next) => {
+                is_block && (*rest < revision_key(*next)[..] || *rest >= revision_key(end)[..])
+            }
             Place::Records(next) => is_block || (!is_mark && *key < next[..]),
             Place::Whole => true,
         }
     }
 }
 
-/// Adds blocks from `from` on; where to go on, if there are more.
+/// Just above the newest block.
+fn end_of_blocks(old: &dyn Engine) -> Result<Revision, StoreError> {
+    let newest = old.last_within(&[HEADERS], &headers_key(Revision::new(i64::MAX, i64::MAX)))?;
+    let Some((key, _)) = newest else { return Ok(Revision::default()) };
+    let first = headers_key_revision(&key)?;
+    Ok(Revision::new(first.main, first.sub + 1))
+}
+
+/// Adds blocks from `from` up to `end`; where to go on, if there are more.
 fn blocks(
     old: &dyn Engine,
     from: Revision,
+    end: Revision,
     batch: &mut EngineBatch,
 ) -> Result<Option<Revision>, StoreError> {
     let mut next = None;
-    scan_piece(old, &headers_key(from), &[HEADERS + 1], &mut |key, headers| {
+    scan_piece(old, &headers_key(from), &headers_key(end), &mut |key, headers| {
         let first = headers_key_revision(&key)?;
         if batch.size() >= PIECE_BYTES {
             next = Some(first);

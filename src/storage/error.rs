@@ -1,6 +1,6 @@
 //! What the store answers instead of doing it.
 
-use quorate_core::api::ids::LogId;
+use quorate_core::api::ids::{LogId, MemberId};
 use quorate_core::api::refusal::Corrupt;
 
 use super::base::BaseError;
@@ -72,6 +72,14 @@ pub enum OpenError {
         group: u64,
         /// Which invariant.
         broken: String,
+    },
+    /// This member is to go on alone, and is none any more.
+    #[error(
+        "member {member} was removed from its cluster: no cluster can be made from its data; take a member that is in it"
+    )]
+    NotAMember {
+        /// This member.
+        member: MemberId,
     },
     /// A log entry could not be applied.
     #[error("log entry {at}: {source}")]

@@ -24,6 +24,7 @@ mod engine_sled;
 mod error;
 mod figures;
 mod folders;
+mod forced;
 mod format;
 mod history;
 pub mod identity;

@@ -35,6 +35,7 @@ use super::folders::{
     engine_folder, folder_bytes, open_engine, parse_engine_folder, remove_engine, remove_folder,
     serials,
 };
+use super::forced;
 use super::format::ContentSum;
 use super::journal::{BaseMark, GroupLog, GroupState};
 use super::load::{self, Distrust};
@@ -99,6 +100,7 @@ impl Store {
             Ok((loaded, serial)) => (loaded, serial, None),
             Err(distrust) => (rebuild(&options, &state)?, 0, Some(distrust)),
         };
+        tell_of_install(&state, loaded.applied);
         let carried = Carried::at_start(&options, &state)?;
         let target = replay_target(&options, &state, loaded.applied);
         let mut machine = loaded.machine;
@@ -111,7 +113,8 @@ impl Store {
             Begun { serial, applied: loaded.applied, content: loaded.content, size: loaded.size },
             carried,
         )?;
-        let replayed = replay(&store, &log, &mut machine, loaded.applied, target)?;
+        let replayed = replay(&store, &log, &mut machine, loaded.applied, target)?
+            + replay_forced(&store, &log, &mut machine)?;
         if let Some(applied) = machine.applied() {
             log.set_committed(applied);
         }
@@ -131,6 +134,21 @@ impl Store {
         }
         Ok(Opened { store, machine, rebuilt, replayed })
     }
+}
+
+/// Says, in etcd's words, that the state is another member's and nothing was applied to it yet: this member stopped when
+/// the journal had just recorded it.
+fn tell_of_install(state: &GroupState, applied: Option<LogId>) {
+    let base = state.base.as_ref().map(|base| base.at);
+    if state.generation == 0 || base.is_none() || base != applied || base != state.purged {
+        return;
+    }
+    let index = |id: Option<LogId>| id.map(|id| id.index);
+    tracing::info!(
+        "consistent-index" = index(applied),
+        "snapshot-index" = index(base),
+        "Recovering from snapshot backend"
+    );
 }
 
 /// Where a store begins.
@@ -220,6 +238,7 @@ pub(crate) fn start(
         dropped: false,
         serials: begun.serial,
         defrag: None,
+        owes_defrag: false,
         stale: Vec::new(),
         flushed_at: Duration::ZERO,
     };
@@ -277,6 +296,22 @@ fn replay(
     Ok(known + replay_to(store, log, machine, applied, last.index, alone)?)
 }
 
+/// Goes on alone if that is asked for: applies the log to its end, which makes this member the only one.
+fn replay_forced(
+    store: &Store,
+    log: &GroupLog,
+    machine: &mut StateMachine,
+) -> Result<u64, OpenError> {
+    let Some(member) = store.shared.options.forced_voter else {
+        return Ok(0);
+    };
+    let applied = machine.applied();
+    match forced::go_on_alone(log, machine, member)? {
+        Some(end) => replay_to(store, log, machine, applied, end.index, |_, _| true),
+        None => Ok(0),
+    }
+}
+
 /// `voter` decided `entry` with nobody's consent but its own. A membership entry counts for itself, but not before
 /// one that was still shared has been replaced.
 fn votes_alone(voter: MemberId, machine: &StateMachine, entry: &LogPayload) -> bool {
@@ -321,7 +356,7 @@ fn replay_to(
     Ok(count)
 }
 
-fn decode(at: LogId, payload: &[u8]) -> Result<LogPayload, OpenError> {
+pub(super) fn decode(at: LogId, payload: &[u8]) -> Result<LogPayload, OpenError> {
     LogPayload::decode(payload).map_err(|reason| OpenError::Entry {
         at,
         source: Corrupt::Undecodable { what: "log entry".to_owned(), reason: reason.to_string() },

@@ -64,6 +64,9 @@ pub struct StoreOptions {
     pub single_voter: bool,
     /// Apply the whole journal while the membership in force has this voter and no other.
     pub lone_voter: Option<MemberId>,
+    /// Make this member the only one and apply the whole journal, whoever was in its cluster: for when a quorum is lost
+    /// for good.
+    pub forced_voter: Option<MemberId>,
     /// Growth is refused while the disk has less than two segments of the journal, the last base's size and this
     /// many bytes free.
     pub reserve_bytes: u64,
@@ -116,6 +119,7 @@ impl StoreOptions {
             base_after_requests: u64::MAX,
             single_voter: false,
             lone_voter: None,
+            forced_voter: None,
             reserve_bytes: 16 << 20,
             clock: Arc::new(SystemClock::default()),
         }

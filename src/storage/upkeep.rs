@@ -58,6 +58,8 @@ pub(crate) struct Upkeep {
     /// The highest serial that a state store was begun with.
     pub(crate) serials: u32,
     pub(crate) defrag: Option<Defrag>,
+    /// Other work has had a turn since the defragmentation had one.
+    pub(crate) owes_defrag: bool,
     /// State stores that were defragmented, while somebody reads them.
     pub(crate) stale: Vec<Stale>,
     /// When the tail was last written out.
@@ -112,22 +114,32 @@ impl Upkeep {
             self.collect_base()?;
             return Ok(Step::Idle);
         }
+        if !closing {
+            self.collect_base()?;
+            if std::mem::take(&mut self.owes_defrag) && self.defragment()? == Step::Worked {
+                return Ok(Step::Worked);
+            }
+        }
+        let step = self.other_work(closing)?;
+        if step == Step::Worked {
+            self.owes_defrag = self.defrag.is_some();
+            return Ok(step);
+        }
+        if closing { Ok(Step::Idle) } else { self.defragment() }
+    }
+
+    /// All but defragmentation, which has every other turn: work that never ends would starve it else.
+    fn other_work(&mut self, closing: bool) -> Result<Step, StoreError> {
         if self.flush_is_due(closing) && self.flush()? == Step::Worked {
             return Ok(Step::Worked);
         }
-        if closing {
+        if closing || self.base_task.is_some() {
             return Ok(Step::Idle);
         }
-        self.collect_base()?;
-        if self.base_task.is_none() {
-            if self.pass.is_none() && self.begin_base()? == Step::Worked {
-                return Ok(Step::Worked);
-            }
-            if self.drop_some()? == Step::Worked {
-                return Ok(Step::Worked);
-            }
+        if self.pass.is_none() && self.begin_base()? == Step::Worked {
+            return Ok(Step::Worked);
         }
-        self.defragment()
+        self.drop_some()
     }
 
     /// While a store is copied, this thread is up far more often than the tail wants to be written out.

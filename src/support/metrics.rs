@@ -55,8 +55,34 @@ impl Metrics {
 
     /// Everything, in Prometheus's text format.
     pub fn text(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+        with_gos_bounds(
+            &TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default(),
+        )
     }
+}
+
+/// Upper bounds of buckets are labels, so they are compared as text by whoever asks for one: spelled as Go does it, with
+/// an exponent from a million on (`strconv.FormatFloat(bound, 'g', -1, 64)`).
+fn with_gos_bounds(text: &str) -> String {
+    const BOUND: &str = "le=\"";
+    let mut parts = text.split(BOUND);
+    let mut out = String::with_capacity(text.len());
+    out.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        out.push_str(BOUND);
+        let (bound, rest) = part.split_once('"').unwrap_or((part, ""));
+        match bound.parse::<f64>() {
+            Ok(number) if number.is_finite() && number >= 1e6 => {
+                let spelled = format!("{number:e}");
+                let (digits, exponent) = spelled.split_once('e').unwrap_or((bound, "0"));
+                out.push_str(&format!("{digits}e+{exponent:0>2}"));
+            }
+            Ok(_) | Err(_) => out.push_str(bound),
+        }
+        out.push('"');
+        out.push_str(rest);
+    }
+    out
 }
 
 /// A histogram with `count` buckets from `start`, each `factor` times the one before; registered by whoever wants.
@@ -246,6 +272,20 @@ mod tests {
             .find_map(|line| line.strip_prefix("process_resident_memory_bytes "))
             .unwrap();
         assert!(resident.parse::<f64>().unwrap() > 0.0);
+    }
+
+    #[test]
+    fn bounds_of_buckets_are_spelled_as_go_spells_them() {
+        let metrics = Metrics::default();
+        metrics.add(histogram("ttl", "of leases", (0.5, 2.0, 25)));
+        metrics.gauge("plain", "a figure stays as it is: le=1048576").set(1_048_576);
+        let text = metrics.text();
+        let wanted = ["\"0.5\"", "\"524288\"", "\"1.048576e+06\"", "\"8.388608e+06\"", "\"+Inf\""];
+        for bound in wanted {
+            assert!(text.contains(&format!("ttl_bucket{{le={bound}}} 0")), "{bound}: {text}");
+        }
+        assert!(text.contains("plain 1048576\n") && text.contains("ttl_sum 0"), "{text}");
+        assert_eq!(with_gos_bounds("a{le=\"1e10\"} 1"), "a{le=\"1e+10\"} 1");
     }
 
     #[test]

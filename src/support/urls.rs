@@ -15,9 +15,17 @@ pub struct Url {
     pub host: String,
     /// What follows the host, `/` included.
     pub path: String,
+    /// `?` and what follows, which means nothing here and is kept as etcd keeps it.
+    pub query: String,
 }
 
 impl Url {
+    /// `http://` and what is given as `host:port`.
+    pub fn plain(host: &str) -> Url {
+        let (path, query) = (String::new(), String::new());
+        Url { scheme: "http".to_owned(), host: host.to_owned(), path, query }
+    }
+
     /// True for `unix://` and `unixs://`.
     pub fn is_unix(&self) -> bool {
         self.scheme == "unix" || self.scheme == "unixs"
@@ -52,7 +60,7 @@ impl Url {
         }
         let without_fragment = text.split_once('#').map_or(text, |(before, _)| before);
         let (scheme, rest) = split_scheme(without_fragment).map_err(failed)?;
-        let rest = rest.split_once('?').map_or(rest, |(before, _)| before);
+        let (rest, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
         let (host, path) = if let Some(after) = rest.strip_prefix("//") {
             let end = after.find('/').unwrap_or(after.len());
             let (authority, path) = after.split_at(end);
@@ -66,13 +74,13 @@ impl Url {
             }
             (String::new(), rest.to_owned())
         };
-        Ok(Url { scheme, host, path })
+        Ok(Url { scheme, host, path, query: query.to_owned() })
     }
 }
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}{}", self.scheme, self.host, self.path)
+        write!(f, "{}://{}{}{}", self.scheme, self.host, self.path, self.query)
     }
 }
 
@@ -204,6 +212,8 @@ mod tests {
         let urls = parse_list("http://localhost:5,http://10.1.1.1:80, unix://a/b.sock").unwrap();
         assert_eq!(texts(&urls), ["http://10.1.1.1:80", "http://localhost:5", "unix://a/b.sock"]);
         assert_eq!(urls[2].socket_path(), "a/b.sock");
+        let with_query = parse_list("http://127.0.0.1:1?a=b/c#d").unwrap();
+        assert_eq!(texts(&with_query), ["http://127.0.0.1:1?a=b/c"]);
         let v6 = &parse_list("http://[::1]:2379").unwrap()[0];
         assert_eq!(v6.host_port(), Ok(("::1".to_owned(), "2379".to_owned())));
     }

@@ -1,12 +1,22 @@
 //! What a registry's operator is promised of a cluster: acceptance tests of requirements, by their numbers.
 
 mod addresses;
+mod grow;
 mod nine;
 mod perf;
+mod presence;
 mod probes;
+mod quota;
+mod rbac;
+mod rotation;
 mod starts;
 
 pub(crate) use self::addresses::{Options as AddressesOptions, addresses};
+pub(crate) use self::grow::{Options as GrowOptions, grow};
 pub(crate) use self::perf::{Options as CheckPerfOptions, check_perf};
+pub(crate) use self::presence::{Options as PresenceOptions, presence};
 pub(crate) use self::probes::{Options as ProbesOptions, probes};
+pub(crate) use self::quota::{Options as QuotaOptions, quota};
+pub(crate) use self::rbac::{Options as RbacOptions, rbac};
+pub(crate) use self::rotation::{Options as RotationOptions, rotation};
 pub(crate) use self::starts::{Options as StartsOptions, starts};

@@ -7,6 +7,7 @@
 mod base;
 mod catch_up;
 mod counted;
+mod defragment;
 mod load;
 mod scrape;
 mod servers;
@@ -22,6 +23,7 @@ use anyhow::{Result, ensure};
 
 pub(crate) use self::base::{Options as BaseOptions, base};
 pub(crate) use self::catch_up::{Options as CatchUpOptions, catch_up};
+pub(crate) use self::defragment::{Options as DefragmentOptions, defragment};
 use self::load::{Measured, Shape, Until, Work};
 pub(crate) use self::servers::START_DEADLINE;
 use self::servers::{Aim, Servers};

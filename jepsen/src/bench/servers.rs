@@ -86,15 +86,23 @@ impl Servers {
     /// # Errors
     /// When none does for a while.
     pub(super) fn leader(&self) -> Result<usize> {
-        let asked = Instant::now();
-        while asked.elapsed() < LEADER_DEADLINE {
-            for (nth, member) in self.0.iter().enumerate() {
-                if Scrape::of(&member.spec().endpoint())?.must(LEADS)? == 1.0 {
-                    return Ok(nth);
-                }
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        bail!("nobody has led for {LEADER_DEADLINE:?}")
+        leader_of(&self.0)
     }
+}
+
+/// The number of the member that leads. Waits a while.
+///
+/// # Errors
+/// When none does then.
+pub(super) fn leader_of(members: &[Member]) -> Result<usize> {
+    let asked = Instant::now();
+    while asked.elapsed() < LEADER_DEADLINE {
+        for (nth, member) in members.iter().enumerate() {
+            if Scrape::of(&member.spec().endpoint())?.must(LEADS)? == 1.0 {
+                return Ok(nth);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    bail!("nobody has led for {LEADER_DEADLINE:?}")
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Seconds of CPU, user and system, of the process and all its threads.
-pub(super) fn cpu_seconds(pid: u32) -> Result<f64> {
+pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let after_name = stat.rsplit_once(')').context("a process name in parentheses")?.1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();

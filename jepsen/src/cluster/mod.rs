@@ -14,6 +14,7 @@ pub(crate) mod network;
 pub(crate) mod power;
 
 use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,9 @@ const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
 /// For a start or a restart while the others run.
 pub(crate) const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Whether a member begins a cluster or joins one.
+const INITIAL_STATE: &str = "ETCD_INITIAL_CLUSTER_STATE";
 
 const METRICS_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -82,7 +86,7 @@ impl Cluster {
             // The rest of what the manifest sets.
             spec.environment = [
                 ("ETCD_INITIAL_CLUSTER_TOKEN", "im-registry"),
-                ("ETCD_INITIAL_CLUSTER_STATE", "new"),
+                (INITIAL_STATE, "new"),
                 ("ETCD_AUTO_COMPACTION_RETENTION", "1"),
                 ("ETCD_QUOTA_BACKEND_BYTES", "8589934592"),
             ]
@@ -223,6 +227,32 @@ impl Cluster {
         let member = member.with_context(|| format!("m{nth} does not run"))?;
         block_in_place(|| member.stop(deadline))?;
         Ok(())
+    }
+
+    /// Waits until a process has ended that nobody told to.
+    ///
+    /// # Errors
+    /// When it still runs at the deadline; it is killed then.
+    pub(crate) fn await_end(&mut self, nth: usize, deadline: Duration) -> Result<ExitStatus> {
+        let member = self.seats[nth].member.take();
+        let member = member.with_context(|| format!("m{nth} does not run"))?;
+        let ended = block_in_place(|| member.await_end(deadline));
+        ended.map(|(_, status)| status).with_context(|| format!("m{nth}"))
+    }
+
+    /// Tells a member, for its next start, who the members are, and whether their cluster is `new` or `existing`.
+    pub(crate) fn tell(&mut self, nth: usize, members: &[usize], state: &str) {
+        let listed: Vec<_> = members
+            .iter()
+            .map(|of| &self.seats[*of].spec)
+            .map(|spec| format!("{}={}", spec.name, spec.peer_url()))
+            .collect();
+        let spec = &mut self.seats[nth].spec;
+        spec.initial_cluster = listed.join(",");
+        let told = spec.environment.iter_mut().find(|(name, _)| name == INITIAL_STATE);
+        if let Some((_, told)) = told {
+            state.clone_into(told);
+        }
     }
 
     /// SIGSTOP.

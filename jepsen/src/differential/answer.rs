@@ -32,6 +32,12 @@ pub(super) enum Answer {
     MemberList(MemberListResponse),
     Status(Box<StatusResponse>),
     Alarm(AlarmResponse),
+    /// What is compared as text, masked already.
+    Text {
+        name: &'static str,
+        revision: i64,
+        text: String,
+    },
     /// Several calls as one step.
     Several(Vec<Answer>),
     Refused {
@@ -68,6 +74,7 @@ impl Answer {
             Self::MemberList(_) => "MemberList",
             Self::Status(_) => "Status",
             Self::Alarm(_) => "Alarm",
+            Self::Text { name, .. } => name,
             Self::Several(_) => "Several",
             Self::Refused { .. } => "Refused",
             Self::Silent(_) => "Silent",
@@ -94,6 +101,7 @@ impl Answer {
             Self::HashKv(r) => r.header,
             Self::Status(r) => r.header,
             Self::Alarm(r) => r.header,
+            Self::Text { revision, .. } => return Some(*revision).filter(|revision| *revision > 0),
             Self::Several(answers) => {
                 return answers.iter().filter_map(Self::revision).max();
             }
@@ -124,7 +132,7 @@ impl Answer {
             }
             Self::Leases(r) => mask(&mut r.header),
             Self::HashKv(r) => mask(&mut r.header),
-            Self::MemberList(r) => mask_members(r),
+            Self::MemberList(r) => mask(&mut r.header),
             Self::Status(r) => mask_status(r),
             Self::Alarm(r) => mask_alarms(r),
             Self::Several(answers) => {
@@ -132,7 +140,7 @@ impl Answer {
                     *answer = std::mem::replace(answer, Self::Done).masked();
                 }
             }
-            Self::Refused { .. } | Self::Silent(_) | Self::Done => {}
+            Self::Text { .. } | Self::Refused { .. } | Self::Silent(_) | Self::Done => {}
         }
         self
     }
@@ -172,6 +180,7 @@ impl Answer {
             Self::RangeStream(_)
             | Self::HashKv(_)
             | Self::MemberList(_)
+            | Self::Text { .. }
             | Self::Several(_)
             | Self::Refused { .. }
             | Self::Silent(_)
@@ -303,21 +312,6 @@ fn mask_alarms(response: &mut AlarmResponse) {
         }
     }
     response.alarms.sort_by_key(|alarm| (alarm.alarm, alarm.member_id));
-}
-
-fn mask_members(list: &mut MemberListResponse) {
-    let own = list.header.map_or(0, |h| h.member_id);
-    mask(&mut list.header);
-    for member in &mut list.members {
-        member.id = u64::from(member.id == own);
-        for url in member.peer_ur_ls.iter_mut().chain(&mut member.client_ur_ls) {
-            *url = without_port(url);
-        }
-    }
-}
-
-fn without_port(url: &str) -> String {
-    url.rsplit_once(':').map_or_else(|| url.to_owned(), |(host, _port)| format!("{host}:PORT"))
 }
 
 fn mask_status(status: &mut StatusResponse) {

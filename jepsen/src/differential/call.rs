@@ -5,6 +5,9 @@
 //! plus n" in the `i64` fields of the protocol's own messages, far from any real revision; [`Call::at`] puts the real
 //! numbers in.
 
+use super::auth::call::AuthCall;
+use super::members::MemberCall;
+use super::upkeep::UpkeepCall;
 use crate::pb::etcdserverpb::compare::TargetUnion;
 use crate::pb::etcdserverpb::request_op::Request;
 use crate::pb::etcdserverpb::{
@@ -89,6 +92,14 @@ pub(super) struct Burst {
     pub(super) delete: DeleteRangeRequest,
 }
 
+/// A watcher on a stream of its own; once it is there, root makes a call and puts; what is heard of that.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Follow {
+    pub(super) watch: WatchCreateRequest,
+    pub(super) meanwhile: AuthCall,
+    pub(super) put: PutRequest,
+}
+
 /// One step of the script, sent to both servers.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Call {
@@ -111,6 +122,12 @@ pub(super) enum Call {
     MemberList(bool),
     Status,
     Alarm(AlarmRequest),
+    Auth(AuthCall),
+    Member(MemberCall),
+    Upkeep(UpkeepCall),
+    /// Creates a watcher on a stream of its own, and hears one answer.
+    Look(WatchCreateRequest),
+    Follow(Box<Follow>),
     Burst(Box<Burst>),
     /// SIGTERM, and another start on the same data; then everything is read.
     Restart,
@@ -166,6 +183,11 @@ impl Call {
             | Self::MemberList(_)
             | Self::Status
             | Self::Alarm(_)
+            | Self::Auth(_)
+            | Self::Member(_)
+            | Self::Upkeep(_)
+            | Self::Look(_)
+            | Self::Follow(_)
             | Self::Burst(_)
             | Self::Restart
             | Self::WatchCancel(..)

@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::answer::Answer;
 use super::call::Call;
 use super::run::{Kinds, Run};
+use super::scenes::Played;
 use super::streams::Heard;
 use crate::verdict::Verdict;
 
@@ -114,7 +115,28 @@ pub(super) struct Outcome {
     pub(super) kinds: Kinds,
 }
 
+impl From<Played> for Outcome {
+    fn from(Played { calls, findings, kinds, explained }: Played) -> Self {
+        Self { calls, findings, explained, kinds }
+    }
+}
+
+/// Adds every count.
+pub(super) fn add_up<K: Ord>(all: &mut BTreeMap<K, usize>, more: BTreeMap<K, usize>) {
+    for (name, count) in more {
+        *all.entry(name).or_default() += count;
+    }
+}
+
 impl Outcome {
+    /// Adds another part of the same seed.
+    pub(super) fn join(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.findings.extend(other.findings);
+        add_up(&mut self.explained, other.explained);
+        add_up(&mut self.kinds, other.kinds);
+    }
+
     /// Whether some finding is about the same kind of call as `finding`.
     fn shows_like(&self, finding: &Finding) -> bool {
         let kind = |f: &Finding| f.what.split('(').next().map(str::to_owned);
@@ -145,12 +167,8 @@ impl Report {
             let line = finding.what.lines().next().unwrap_or_default().to_owned();
             self.findings.push(format!("seed {seed} call {}: {line}", finding.index));
         }
-        for (name, count) in outcome.explained {
-            *self.explained.entry(name).or_default() += count;
-        }
-        for (kind, count) in outcome.kinds {
-            *self.kinds.entry(kind).or_default() += count;
-        }
+        add_up(&mut self.explained, outcome.explained);
+        add_up(&mut self.kinds, outcome.kinds);
     }
 
     pub(super) fn verdict(self) -> Verdict {
@@ -159,7 +177,8 @@ impl Report {
         }
         for row in &super::allowed::ALLOWED {
             let count = self.explained.get(row.name).copied().unwrap_or(0);
-            println!("{count:>8} allowed: {}, {} ({})", row.name, row.how, row.change);
+            let of = if row.newest { "allowed" } else { "allowed of older releases" };
+            println!("{count:>8} {of}: {}, {} ({})", row.name, row.how, row.change);
         }
         Verdict::of(self.findings)
     }

@@ -6,26 +6,34 @@
 //! ```
 //!
 //! Watch streams are compared whenever the script settles: see [`streams`]. What needs servers with flags of their own is
-//! played as [`scenes`]. Each seed starts the servers anew, so a finding is replayed by its seed alone.
+//! played as [`scenes`], who may do what as [`auth`], JSON over HTTP as [`gateway`]. Each seed starts the servers anew, so a finding is replayed by its seed alone.
 
 mod allowed;
 mod answer;
+mod auth;
 mod call;
+mod client;
 mod crowd;
 mod finding;
+mod gateway;
 mod generate;
+mod members;
 mod run;
 mod scenes;
 mod streams;
 mod target;
+mod told;
+mod upkeep;
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum as _;
 
 use self::allowed::Release;
-use self::finding::Report;
+use self::finding::{Outcome, Report};
+use self::run::Run;
 use crate::verdict::Verdict;
 
 /// Options of the sub-command.
@@ -49,12 +57,51 @@ pub(crate) struct Options {
     /// After a finding, look for the shortest script that shows one.
     #[arg(long)]
     shrink: bool,
-    /// Findings after which a seed is left.
+    /// Findings after which a part of a seed is left.
     #[arg(long, default_value_t = 10)]
     max_findings: usize,
+    /// Only these parts of a seed; the script comes with its crowd.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    part: Vec<Part>,
+}
+
+/// What a seed consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Script,
+    Scenes,
+    Members,
+    /// With the first seed of a run alone: six servers.
+    Cluster,
+    Auth,
+    Gateway,
 }
 
 impl Options {
+    /// Plays one part of a seed, and prints what was found.
+    async fn play(&self, part: Part, run: &Run, seed: u64) -> Result<Outcome> {
+        let calls = self.calls;
+        let played = match part {
+            Part::Script => {
+                let script = generate::script(seed, calls, run.release.dialect());
+                let outcome = run.play(&script, &crowd::scripts(seed, calls / 4)).await?;
+                if self.shrink && !outcome.findings.is_empty() {
+                    finding::shrink(run, &script, &outcome).await?;
+                }
+                outcome
+            }
+            Part::Scenes => scenes::play(run, seed).await?.into(),
+            Part::Members => scenes::members::play(run, seed).await?.into(),
+            Part::Cluster => scenes::cluster::play(run).await?.into(),
+            Part::Auth => auth::play(run, seed, calls).await?.into(),
+            Part::Gateway => gateway::play(run, seed, calls / 2).await?.into(),
+        };
+        for finding in &played.findings {
+            println!("seed {seed} {part:?} {finding}\n  replay: {}", self.replay(seed));
+        }
+        Ok(played)
+    }
+
     fn replay(&self, seed: u64) -> String {
         let etcd = self.etcd.clone().unwrap_or_default();
         format!(
@@ -78,21 +125,16 @@ pub(crate) async fn differential(mut options: Options) -> Result<Verdict> {
     println!("oracle: {} {release:?}; ours: {}", etcd.display(), options.ours.display());
     let mut report = Report::default();
     for seed in options.seed..options.seed + options.seeds {
-        let script = generate::script(seed, options.calls, release.dialect());
-        let run = run::Run::new(&options.ours, &etcd, release, options.max_findings);
-        let crowd = crowd::scripts(seed, options.calls / 4);
+        let run = Run::new(&options.ours, &etcd, release, options.max_findings);
         let begun = std::time::Instant::now();
-        let mut outcome = run.play(&script, &crowd).await?;
-        let scenes = Box::pin(scenes::play(&run, seed)).await?;
-        outcome.calls += scenes.calls;
-        outcome.findings.extend(scenes.findings);
+        let mut outcome = Outcome::default();
+        for part in Part::value_variants() {
+            let asked = options.part.is_empty() || options.part.contains(part);
+            if asked && (*part != Part::Cluster || seed == options.seed) {
+                outcome.join(Box::pin(options.play(*part, &run, seed)).await?);
+            }
+        }
         println!("seed {seed}: {} ({:.0?})", outcome.summary(), begun.elapsed());
-        for finding in &outcome.findings {
-            println!("seed {seed} {finding}\n  replay: {}", options.replay(seed));
-        }
-        if options.shrink && !outcome.findings.is_empty() {
-            finding::shrink(&run, &script, &outcome).await?;
-        }
         report.add(seed, outcome);
     }
     Ok(report.verdict())

@@ -9,13 +9,14 @@ use tokio::time::{Instant, sleep};
 
 use super::allowed::{self, Release, explain};
 use super::answer::Answer;
-use super::call::{Call, Place};
+use super::call::{Call, OWN_MEMBER, Place};
 use super::crowd;
 use super::finding::{Finding, Outcome};
 use super::scenes::http::metrics_that_differ;
+use super::scenes::metrics::names_that_differ;
 use super::target::Target;
 use crate::member::{Workspace, panics_in};
-use crate::pb::etcdserverpb::CompactionRequest;
+use crate::pb::etcdserverpb::{AlarmRequest, CompactionRequest};
 
 const SETTLE_DEADLINE: Duration = Duration::from_secs(6);
 /// Calls shown before one that told of another revision.
@@ -29,7 +30,7 @@ pub(super) struct Run {
     pub(super) ours: PathBuf,
     pub(super) etcd: PathBuf,
     pub(super) release: Release,
-    max_findings: usize,
+    pub(super) max_findings: usize,
 }
 
 /// The two servers in the middle of a script.
@@ -163,7 +164,18 @@ impl Pair<'_> {
         if !self.run.release.speaks_our_http() {
             return Ok(());
         }
-        let differ = metrics_that_differ(self.ours.port(), self.theirs.port()).await?;
+        let ports = (self.ours.port(), self.theirs.port());
+        let mut differ = metrics_that_differ(ports.0, ports.1).await?;
+        // Under an alarm, and once it was taken back.
+        for action in [1, 2] {
+            let alarm = AlarmRequest { action, member_id: OWN_MEMBER, alarm: 1 };
+            self.step(index, Call::Alarm(alarm)).await;
+            for name in names_that_differ(ports.0, ports.1).await? {
+                if !differ.contains(&name) {
+                    differ.push(name);
+                }
+            }
+        }
         self.outcome.findings.extend(differ.into_iter().map(|what| Finding::fault(index, what)));
         Ok(())
     }
@@ -293,7 +305,7 @@ impl Pair<'_> {
 }
 
 /// For the summary: how many answers of each kind there were, so that a script that only collects errors shows.
-fn kind_of(answer: &Answer) -> String {
+pub(super) fn kind_of(answer: &Answer) -> String {
     match answer {
         Answer::Refused { code, text } => format!("{code}: {text}"),
         other => other.name().to_owned(),

@@ -1,5 +1,6 @@
 //! One of the two servers under comparison: makes a call and hands back the answer as it came.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,10 +15,14 @@ use tonic::{Response, Status, Streaming};
 
 use super::allowed::Release;
 use super::answer::Answer;
+use super::auth::call::{self as auth, AuthCall, Who};
+use super::auth::follow;
 use super::call::{Burst, Call, OWN_MEMBER};
+use super::client::{Badge, Client};
 use super::generate::STREAMS;
+use super::members::Roll;
 use super::streams::{SENTINEL_KEY, Stream};
-use crate::client::Client;
+use super::upkeep;
 use crate::member::{Member, MemberSpec};
 use crate::pb::etcdserverpb::{
     AlarmRequest, HashKvRequest, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
@@ -45,8 +50,11 @@ pub(super) struct Target {
     pub(super) client: Client,
     pub(super) streams: Vec<Stream>,
     keep_alives: Option<KeepAlives>,
-    /// The member's own id.
-    id: u64,
+    roll: Roll,
+    /// Every token that a user was given.
+    tokens: BTreeMap<String, Vec<String>>,
+    /// Whether watch streams are opened at each start, which nobody may who has no token.
+    watches: bool,
     /// Which etcd it is; none for the server under test.
     oracle: Option<Release>,
 }
@@ -59,13 +67,35 @@ impl Target {
         oracle: Option<Release>,
         extra: &[String],
     ) -> Result<Self> {
+        let mut target = Self::start_quiet(binary, root, name, oracle, extra).await?;
+        target.watches = true;
+        target.streams = open_streams(&target.client).await?;
+        Ok(target)
+    }
+
+    /// The same without watch streams.
+    pub(super) async fn start_quiet(
+        binary: &Path,
+        root: &Path,
+        name: &str,
+        oracle: Option<Release>,
+        extra: &[String],
+    ) -> Result<Self> {
         let mut spec = MemberSpec::single(binary, root, name)?;
         spec.extra.extend_from_slice(extra);
         let (member, client) = start(&spec).await?;
         let id = settled_id(&client, oracle).await?;
-        let streams = open_streams(&client).await?;
-        let member = Some(member);
-        Ok(Self { spec, member, client, streams, keep_alives: None, id, oracle })
+        Ok(Self {
+            roll: Roll::new(vec![id], spec.peer_url()),
+            spec,
+            member: Some(member),
+            client,
+            streams: Vec::new(),
+            keep_alives: None,
+            tokens: BTreeMap::new(),
+            watches: false,
+            oracle,
+        })
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -88,9 +118,11 @@ impl Target {
         }
         let (member, client) = start(&self.spec).await?;
         self.member = Some(member);
-        settled_id(&client, self.oracle).await?;
-        self.streams = open_streams(&client).await?;
         self.client = client;
+        if self.watches {
+            settled_id(&self.client, self.oracle).await?;
+            self.streams = open_streams(&self.client).await?;
+        }
         Ok(())
     }
 
@@ -126,9 +158,55 @@ impl Target {
         }
     }
 
+    /// Makes one call as somebody; nothing is kept open from one such call to the next.
+    pub(super) async fn call_as(&mut self, who: &Who, call: Call) -> Answer {
+        self.keep_alives = None;
+        self.client = self.client.wearing(self.badge(who));
+        let answer = self.call(call).await;
+        self.client = self.client.wearing(Badge::default());
+        self.keep_alives = None;
+        answer
+    }
+
+    fn badge(&self, who: &Who) -> Badge {
+        match who {
+            Who::Nobody => Badge::default(),
+            Who::User(name, ago) => {
+                let token = self.tokens.get(*name).and_then(|all| all.iter().rev().nth(*ago));
+                token.map_or_else(Badge::default, |token| Badge::of(token))
+            }
+            Who::Stranger(token) => Badge::of(token),
+        }
+    }
+
+    /// Makes a call of the Auth service, and keeps the token it brings.
+    async fn auth(&mut self, call: AuthCall) -> Answer {
+        let AuthCall::Authenticate(request) = call else {
+            return auth::make(&self.client, call).await;
+        };
+        let name = request.name.clone();
+        let (answer, token) = auth::authenticate(&self.client, request).await;
+        self.tokens.entry(name).or_default().extend(token);
+        answer
+    }
+
+    async fn member_list(&mut self, linearizable: bool) -> Answer {
+        let request = MemberListRequest { linearizable };
+        match self.client.cluster.member_list(request).await {
+            Err(status) => status.into(),
+            Ok(response) => {
+                let mut list = response.into_inner();
+                match self.roll.named(&mut list.members) {
+                    Ok(()) => Answer::MemberList(list),
+                    Err(disorder) => Answer::Silent(disorder),
+                }
+            }
+        }
+    }
+
     fn make(&mut self, call: Call) -> BoxFuture<'_, Answer> {
         let mut client = self.client.clone();
-        let own = self.id;
+        let own = self.roll.id(OWN_MEMBER);
         async move {
             match call {
                 Call::RangeStream(request) => self.range_stream(request).await,
@@ -150,10 +228,15 @@ impl Target {
                     client.maintenance.hash_kv(HashKvRequest { revision }).await,
                     Answer::HashKv,
                 ),
-                Call::MemberList(linearizable) => answer(
-                    client.cluster.member_list(MemberListRequest { linearizable }).await,
-                    Answer::MemberList,
-                ),
+                Call::MemberList(linearizable) => self.member_list(linearizable).await,
+                Call::Auth(call) => self.auth(call).await,
+                Call::Member(call) => self.roll.make(&client, call).await,
+                Call::Upkeep(call) => upkeep::make(&client, &self.roll, call).await,
+                Call::Look(request) => follow::look(&client, request).await,
+                Call::Follow(followed) => {
+                    let root = client.wearing(self.badge(&Who::User("root", 0)));
+                    follow::follow(&client, &root, *followed).await
+                }
                 Call::Status => {
                     answer(client.maintenance.status(StatusRequest {}).await, |status| {
                         Answer::Status(Box::new(status))

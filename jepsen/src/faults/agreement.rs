@@ -18,23 +18,28 @@ use crate::traffic::judge::{Truth, truth};
 /// Everything healed, members are level by then.
 const LEVEL_DEADLINE: Duration = Duration::from_secs(30);
 
-/// Waits until all members have applied the same; the truth as the first tells it, and what others tell differently.
+/// Waits until these members have applied the same; the truth as the first tells it, and what others tell differently.
 ///
 /// # Errors
 /// When a member cannot be asked.
-pub(crate) async fn agreed(cluster: &Cluster, findings: &mut Vec<String>) -> Result<Truth> {
+pub(crate) async fn agreed(
+    cluster: &Cluster,
+    members: &[usize],
+    findings: &mut Vec<String>,
+) -> Result<Truth> {
     let mut clients = Vec::new();
-    for nth in 0..cluster.len() {
-        clients.push(cluster.client(nth).await?);
+    for nth in members {
+        clients.push(cluster.client(*nth).await?);
     }
     level(&clients).await?;
+    let (first, others) = (members[0], 1..members.len());
     let truth = truth(&clients[0]).await?;
-    for (nth, client) in clients.iter().enumerate().skip(1) {
+    for (client, nth) in clients.iter().zip(members).skip(1) {
         let other = self::truth(client).await.with_context(|| format!("m{nth}"))?;
         if other.history != truth.history {
             let at = truth.history.iter().zip(&other.history).position(|(a, b)| a != b);
             findings.push(format!(
-                "m0 and m{nth} tell different histories: {} and {} events, first difference at {at:?}",
+                "m{first} and m{nth} tell different histories: {} and {} events, first difference at {at:?}",
                 truth.history.len(),
                 other.history.len()
             ));
@@ -44,14 +49,16 @@ pub(crate) async fn agreed(cluster: &Cluster, findings: &mut Vec<String>) -> Res
     for client in &clients {
         told.push(Told::by(client, truth.revision).await?);
     }
-    for (nth, other) in told.iter().enumerate().skip(1) {
+    for at in others {
+        let (nth, other) = (members[at], &told[at]);
         if other.hash_kv != told[0].hash_kv {
             let hashes = (told[0].hash_kv, other.hash_kv);
-            findings.push(format!("HashKV at {} of m0 and m{nth}: {hashes:?}", truth.revision));
+            let revision = truth.revision;
+            findings.push(format!("HashKV at {revision} of m{first} and m{nth}: {hashes:?}"));
         }
         if other.keys != told[0].keys {
             let (ours, theirs) = (told[0].keys.len(), other.keys.len());
-            findings.push(format!("m0 has {ours} keys, m{nth} has {theirs}, or they differ"));
+            findings.push(format!("m{first} has {ours} keys, m{nth} has {theirs}, or they differ"));
         }
     }
     same_hash(&clients, findings).await?;

@@ -10,8 +10,8 @@
 //! **Invariant:** the seed fixes which faults come in which order, for how long, and what clients do; how they interleave
 //! is the machine's.
 
-mod agreement;
-mod machine;
+pub(crate) mod agreement;
+pub(crate) mod machine;
 mod nemesis;
 
 use std::collections::BTreeMap;
@@ -273,7 +273,8 @@ async fn agreed(
 ) -> Result<judge::Truth> {
     cluster.leader(START_DEADLINE).await?;
     judge::leases_gone(&cluster.client(0).await?, told).await?;
-    agreement::agreed(cluster, findings).await
+    let all: Vec<_> = (0..cluster.len()).collect();
+    agreement::agreed(cluster, &all, findings).await
 }
 
 /// Faults until the time is over. One that cannot be undone is a finding, and the last.

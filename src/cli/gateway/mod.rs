@@ -23,11 +23,12 @@ use tracing::instrument::WithSubscriber as _;
 use self::choice::{Remote, Remotes};
 use super::EXIT_FAILED;
 use super::daemon::{Signals, notify};
+use super::discovered::Wanted;
 use super::environment::Environment;
 use crate::support::go::duration::GoDuration;
 use crate::support::go::quote::quote;
 use crate::support::listen::words;
-use crate::support::srv::{self, Client, Record};
+use crate::support::srv::{Names, Record};
 use crate::support::telemetry::{self, Format, Output, Severity};
 use crate::support::urls::split_host_port;
 
@@ -161,16 +162,14 @@ impl Gateway {
     }
 
     async fn discovered(&self) -> Result<Vec<Record>, String> {
-        let Flags { discovery_srv: domain, discovery_srv_name: suffix, .. } = &self.flags;
-        let found = srv::clients(domain, suffix).await?;
-        let endpoints: Vec<String> = found.iter().map(Client::url).collect();
-        tracing::info!("srv-server" = domain, ?endpoints, "discovered cluster from SRV");
-        if self.flags.insecure_discovery {
-            return Ok(found.into_iter().map(|client| client.record).collect());
-        }
-        Err("--discovery-srv without --insecure-discovery is not supported yet: discovered endpoints \
-             cannot be verified"
-            .to_owned())
+        let wanted = Wanted {
+            domain: &self.flags.discovery_srv,
+            suffix: &self.flags.discovery_srv_name,
+            trusted_ca_file: &self.flags.trusted_ca_file,
+            insecure: self.flags.insecure_discovery,
+        };
+        let found = wanted.find(&Names::of_the_system()?).await?;
+        Ok(found.into_iter().map(|client| client.record).collect())
     }
 
     /// A gateway that is its own endpoint would call itself for ever.

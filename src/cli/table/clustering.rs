@@ -9,15 +9,17 @@ const fn row(name: &'static str, kind: Kind, default: &'static str) -> Row {
 
 const URLS: Kind = Kind::Urls { allowed: &[""] };
 
+/// A flag of the discovery service; in a file it stands under `client` of `discovery-config`.
 const fn discovery(name: &'static str, kind: Kind, default: &'static str, key: Key) -> Row {
-    row(name, kind, default)
-        .silent()
-        .key(key)
-        .help("Discovery through another etcd: not built yet.")
+    row(name, kind, default).key(key)
 }
 
 const fn client(key: &'static str) -> Key {
     Key::Deep("discovery-config", "client", key)
+}
+
+const fn client_of(part: &'static str, key: &'static str) -> Key {
+    Key::Deepest("discovery-config", "client", part, key)
 }
 
 pub(super) const ROWS: [Row; 28] = [
@@ -42,30 +44,50 @@ pub(super) const ROWS: [Row; 28] = [
     row("v2-deprecation", Kind::SomeOf(&V2_STAGES), "")
         .silent()
         .help("No effect: version 2 of the API is gone. Deprecated in etcd 3.6."),
-    row("discovery-srv", Kind::Text, "").not_yet().help("DNS domain that names the first members."),
+    row("discovery-srv", Kind::Text, "")
+        .help("DNS domain whose service records name the first members, instead of --initial-cluster."),
     row("discovery-srv-name", Kind::Text, "")
+        .help("Suffix to the service names asked for with --discovery-srv."),
+    discovery("discovery-token", Kind::Text, "", Key::In("discovery-config", "token"))
+        .help("Name of the new cluster at the discovery service; one token makes one cluster."),
+    discovery("discovery-endpoints", Kind::UniqueTexts, "", client("endpoints"))
+        .help("Another etcd cluster at which the first members find each other, instead of --initial-cluster."),
+    discovery("discovery-dial-timeout", Kind::Duration, "2s", client("dial-timeout"))
+        .help("Time to connect to a discovery endpoint, and to log in."),
+    discovery("discovery-request-timeout", Kind::Duration, "5s", client("request-timeout"))
+        .help("Time for one request to the discovery service."),
+    discovery("discovery-keepalive-time", Kind::Duration, "2s", client("keepalive-time"))
+        .help("Time between pings while the others are waited for; at least 10s."),
+    discovery("discovery-keepalive-timeout", Kind::Duration, "6s", client("keepalive-timeout"))
+        .help("Time in which a ping must be answered."),
+    discovery(
+        "discovery-insecure-transport",
+        Kind::Bool,
+        "true",
+        client_of("secure", "insecure-transport"),
+    )
+    .help("Whether to speak without TLS where neither a file nor https:// asks for it."),
+    discovery(
+        "discovery-insecure-skip-tls-verify",
+        Kind::Bool,
+        "false",
+        client_of("secure", "insecure-skip-tls-verify"),
+    )
+    .help("Whether to take any certificate of the discovery service. For tests only."),
+    discovery("discovery-cert", Kind::Text, "", client_of("secure", "cert"))
+        .help("Certificate file shown to the discovery service."),
+    discovery("discovery-key", Kind::Text, "", client_of("secure", "key"))
+        .help("Key file of that certificate."),
+    discovery("discovery-cacert", Kind::Text, "", client_of("secure", "cacert"))
+        .help("CA file with which the discovery service is verified."),
+    discovery("discovery-user", Kind::Text, "", client_of("auth", "username"))
+        .help("User at the discovery service, as name or name:password."),
+    discovery("discovery-password", Kind::Text, "", client_of("auth", "password"))
+        .help("Password of that user."),
+    row("discovery-fallback", Kind::OneOf(&["exit", "proxy"]), "")
         .silent()
-        .help("Suffix to the service name asked for with --discovery-srv."),
-    row("discovery-token", Kind::Text, "")
-        .not_yet()
-        .key(Key::In("discovery-config", "token"))
-        .help("Discovery through another etcd: not built yet."),
-    row("discovery-endpoints", Kind::UniqueTexts, "")
-        .not_yet()
-        .key(client("endpoints"))
-        .help("Discovery through another etcd: not built yet."),
-    discovery("discovery-dial-timeout", Kind::Duration, "2s", client("dial-timeout")),
-    discovery("discovery-request-timeout", Kind::Duration, "5s", client("request-timeout")),
-    discovery("discovery-keepalive-time", Kind::Duration, "2s", client("keepalive-time")),
-    discovery("discovery-keepalive-timeout", Kind::Duration, "6s", client("keepalive-timeout")),
-    discovery("discovery-insecure-transport", Kind::Bool, "true", Key::None),
-    discovery("discovery-insecure-skip-tls-verify", Kind::Bool, "false", Key::None),
-    discovery("discovery-cert", Kind::Text, "", Key::None),
-    discovery("discovery-key", Kind::Text, "", Key::None),
-    discovery("discovery-cacert", Kind::Text, "", Key::None),
-    discovery("discovery-user", Kind::Text, "", Key::None),
-    discovery("discovery-password", Kind::Text, "", Key::None),
-    discovery("discovery-fallback", Kind::OneOf(&["exit", "proxy"]), "", Key::None),
+        .key(Key::None)
+        .help("No effect: a member that cannot join always exits."),
     row("max-learners", Kind::Int, "1").help("Members without a vote that the cluster may have."),
     row("downgrade-check-time", Kind::Duration, "5s")
         .silent()

@@ -76,6 +76,8 @@ pub enum Key {
     In(&'static str, &'static str),
     /// `third` inside `second` inside `first`.
     Deep(&'static str, &'static str, &'static str),
+    /// `fourth` inside `third` inside `second` inside `first`.
+    Deepest(&'static str, &'static str, &'static str, &'static str),
     /// Not at all.
     None,
 }
@@ -89,8 +91,6 @@ pub enum Standing {
     NoEffect,
     /// Nothing: it only matters together with a flag that is refused, or has been ignored by etcd for years.
     Silent,
-    /// The start is refused: this feature is not built yet.
-    NotYet,
 }
 
 /// One flag.
@@ -128,10 +128,6 @@ impl Row {
 
     const fn silent(self) -> Row {
         Row { standing: Standing::Silent, ..self }
-    }
-
-    const fn not_yet(self) -> Row {
-        Row { standing: Standing::NotYet, ..self }
     }
 
     const fn key(self, key: Key) -> Row {

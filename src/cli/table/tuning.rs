@@ -20,11 +20,9 @@ pub(super) const ROWS: [Row; 14] = [
     row("compact-hash-check-time", Kind::Duration, "1m")
         .help("Time between two comparisons of what compactions left (gate CompactHashCheck)."),
     row("compaction-batch-limit", Kind::Int, "1000")
-        .no_effect()
-        .help("No effect: slices of a compaction are sized by Quorate."),
+        .help("Keys that a compaction drops in one step."),
     row("compaction-sleep-interval", Kind::Duration, "10ms")
-        .no_effect()
-        .help("No effect: slices of a compaction are spaced by Quorate."),
+        .help("Time between two such steps; without the flag others only get their turn."),
     row("watch-progress-notify-interval", Kind::Duration, "10m")
         .help("Time between two progress notifications of a watch that asked for them."),
     row("warning-apply-duration", Kind::Duration, "100ms")
@@ -33,9 +31,9 @@ pub(super) const ROWS: [Row; 14] = [
         .help("Defragment before serving if so many megabytes would be won; 0 for never."),
     row("snapshot-catchup-entries", Kind::Uint, "5000")
         .help("Log entries kept behind a snapshot for members that are slow."),
-    Row::new(Group::Unsafe, "force-new-cluster", Kind::Bool, "false")
-        .not_yet()
-        .help("Begin a cluster of one member from this member's data. Not built yet."),
+    Row::new(Group::Unsafe, "force-new-cluster", Kind::Bool, "false").help(
+        "Go on as a cluster of this member alone, with its data, after a quorum is lost for good.",
+    ),
     Row::new(Group::Unsafe, "unsafe-no-fsync", Kind::Bool, "false")
         .no_effect()
         .help("No effect: what was acknowledged is always on the disk."),

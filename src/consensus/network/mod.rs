@@ -44,6 +44,7 @@ use super::purge::Floor;
 use super::snapshot_adapter::{Handle, HandleSnapshot};
 use super::snapshots::{Broke, Outgoing};
 use super::types::{PeerNode, RaftLogId, RaftVote, TypeConfig};
+use crate::support::failpoints::failpoint;
 pub use frames::BadFrame;
 pub(crate) use frames::{Answer, Ask};
 pub(crate) use shipment::{Shipment, Step, Taken};
@@ -187,7 +188,10 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Window<'s, 
             tokio::select! {
                 biased;
                 rpc = self.input.next(), if wanted => match rpc {
-                    Some(rpc) => self.send(rpc),
+                    Some(rpc) => {
+                        failpoint!(wait raftBeforeSave);
+                        self.send(rpc);
+                    }
                     None => self.more = false,
                 },
                 appended = self.under_way.next(), if !self.under_way.is_empty() => {
@@ -271,6 +275,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: AppendEntriesRequest<TypeConfig>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        // etcd's loop that saves is the one that sends: while it stands still, so do heartbeats.
+        failpoint!(wait raftBeforeSave);
         appended(self.ask(Ask::Append(rpc)).await?).ok_or_else(|| self.out_of_step())
     }
 

@@ -27,7 +27,7 @@ use super::auth::Caller;
 use super::changes::{Changes, LEVEL};
 use super::mvcc::range::header;
 use super::mvcc::write::WriteTxn;
-use super::{CLUSTER_LEVEL, StateMachine, records, txn};
+use super::{CLUSTER_LEVEL, LEVEL_OF_REMOVED_MEMBERS, StateMachine, records, txn};
 
 /// How many revisions [`StateMachine::cold_reads`] names at most: a prefetch beyond it would fill memory instead of
 /// saving time.
@@ -49,7 +49,8 @@ impl StateMachine {
         match &payload.payload {
             Some(Payload::Blank(_)) => {}
             Some(Payload::Membership(membership)) => {
-                self.members.change(at, membership, &mut changes);
+                let noted = self.cluster_level >= LEVEL_OF_REMOVED_MEMBERS;
+                self.members.change(at, membership, noted, &mut changes);
             }
             Some(Payload::Entry(entry)) => {
                 self.check_level(at, entry.level)?;

@@ -2,8 +2,8 @@
 //!
 //! **Invariant:** raft's membership entry is the only truth for voters and peer URLs; names and client URLs are
 //! told by each member through the log, and go when the membership drops it.
-//! **Invariant:** who was a member once and is none any more is noted for ever: ids are never used again, and
-//! whoever comes with one is told that it was removed.
+//! **Invariant:** who was a member once and is none any more is noted for ever, from cluster level 2 on: ids are never
+//! used again, and whoever comes with one is told that it was removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,8 +27,15 @@ pub(crate) struct MemberBook {
 }
 
 impl MemberBook {
-    /// Puts a membership in force.
-    pub(crate) fn change(&mut self, at: LogId, membership: &Membership, changes: &mut Changes) {
+    /// Puts a membership in force. Who leaves is `noted` where every member can: a member of an older level would not,
+    /// and be another one by that.
+    pub(crate) fn change(
+        &mut self,
+        at: LogId,
+        membership: &Membership,
+        noted: bool,
+        changes: &mut Changes,
+    ) {
         let before: Vec<MemberId> = self.ids().collect();
         self.stored =
             StoredMembership { log_id: Some(position(at)), membership: Some(membership.clone()) };
@@ -42,7 +49,7 @@ impl MemberBook {
             self.attributes.remove(&id);
             changes.record(Space::MemberAttributes, member_key(id.0), None);
         }
-        for id in before {
+        for id in before.into_iter().filter(|_| noted) {
             if !self.admits(id) && self.removed.insert(id) {
                 let value = RemovedMember { member_id: id.0 }.encode_to_vec().into();
                 changes.record(Space::RemovedMember, member_key(id.0), Some(value));

@@ -65,6 +65,9 @@ use self::once::ProposerBook;
 /// The newest cluster level this code understands. An entry that needs more stops the member.
 pub const CLUSTER_LEVEL: u32 = 2;
 
+/// Since this cluster level it is noted who was removed.
+const LEVEL_OF_REMOVED_MEMBERS: u32 = 2;
+
 /// The lowest cluster level that understands a request: that of the entry it is packed in must be no lower.
 pub fn level_of(request: &Request) -> u32 {
     match request {

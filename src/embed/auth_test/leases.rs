@@ -95,6 +95,43 @@ async fn revoking_and_reading_leases_take_their_keys() {
     rig.stop().await;
 }
 
+/// A signed token that is older than the last change of users or roles: keys look at its revision, a lease looks at the
+/// user, and at the revision only where it has keys.
+#[tokio::test]
+async fn an_old_signed_token_is_good_for_leases_without_keys() {
+    let rig = Rig::start_with(super::login::jwt("5m")).await;
+    let root = enable(&rig.channel).await;
+    let ann = add_user(&rig.channel, &root, "ann", &[(Type::Readwrite, "a", "")]).await;
+    let root = login(&rig.channel, "root", "secret").await.unwrap();
+    let mut lease = rig.lease();
+    for id in [8, 9] {
+        lease.lease_grant(with(&root, pb::LeaseGrantRequest { id, ttl: 3600 })).await.unwrap();
+    }
+    let held = pb::PutRequest { lease: 8, ..put("a", "") };
+    rig.kv().put(with(&root, held)).await.unwrap();
+    rig.auth().user_add(with(&root, user_add("ben", "x"))).await.unwrap();
+
+    let lives = |id| pb::LeaseTimeToLiveRequest { id, keys: true };
+    let all = pb::LeaseLeasesRequest {};
+    for id in [8, 9] {
+        assert_eq!(keep_alive(&rig, &root, id).await, Ok(3600));
+        let told = lease.lease_time_to_live(with(&root, lives(id))).await.unwrap().into_inner();
+        assert_eq!((told.granted_ttl, told.keys.len()), (3600, usize::from(id == 8)));
+    }
+    assert_eq!(lease.lease_leases(with(&root, all)).await.unwrap().into_inner().leases.len(), 2);
+    assert_eq!(keep_alive(&rig, &ann, 9).await, Ok(3600));
+    assert_eq!(
+        lease.lease_time_to_live(with(&ann, lives(9))).await.unwrap().into_inner().keys.len(),
+        0
+    );
+    assert_eq!(keep_alive(&rig, &ann, 8).await, Err(old_revision()));
+    assert_eq!(refused(lease.lease_time_to_live(with(&ann, lives(8))).await), old_revision());
+    assert_eq!(refused(lease.lease_leases(with(&ann, all)).await), old_revision());
+    lease.lease_revoke(with(&root, pb::LeaseRevokeRequest { id: 8 })).await.unwrap();
+    assert_eq!(lease.lease_leases(with(&ann, all)).await.unwrap().into_inner().leases.len(), 1);
+    rig.stop().await;
+}
+
 /// No user ends leases that run out: the members do, whoever may write the keys.
 #[tokio::test]
 async fn leases_run_out_while_auth_is_on() {

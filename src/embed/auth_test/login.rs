@@ -120,7 +120,7 @@ async fn a_simple_token_follows_its_users_roles() {
     rig.stop().await;
 }
 
-fn jwt(ttl: &'static str) -> impl FnOnce(&mut Config, &Path) {
+pub(super) fn jwt(ttl: &'static str) -> impl FnOnce(&mut Config, &Path) {
     move |config, dir| {
         let key = dir.join("key");
         std::fs::write(&key, include_bytes!("../../../tests/testdata/auth/rsa.key")).unwrap();

@@ -5,13 +5,19 @@
 //! ```text
 //!   --initial-cluster without this member ── GET /members ──> ids and URLs
 //!   URLs of --initial-cluster, one member each? ──> this member's id, the cluster's id
+//!   ── GET /version ──> a version and a level that this software understands?
 //! ```
 
 use std::time::Duration;
 
+use quorate_core::state_machine::CLUSTER_LEVEL;
+
 use super::{ASK_FOR, InitialCluster, Who, already_bootstrapped, difference, print};
 use crate::embed::Config;
-use crate::host::peers::{RemoteCluster, RemoteMember, remote_clusters};
+use crate::host::peers::{
+    RemoteCluster, RemoteMember, RemoteVersion, remote_clusters, remote_versions,
+};
+use crate::service::version::cluster_version;
 use crate::support::tls::Connector;
 use crate::support::urls::{parse_list, texts};
 
@@ -36,7 +42,16 @@ pub(super) async fn join(
     let mut refused = None;
     for existing in &told {
         match own_member(config, cluster, existing).await {
-            Ok(own) => return settle(config, cluster, existing, own, introducers),
+            Ok(own) => {
+                let others = existing.members.iter().filter(|member| member.id() != own.id());
+                let urls: Vec<String> =
+                    others.flat_map(|member| member.peer_urls.clone()).collect();
+                let versions = remote_versions(&urls, tls, ASK_FOR).await;
+                if !is_compatible(existing.level, &versions, &cluster_version()) {
+                    return Err("incompatible with current running cluster".to_owned());
+                }
+                return settle(config, cluster, existing, own, introducers);
+            }
             Err(why) => {
                 let shown = show(existing);
                 refused.get_or_insert(format!("error validating peerURLs {shown}: {why}"));
@@ -59,6 +74,48 @@ async fn ask(introducers: &[String], tls: &Connector) -> Option<Vec<RemoteCluste
         tokio::time::sleep(ASK_AGAIN).await;
     }
     None
+}
+
+/// The oldest cluster version that etcd's members join (etcd `api/version/version.go`, `MinClusterVersion`).
+const VERSION_MIN: (u64, u64, u64) = (3, 0, 0);
+
+/// Whether a member that takes part in clusters up to the version `own` may join one of that level: some member's
+/// version is known, and none is out of range (etcd `server/etcdserver/cluster_util.go`, `isCompatibleWithVers`).
+fn is_compatible(level: Option<u32>, versions: &[RemoteVersion], own: &str) -> bool {
+    let known = level.is_some_and(|level| level <= CLUSTER_LEVEL);
+    if !known {
+        tracing::warn!(
+            ?level,
+            "level-understood" = CLUSTER_LEVEL,
+            "cluster level is not compatible"
+        );
+        return false;
+    }
+    let most = version(own);
+    let mut some = false;
+    for told in versions {
+        // One that has not decided yet says nothing.
+        let Some(cluster) = version(&told.cluster) else { continue };
+        let (low, high) = (cluster < VERSION_MIN, Some(cluster) > most);
+        if low || high {
+            tracing::warn!(
+                "remote-member-cluster-version" = told.cluster,
+                "remote-member-version" = told.server,
+                "maximum-cluster-version-supported" = own,
+                "cluster version of remote member is not compatible; too {}",
+                if low { "low" } else { "high" }
+            );
+            return false;
+        }
+        some = true;
+    }
+    some
+}
+
+/// `major.minor.patch`.
+fn version(text: &str) -> Option<(u64, u64, u64)> {
+    let mut parts = text.splitn(3, '.').map(|part| part.parse().ok());
+    Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
 fn settle(
@@ -159,6 +216,7 @@ mod tests {
     fn existing() -> RemoteCluster {
         RemoteCluster {
             cluster: ClusterId(0xc1),
+            level: Some(CLUSTER_LEVEL),
             members: vec![
                 member(
                     r#"{"id":10,"peerURLs":["http://127.0.0.1:1"],"name":"a","clientURLs":["http://127.0.0.1:9"]}"#,
@@ -187,6 +245,32 @@ mod tests {
     async fn a_member_takes_the_id_that_the_cluster_has_given_it() {
         let found = who(INITIAL, &existing(), |_| ()).await.unwrap();
         assert_eq!((found.cluster.0, found.member.0, found.members), (0xc1, 11, Vec::new()));
+    }
+
+    #[test]
+    fn a_cluster_of_another_kind_or_of_a_later_version_is_not_joined() {
+        let told = |versions: &[&str]| -> Vec<RemoteVersion> {
+            let version = |cluster: &&str| RemoteVersion {
+                server: "3.7.1".to_owned(),
+                cluster: (*cluster).to_owned(),
+            };
+            versions.iter().map(version).collect()
+        };
+        let ours = Some(CLUSTER_LEVEL);
+        for (level, versions, joins) in [
+            (ours, &["3.7.0", "3.7.0"][..], true),
+            (Some(0), &["3.6.0"], true),
+            (ours, &["not_decided", "3.7.0"], true),
+            (ours, &["not_decided"], false),
+            (ours, &[], false),
+            (ours, &["3.7.0", "3.8.0"], false),
+            (ours, &["2.3.0"], false),
+            (Some(CLUSTER_LEVEL + 1), &["3.7.0"], false),
+            (None, &["3.7.0"], false),
+        ] {
+            let outcome = is_compatible(level, &told(versions), "3.7.0");
+            assert_eq!(outcome, joins, "{level:?} {versions:?}");
+        }
     }
 
     #[tokio::test]

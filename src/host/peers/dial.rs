@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::hello::{self, Hello, Refusal};
@@ -83,7 +84,7 @@ async fn connect(
     tls: &Connector,
     patience: Patience,
 ) -> Result<Box<dyn Wire>, DialError> {
-    let wire = connect_plainly(url, patience).await?;
+    let wire = connect_plainly(url, tls.local_address(), patience).await?;
     if !url.is_secure() {
         return Ok(wire);
     }
@@ -93,7 +94,11 @@ async fn connect(
 }
 
 /// Each address of the host in turn.
-async fn connect_plainly(url: &Url, patience: Patience) -> Result<Box<dyn Wire>, DialError> {
+async fn connect_plainly(
+    url: &Url,
+    local: Option<IpAddr>,
+    patience: Patience,
+) -> Result<Box<dyn Wire>, DialError> {
     if url.is_unix() {
         let path = url.socket_path();
         let connected = within(patience.connect, UnixStream::connect(&path)).await;
@@ -106,7 +111,7 @@ async fn connect_plainly(url: &Url, patience: Patience) -> Result<Box<dyn Wire>,
     let none = io::Error::new(io::ErrorKind::NotFound, "no addresses");
     let mut last = DialError::Resolve { host: host(), source: none };
     for address in addresses {
-        let connected = within(patience.connect, TcpStream::connect(address)).await;
+        let connected = within(patience.connect, connect_from(local, address)).await;
         match connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
             Ok(stream) => return Ok(Box::new(stream)),
             Err(source) => {
@@ -115,6 +120,23 @@ async fn connect_plainly(url: &Url, patience: Patience) -> Result<Box<dyn Wire>,
         }
     }
     Err(last)
+}
+
+/// A connection to `address`, from `local` if there is one.
+async fn connect_from(local: Option<IpAddr>, address: SocketAddr) -> io::Result<TcpStream> {
+    let Some(local) = local else {
+        return TcpStream::connect(address).await;
+    };
+    let socket = match (local, address) {
+        (IpAddr::V4(_), SocketAddr::V4(_)) => TcpSocket::new_v4(),
+        (IpAddr::V6(_), SocketAddr::V6(_)) => TcpSocket::new_v6(),
+        (IpAddr::V4(_), SocketAddr::V6(_)) | (IpAddr::V6(_), SocketAddr::V4(_)) => {
+            let why = format!("no way from {local} to an address of another family");
+            return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, why));
+        }
+    }?;
+    socket.bind(SocketAddr::new(local, 0))?;
+    socket.connect(address).await
 }
 
 fn parse(url: &str) -> Result<Url, DialError> {
@@ -177,13 +199,22 @@ async fn alongside<T, U>(
     }
 }
 
-/// What a GET of `path` is answered; the cluster that the answer names, and its body.
+/// An answer to a GET.
+pub(super) struct Got {
+    /// The cluster that it names.
+    pub(super) cluster: Option<quorate_core::api::ids::ClusterId>,
+    /// That cluster's level.
+    pub(super) level: Option<u32>,
+    pub(super) body: Bytes,
+}
+
+/// What a GET of `path` is answered.
 pub(super) async fn get(
     url: &str,
     tls: &Connector,
     path: &str,
     patience: Patience,
-) -> Result<(Option<quorate_core::api::ids::ClusterId>, Bytes), DialError> {
+) -> Result<Got, DialError> {
     let url = parse(url)?;
     let wire = connect(&url, tls, patience).await?;
     let exchange = async {
@@ -195,10 +226,32 @@ pub(super) async fn get(
             if response.status() != StatusCode::OK {
                 return Err(DialError::Status(response.status()));
             }
-            let cluster = hello::cluster(response.headers());
-            Ok((cluster, body(response).await))
+            let heads = response.headers();
+            let (cluster, level) = (hello::cluster(heads), hello::cluster_level(heads));
+            Ok(Got { cluster, level, body: body(response).await })
         };
         alongside(ask, connection).await.0
     };
     timeout(patience.answer, exchange).await.map_err(|_| DialError::NoAnswer)?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_dialled_sees_the_address_that_was_to_be_dialled_from() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let local = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 77));
+        let _dialled = connect_from(Some(local), address).await.unwrap();
+        assert_eq!(listener.accept().await.unwrap().1.ip(), local);
+        let other = IpAddr::V6(std::net::Ipv6Addr::LOCALHOST);
+        let refused = connect_from(Some(other), address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable);
+    }
 }

@@ -32,6 +32,9 @@ const TO: HeaderName = HeaderName::from_static("x-raft-to");
 /// The head that names a cluster.
 pub const CLUSTER: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
 
+/// The head that names the level of a cluster: what all its members understand.
+pub const CLUSTER_LEVEL: HeaderName = HeaderName::from_static("x-quorate-cluster-level");
+
 /// Where the member is reached that sent a head; a comma between two of them.
 const PEER_URLS: HeaderName = HeaderName::from_static("x-peerurls");
 
@@ -119,6 +122,11 @@ fn hex(headers: &HeaderMap, name: &HeaderName) -> Option<u64> {
 /// The cluster a head names.
 pub(super) fn cluster(headers: &HeaderMap) -> Option<ClusterId> {
     hex(headers, &CLUSTER).map(ClusterId)
+}
+
+/// The cluster level that a head names.
+pub(super) fn cluster_level(headers: &HeaderMap) -> Option<u32> {
+    headers.get(&CLUSTER_LEVEL)?.to_str().ok()?.parse().ok()
 }
 
 /// Who sent a head.

@@ -58,8 +58,10 @@ use crate::consensus::{Lane, Members, Purpose, Transport, TransportError, WINDOW
 use crate::support::tls::Connector;
 
 pub use self::figures::PeerFigures;
-pub use self::hello::{CLUSTER, Refusal};
-pub use self::remote::{RemoteCluster, RemoteMember, remote_clusters};
+pub use self::hello::{CLUSTER, CLUSTER_LEVEL, Refusal};
+pub use self::remote::{
+    RemoteCluster, RemoteMember, RemoteVersion, remote_clusters, remote_versions,
+};
 pub use self::stream::{Served, Service, Wire};
 
 /// Streams that others have opened to this member and that still run.

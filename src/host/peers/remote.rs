@@ -42,6 +42,19 @@ pub struct RemoteCluster {
     pub cluster: ClusterId,
     /// Its members; never empty.
     pub members: Vec<RemoteMember>,
+    /// What they all understand; `None` if it is no cluster of ours.
+    pub level: Option<u32>,
+}
+
+/// What one member says of versions, as etcd's members do.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct RemoteVersion {
+    /// That of etcd whose behaviour it has.
+    #[serde(rename = "etcdserver")]
+    pub server: String,
+    /// That of its cluster.
+    #[serde(rename = "etcdcluster")]
+    pub cluster: String,
 }
 
 /// Asks every URL at once for `/members` and returns what was answered within `limit`, in the order of arrival.
@@ -55,11 +68,25 @@ pub async fn remote_clusters(
     let asked: FuturesUnordered<_> =
         urls.iter().map(|url| dial::get(url, tls, "/members", patience)).collect();
     let answers = asked.filter_map(|answer| async {
-        let (cluster, body) = answer.ok()?;
-        let members: Vec<RemoteMember> = serde_json::from_slice(&body).ok()?;
-        let told = RemoteCluster { cluster: cluster?, members };
+        let got = answer.ok()?;
+        let members: Vec<RemoteMember> = serde_json::from_slice(&got.body).ok()?;
+        let told = RemoteCluster { cluster: got.cluster?, members, level: got.level };
         (!told.members.is_empty()).then_some(told)
     });
     let deadline = tokio::time::sleep(limit);
     answers.take_until(deadline).collect().await
+}
+
+/// Asks every URL at once for `/version` and returns what was answered within `limit` (etcd `getVersion`).
+pub async fn remote_versions(
+    urls: &[String],
+    tls: &Connector,
+    limit: Duration,
+) -> Vec<RemoteVersion> {
+    let patience = Patience { resolve: limit, connect: limit, answer: limit };
+    let asked: FuturesUnordered<_> =
+        urls.iter().map(|url| dial::get(url, tls, "/version", patience)).collect();
+    let answers =
+        asked.filter_map(|answer| async { serde_json::from_slice(&answer.ok()?.body).ok() });
+    answers.take_until(tokio::time::sleep(limit)).collect().await
 }

@@ -2,10 +2,11 @@
 
 use quorate_core::api::pb::internal::Command;
 use quorate_core::api::pb::internal::command::Request;
-use quorate_core::api::refusal::Refusal;
+use quorate_core::api::refusal::{AuthRefusal, Refusal};
 use quorate_core::state_machine::StateMachine;
 use quorate_core::state_machine::auth::Caller;
 
+use super::authority::refused;
 use super::gate::Asker;
 use crate::keyspace::write::Outcome;
 use crate::keyspace::{Keyspace, KeyspaceError};
@@ -13,7 +14,14 @@ use crate::keyspace::{Keyspace, KeyspaceError};
 /// A check that was passed. What was read under it may be told if it [still holds](Keyspace::still_permitted).
 #[derive(Debug)]
 #[must_use = "what is read may only be told if the permit still holds"]
-pub(crate) struct Permit(Option<Caller>);
+pub(crate) struct Permit(Option<Passed>);
+
+#[derive(Debug)]
+struct Passed {
+    caller: Caller,
+    /// The auth revision that the check was made at. A signed token's own may be older: not every check looks at it.
+    checked_at: u64,
+}
 
 impl Permit {
     /// Nothing was asked: there is nothing that could cease to hold.
@@ -36,6 +44,7 @@ impl Keyspace {
 
     /// Puts a request into the log, with who asks for it.
     pub(in crate::keyspace) async fn write(&self, request: Request) -> Outcome {
+        self.until_understood(&request).await?;
         let Caller { user, auth_revision } = self.caller().await?;
         self.0.writer.write(Command { user, auth_revision, request: Some(request) }).await
     }
@@ -49,19 +58,37 @@ impl Keyspace {
             return Ok(Permit(None));
         }
         let caller = self.caller().await?;
-        check(&self.0.state.machine.read(), &caller)?;
-        Ok(Permit(Some(caller)))
+        let machine = self.0.state.machine.read();
+        check(&machine, &caller)?;
+        let checked_at = machine.auth().revision();
+        Ok(Permit(Some(Passed { caller, checked_at })))
     }
 
-    /// Users and roles are those that the check saw: what was read meanwhile may be told.
+    /// Users and roles are those that the caller was admitted under: what was read meanwhile may be told.
     pub(in crate::keyspace) fn still_permitted(
         &self,
         permit: &Permit,
     ) -> Result<(), KeyspaceError> {
-        if let Permit(Some(caller)) = permit {
+        if let Permit(Some(Passed { caller, .. })) = permit {
             self.0.state.machine.read().auth().check_unchanged(caller)?;
         }
         Ok(())
+    }
+
+    /// Users and roles are those that the check saw, however old the caller's token: what etcd asks where it reads
+    /// leases (`server/etcdserver/v3_server.go`).
+    pub(in crate::keyspace) fn unchanged_since(
+        &self,
+        permit: &Permit,
+    ) -> Result<(), KeyspaceError> {
+        match permit {
+            Permit(Some(passed))
+                if self.0.state.machine.read().auth().revision() != passed.checked_at =>
+            {
+                Err(refused(AuthRefusal::OldRevision))
+            }
+            Permit(_) => Ok(()),
+        }
     }
 
     /// Passes administrators: who has the role `root`.

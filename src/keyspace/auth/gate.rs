@@ -68,16 +68,6 @@ impl Gate {
         Ok(self.0.speaking_for(asker))
     }
 
-    /// Authentication is on, as applied on this member.
-    pub fn is_guarded(&self) -> bool {
-        self.0.0.authority.is_on()
-    }
-
-    /// A name in a client's certificate would be believed on this member.
-    pub fn takes_common_names(&self) -> bool {
-        self.0.0.authority.takes_common_names()
-    }
-
     /// The member's own handle: headers, health and metrics, never a client's call.
     pub fn own(&self) -> &Keyspace {
         &self.0

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
+use quorate_core::state_machine::CLUSTER_LEVEL;
 
 use super::rig::{Cluster, eventually, put, within};
 use crate::keyspace::{Keyspace, KeyspaceError, MemberRefusal};
@@ -195,5 +196,30 @@ async fn members_are_changed_one_after_the_other_however_many_ask() {
     cluster.settle().await;
     let roster = cluster.members[0].roster().borrow().clone();
     assert_eq!((roster.removed.len(), ids(&roster.members)), (12, BTreeSet::from([1, 2, 3])));
+    cluster.stop_all().await;
+}
+
+/// Whoever leads, another one is of an older version: raised by what a single member understands, the level would stop
+/// it, and with it the upgrade.
+#[tokio::test(start_paused = true)]
+async fn what_is_new_waits_until_every_member_is_upgraded() {
+    let cluster = Cluster::start_beside([2, 3].map(MemberId).into(), |_| {}).await;
+    until_healthy().await;
+    assert!(cluster.members.iter().all(|member| member.cluster_level() < CLUSTER_LEVEL));
+    let asked = cluster.member(MemberId(1));
+    let role = |name: &str| pb::AuthRoleAddRequest { name: name.to_owned() };
+    let early = within(LONG, asked.role_add(role("a"))).await.unwrap_err();
+    assert!(matches!(early, KeyspaceError::Unimplemented(_)), "{early}");
+    asked.put(put("a", "1")).await.unwrap();
+
+    let waits = tokio::spawn({
+        let keyspace = asked.keyspace.clone();
+        async move { keyspace.role_add(role("b")).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    cluster.upgrade_all();
+    within(LONG, waits).await.unwrap().expect("it waits for the level");
+    assert!(cluster.members.iter().any(|member| member.cluster_level() == CLUSTER_LEVEL));
+    cluster.settle().await;
     cluster.stop_all().await;
 }

@@ -8,12 +8,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use prost::Message as _;
 use quorate_core::api::ids::{ClusterId, GroupId, MemberId};
 use quorate_core::api::pb::etcdserverpb as pb;
+use quorate_core::api::pb::internal::keyspace_response::Answer;
+use quorate_core::api::pb::internal::{Blank, KeyspaceResponse};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::consensus::{Lane, Purpose, Transport, TransportError};
+use crate::consensus::{Lane, Purpose, Transport, TransportError, keyspace_answer};
 use crate::keyspace::{InitialMember, Keyspace, KeyspaceConfig, Seams};
 use crate::storage::device::double::DoubleDevice;
 use crate::storage::journal::{Journal, JournalOptions, Runner};
@@ -34,6 +37,8 @@ pub(super) struct Net {
     /// What goes to or from this member takes so long.
     slow: Mutex<Option<(MemberId, Duration)>>,
     forwarded: Mutex<usize>,
+    /// Members of an older version: they know none of the newer questions of keyspaces.
+    old: Mutex<BTreeSet<MemberId>>,
     began: Instant,
 }
 
@@ -57,6 +62,11 @@ impl Transport for End {
             let Some(target) = target.filter(|_| !self.net.is_cut(from, to)) else {
                 return Err(TransportError::Unreachable(to, "cut".to_owned()));
             };
+            if lane.purpose == Purpose::Keyspace && self.net.old.lock().contains(&to) {
+                let answer = Some(Answer::Failed(Blank {}));
+                let response = KeyspaceResponse { answer }.encode_to_vec();
+                return Ok(keyspace_answer(Bytes::from(response)));
+            }
             let mut cuts = self.net.cuts.subscribe();
             let cut =
                 cuts.wait_for(|cuts| cuts.contains(&(from, to)) || cuts.contains(&(to, from)));
@@ -135,12 +145,21 @@ impl Cluster {
 
     /// The same with each member's settings as `adjust` leaves them.
     pub(super) async fn start_with(adjust: impl Fn(&mut KeyspaceConfig)) -> Cluster {
+        Cluster::start_beside(BTreeSet::new(), adjust).await
+    }
+
+    /// The same where some are of an older version to the others.
+    pub(super) async fn start_beside(
+        old: BTreeSet<MemberId>,
+        adjust: impl Fn(&mut KeyspaceConfig),
+    ) -> Cluster {
         let net = Arc::new(Net {
             members: Mutex::default(),
             cuts: watch::Sender::default(),
             lose_every: Mutex::default(),
             slow: Mutex::default(),
             forwarded: Mutex::default(),
+            old: Mutex::new(old),
             began: Instant::now(),
         });
         let mut members = Vec::new();
@@ -203,6 +222,11 @@ impl Cluster {
     /// Every so many answers to forwarded calls is lost.
     pub(super) fn lose_answers(&self, every: Option<usize>) {
         *self.net.lose_every.lock() = every;
+    }
+
+    /// All are of this version now.
+    pub(super) fn upgrade_all(&self) {
+        self.net.old.lock().clear();
     }
 
     /// What goes to or from `id` takes `delay` each way.

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::counters::LeaseCounters;
 use super::deadlines::{Deadlines, Renewal};
 use super::seams::{Leadership, LeaseFacts, NotLeader, ProposalFailed};
+use crate::support::failpoints::failpoint;
 
 /// How leases of a keyspace behave on this member.
 #[derive(Clone, Copy, Debug)]
@@ -184,6 +185,7 @@ impl Lessor {
         let mut cleared = false;
         loop {
             let term = self.term().ok_or(NotLeader)?;
+            failpoint!(wait beforeCheckpointInLeaseRenew);
             let asked = Instant::now();
             self.0.leadership.confirm(term).await?;
             let renewal = self.holding(term, |held| {
@@ -224,6 +226,7 @@ impl Lessor {
         with_keys: bool,
     ) -> Result<Option<TimeToLive>, NotLeader> {
         let term = self.term().ok_or(NotLeader)?;
+        failpoint!(wait beforeLookupWhenLeaseTimeToLive);
         let left = || self.holding(term, |held| held.left(id, Instant::now()));
         let found = match left()? {
             Some(found) => Some(found),

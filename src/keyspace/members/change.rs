@@ -137,7 +137,8 @@ impl Keyspace {
                     | Answer::HashKv(_)
                     | Answer::Compacted(Blank {})
                     | Answer::FutureRevision(Blank {})
-                    | Answer::Pending(Blank {}) => change.again = true,
+                    | Answer::Pending(Blank {})
+                    | Answer::KnownLevel(_) => change.again = true,
                 }
                 tokio::time::sleep(RETRY).await;
             }

@@ -2,6 +2,7 @@
 
 mod change;
 mod checks;
+mod level;
 mod promotions;
 mod roll;
 
@@ -11,16 +12,18 @@ use std::time::Duration;
 use quorate_core::api::ids::{ClusterId, MemberId};
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::internal::command::Request;
-use quorate_core::api::pb::internal::{ClusterLevel, Command, MemberAttributes};
-use quorate_core::state_machine::{CLUSTER_LEVEL, StateMachine};
+use quorate_core::api::pb::internal::{Command, MemberAttributes};
+use quorate_core::state_machine::StateMachine;
 use sha1::{Digest as _, Sha1};
 
+pub(crate) use self::level::raise_level;
 pub use self::promotions::Promotions;
 pub(crate) use self::roll::Roll;
 pub use self::roll::Roster;
 use super::error::KeyspaceError;
 use super::state::State;
 use super::write::Writer;
+use crate::support::failpoints::failpoint;
 
 /// Between two tries to tell the others who this is.
 const RETRY: Duration = Duration::from_millis(500);
@@ -83,25 +86,13 @@ pub(crate) fn list(machine: &StateMachine) -> Vec<pb::Member> {
     members
 }
 
-/// Tells the others this member's name and client URLs, and that the cluster may use what this software
-/// understands. Tries until it is done: nobody can reach the member by what they do not know.
+/// Tells the others this member's name and client URLs. Tries until it is done: nobody can reach the member by what
+/// they do not know.
 pub(crate) async fn publish(state: Arc<State>, writer: Arc<Writer>, told: MemberAttributes) {
     let id = MemberId(told.member_id);
-    loop {
-        let (known, level) = {
-            let machine = state.machine.read();
-            let known = machine.member_attributes(id) == Some(&told);
-            (known, machine.cluster_level())
-        };
-        let outcome = if !known {
-            write(&writer, Request::MemberAttributes(told.clone())).await
-        } else if level < CLUSTER_LEVEL {
-            let raise = ClusterLevel { level: CLUSTER_LEVEL };
-            write(&writer, Request::ClusterLevel(raise)).await
-        } else {
-            return;
-        };
-        match outcome {
+    failpoint!(wait beforePublishing);
+    while state.machine.read().member_attributes(id) != Some(&told) {
+        match write(&writer, Request::MemberAttributes(told.clone())).await {
             Ok(()) => {}
             Err(KeyspaceError::Stopped) => return,
             Err(error) => {

@@ -15,6 +15,7 @@ use crate::keyspace::RangeChunks;
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::state::State;
 use crate::storage::StoreView;
+use crate::support::failpoints::failpoint;
 
 /// Keys in the first chunk.
 const FIRST_CHUNK_KEYS: usize = 10;
@@ -103,6 +104,7 @@ impl Chunks {
             if chunks.done {
                 return None;
             }
+            failpoint!(wait beforeRangeStreamChunk);
             let chunk = chunks.next().await;
             chunks.done |= chunk.is_err();
             Some((chunk, chunks))

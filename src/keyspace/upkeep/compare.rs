@@ -69,7 +69,8 @@ impl Comparer {
                 | Answer::NotLeader(Blank {})
                 | Answer::LeaseRenewed(_)
                 | Answer::LeaseTimeToLive(_)
-                | Answer::MemberChanged(_) => {}
+                | Answer::MemberChanged(_)
+                | Answer::KnownLevel(_) => {}
             }
             if Instant::now() >= until {
                 break Err(NoHash::Silent);

@@ -3,7 +3,7 @@
 //! ```text
 //!   queue of applied compactions (from, to)
 //!     --> hash of `to`, computed as of `from`     kept for HashKV, so that members can compare afterwards
-//!     --> sweep to the newest `to`                a thousand keys a step; pins of running reads hold it up
+//!     --> sweep to the newest `to`                a thousand keys a step, as a rule; pins of running reads hold it up
 //! ```
 //!
 //! **Invariant:** no sweep goes past a compaction whose hash has not been computed: the hash reads what the sweep
@@ -20,13 +20,13 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::hash;
+use crate::keyspace::config::SweepPace;
 use crate::keyspace::error::KeyspaceError;
 use crate::keyspace::figures::KeyspaceFigures;
 use crate::keyspace::state::State;
 use crate::storage::Store;
+use crate::support::failpoints::failpoint;
 
-/// Keys swept under the machine's lock at once.
-const STEP_KEYS: usize = 1024;
 /// How soon a sweep that a reader's pin held up is tried again.
 const PINNED_RETRY: Duration = Duration::from_millis(100);
 
@@ -38,6 +38,7 @@ pub(crate) struct Sweeper {
     swept: watch::Sender<i64>,
     hashes: Mutex<HashCache>,
     figures: Arc<KeyspaceFigures>,
+    pace: SweepPace,
 }
 
 #[derive(Debug)]
@@ -62,7 +63,12 @@ enum Begun {
 
 impl Sweeper {
     /// A sweeper over a machine as it was opened.
-    pub(crate) fn new(swept: i64, compacted: i64, figures: Arc<KeyspaceFigures>) -> Self {
+    pub(crate) fn new(
+        swept: i64,
+        compacted: i64,
+        pace: SweepPace,
+        figures: Arc<KeyspaceFigures>,
+    ) -> Self {
         let waiting = Waiting { compactions: VecDeque::new(), interrupted: swept < compacted };
         Sweeper {
             waiting: Mutex::new(waiting),
@@ -70,6 +76,7 @@ impl Sweeper {
             swept: watch::Sender::new(swept),
             hashes: Mutex::default(),
             figures,
+            pace,
         }
     }
 
@@ -168,16 +175,22 @@ impl Sweeper {
                     return;
                 }
                 let locked = Instant::now();
-                let step = now.compaction_step(at, STEP_KEYS);
+                failpoint!(compactAfterAcquiredBatchTxLock);
+                let step = now.compaction_step(at, self.pace.keys_max);
                 self.figures.swept_some(step.dead.len(), locked.elapsed());
                 dropped += step.dead.len();
                 now.store().drop_revisions(step.dead);
                 cursor = step.next;
                 if cursor.is_none() {
+                    failpoint!(compactBeforeSetFinishedCompact);
                     self.ended(now.swept_revision(), dropped, began, now.store());
+                    failpoint!(compactAfterSetFinishedCompact);
                 }
             }
-            tokio::task::yield_now().await;
+            match self.pace.rest {
+                Some(rest) if cursor.is_some() => tokio::time::sleep(rest).await,
+                Some(_) | None => tokio::task::yield_now().await,
+            }
         }
     }
 

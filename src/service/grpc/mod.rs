@@ -9,7 +9,7 @@
 //! have not built answers UNIMPLEMENTED here.
 
 pub(crate) mod counts;
-mod frames;
+pub(super) mod frames;
 pub(crate) mod methods;
 
 use std::sync::Arc;
@@ -254,7 +254,7 @@ fn not_built(path: &str) -> Status {
 }
 
 /// grpc-go's words for a path it has nothing for.
-fn unknown(path: &str) -> Status {
+pub(super) fn unknown(path: &str) -> Status {
     let Some((service, method)) = path.strip_prefix('/').and_then(|p| p.rsplit_once('/')) else {
         return Status::unimplemented(format!("malformed method name: {}", quote(path)));
     };
@@ -267,7 +267,7 @@ fn unknown(path: &str) -> Status {
 }
 
 /// What grpc-go answers to HTTP/2 requests that are no gRPC.
-fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
+pub(super) fn not_grpc<B>(request: &Request<B>) -> Option<Response<Body>> {
     let kind = request.headers().get(header::CONTENT_TYPE);
     let kind = kind.map_or("", |kind| kind.to_str().unwrap_or(""));
     let is_grpc = kind == "application/grpc"

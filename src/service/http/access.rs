@@ -66,6 +66,12 @@ This requirement has been added to help prevent \"DNS Rebinding\" attacks (CVE-2
     }
 }
 
+/// What the gateway says to who has a name in its certificate, while users count.
+pub(super) fn refused_name() -> Answer {
+    let text = "CommonName of client sending a request against gateway will be ignored and not used as expected";
+    error(StatusCode::BAD_REQUEST, text.to_owned())
+}
+
 /// etcd's fixed CORS headers.
 pub(super) fn add_cors(headers: &mut HeaderMap, origin: HeaderValue) {
     const METHODS: &str = "POST, GET, OPTIONS, PUT, DELETE";

@@ -13,7 +13,7 @@ pub(super) fn vars(probe: &dyn Probe) -> Answer {
 }
 
 /// It was asked for with `--enable-pprof`, and cannot be.
-pub(super) fn no_pprof() -> Answer {
+pub(in crate::service) fn no_pprof() -> Answer {
     let text = "pprof profiles the Go runtime, and there is none in this process: use perf(1)";
     error(StatusCode::NOT_IMPLEMENTED, text.to_owned())
 }

@@ -157,7 +157,7 @@ async fn unhealthy(probe: &dyn Probe, serializable: bool, excluded: &[String]) -
     probe.read(serializable).await.err().map(|why| format!("RANGE ERROR:{why}"))
 }
 
-fn told(healthy: bool, reason: &str) -> String {
+pub(in crate::service) fn told(healthy: bool, reason: &str) -> String {
     let reason = serde_json::Value::String(reason.to_owned());
     format!("{{\"health\":\"{healthy}\",\"reason\":{reason}}}")
 }

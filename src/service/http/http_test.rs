@@ -46,6 +46,9 @@ impl Probe for Double {
         };
         Box::pin(async move { refused.map_or_else(|| Ok(self.members().1), Err) })
     }
+    fn cluster_level(&self) -> u32 {
+        2
+    }
     fn members(&self) -> (ClusterId, Vec<pb::Member>) {
         let peer_ur_ls = vec!["http://a:2380".to_owned()];
         let new = pb::Member { id: u64::MAX, peer_ur_ls, ..Default::default() };
@@ -67,6 +70,9 @@ impl Probe for Double {
         };
         let compacted = "mvcc: required revision has been compacted".to_owned();
         Box::pin(async move { if revision < 2 { Err(compacted) } else { Ok(hash) } })
+    }
+    fn auth_is_on(&self) -> bool {
+        false
     }
     fn vars(&self) -> Vec<(&'static str, serde_json::Value)> {
         vec![("a", 1.into()), ("b", serde_json::json!({"c": "d"}))]
@@ -242,6 +248,7 @@ async fn nobody_can_be_downgraded_to() {
     let (status, text, heads) = ask(Double::default()).await;
     assert_eq!((status, text.as_str()), (200, "false"));
     assert_eq!(heads["x-etcd-cluster-id"], "ab");
+    assert_eq!(heads["content-type"], "text/plain");
     let (status, text, _) = ask(Double { broken: Some("late"), ..Double::default() }).await;
     assert_eq!((status, text.as_str()), (500, "failed linearized read: late\n"));
 }
@@ -272,6 +279,7 @@ async fn members_are_listed_on_the_peer_port_as_etcd_does() {
                 \"clientURLs\":[\"http://b:2379\"]}]\n";
     assert_eq!((status, text.as_str()), (200, want));
     assert_eq!(heads["x-etcd-cluster-id"], "ab");
+    assert_eq!(heads["x-quorate-cluster-level"], "2");
     assert_eq!(get(Double::default(), "/members").await.0, 404, "on a client port");
     let post = Request::post("/members");
     assert_eq!(ask_by(Door::Peer, Double::default(), Access::default(), post).await.0, 405);

@@ -8,7 +8,7 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use serde::Serialize;
 
 use super::{Answer, Probe, error, not_allowed, with_type};
-use crate::host::peers::CLUSTER;
+use crate::host::peers::{CLUSTER, CLUSTER_LEVEL};
 use crate::keyspace::{KeyspaceError, MemberRefusal};
 
 /// Before the id of a learner that is to get a vote.
@@ -42,7 +42,9 @@ impl<'a> Listed<'a> {
 
 pub(super) fn list(probe: &dyn Probe) -> Answer {
     let (cluster, members) = probe.members();
-    of_cluster(cluster, listed(&members))
+    let mut answer = of_cluster(cluster, listed(&members));
+    answer.headers_mut().insert(CLUSTER_LEVEL, HeaderValue::from(probe.cluster_level()));
+    answer
 }
 
 fn listed(members: &[pb::Member]) -> Answer {

@@ -2,7 +2,8 @@
 //! of a peer port what is no stream.
 //!
 //! ```text
-//!   request ── host allowed? (421) ── CORS headers ── OPTIONS? (200) ── clean path? (307) ──> answer, or the gateway's
+//!   request ── host allowed? (421) ── named by a certificate, at the gateway, while users count? (400)
+//!           ── CORS headers ── OPTIONS? (200) ── clean path? (307) ──> answer, or the gateway's
 //! ```
 //!
 //! Paths, texts and headers are etcd's (`server/etcdserver/api/etcdhttp`, `server/embed/serve.go`).
@@ -28,11 +29,14 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use tonic::body::Body;
 
 pub(crate) use self::access::Access;
+pub(super) use self::debug::no_pprof;
+pub(super) use self::health::told;
 pub(crate) use self::peer::HASH_PATH;
 use super::gateway::{Afterwards, Gateway, is_upgrade};
 use super::metrics::ServerMetrics;
 use super::version::{ETCD_VERSION, cluster_version};
 use crate::keyspace::KeyspaceError;
+use crate::support::tls::PeerIdentity;
 
 /// What the answers are made of.
 pub(crate) trait Probe: Send + Sync + 'static {
@@ -46,12 +50,16 @@ pub(crate) trait Probe: Send + Sync + 'static {
     fn read(&self, serializable: bool) -> BoxFuture<'_, Result<(), String>>;
     /// Metrics in Prometheus's text format.
     fn metrics(&self) -> String;
+    /// What every member understands, as applied here.
+    fn cluster_level(&self) -> u32;
     /// The cluster and its members, as applied here.
     fn members(&self) -> (ClusterId, Vec<pb::Member>);
     /// Gives a learner a vote: the members then.
     fn promote(&self, id: MemberId) -> BoxFuture<'_, Result<Vec<pb::Member>, KeyspaceError>>;
     /// The hash at a revision, 0 for the newest; the error is in the words of etcd's store.
     fn hash_kv(&self, revision: i64) -> BoxFuture<'_, Result<pb::HashKvResponse, String>>;
+    /// Whether users count: auth is on, as applied here.
+    fn auth_is_on(&self) -> bool;
     /// Facts for whoever debugs: name and JSON.
     fn vars(&self) -> Vec<(&'static str, serde_json::Value)>;
 }
@@ -110,6 +118,9 @@ impl Site {
         if guarded && let Some(refused) = self.access.refuse_host(&request) {
             return refused.map(Body::new);
         }
+        if guarded && let Some(refused) = self.refuse_named(&request) {
+            return refused.map(Body::new);
+        }
         let origin = if guarded { self.access.allowed_origin(&request) } else { None };
         let mut answer = if guarded && request.method() == Method::OPTIONS {
             Response::new(Body::empty())
@@ -129,6 +140,17 @@ impl Site {
             access::add_cors(answer.headers_mut(), origin);
         }
         answer
+    }
+
+    /// The refusal of a gateway call by who has a name in its certificate, while users count: it would take itself for
+    /// that user, and the gateway passes no name on.
+    fn refuse_named<B>(&self, request: &Request<B>) -> Option<Answer> {
+        let identity = request.extensions().get::<PeerIdentity>()?;
+        let named = identity.common_name.as_ref().is_some_and(|name| !name.is_empty());
+        let path = path::unescape(request.uri().path())?;
+        let at_gateway = ["/v3/", "/v3beta/"].iter().any(|below| path.starts_with(below));
+        let refused = named && at_gateway && self.gateway.is_some() && self.probe.auth_is_on();
+        refused.then(access::refused_name)
     }
 
     /// Where a client is sent whose path is not clean.
@@ -167,9 +189,7 @@ impl Site {
             (Door::Client, "/debug/vars") => {
                 get_only(request).unwrap_or_else(|| debug::vars(&*self.probe))
             }
-            (Door::Client, path) if self.pprof && path.starts_with("/debug/pprof") => {
-                debug::no_pprof()
-            }
+            (Door::Client, path) if self.pprof && path.starts_with("/debug/pprof") => no_pprof(),
             (_, "/metrics") => metrics_text(self.probe.metrics()),
             (_, "/health") => match get_only(request) {
                 Some(refused) => {
@@ -209,18 +229,18 @@ pub(super) fn plain(status: StatusCode, text: String) -> Answer {
     with_type(status, "text/plain; charset=utf-8", text)
 }
 
-fn with_type(status: StatusCode, kind: &'static str, text: String) -> Answer {
+pub(super) fn with_type(status: StatusCode, kind: &'static str, text: String) -> Answer {
     let mut answer = Response::new(Full::new(Bytes::from(text)));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     answer
 }
 
-fn not_found() -> Answer {
+pub(super) fn not_found() -> Answer {
     error(StatusCode::NOT_FOUND, "404 page not found".to_owned())
 }
 
-fn get_only<B>(request: &Request<B>) -> Option<Answer> {
+pub(super) fn get_only<B>(request: &Request<B>) -> Option<Answer> {
     (request.method() != Method::GET).then(|| not_allowed("GET"))
 }
 

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt as _, Limited};
 use quorate_core::api::pb::etcdserverpb as pb;
 use serde::Serialize;
 
-use super::{Answer, Probe, Site, error, get_only, plain, with_type};
+use super::{Answer, Probe, Site, error, get_only, with_type};
 use crate::host::peers::CLUSTER;
 
 /// Where a member's hash is asked for.
@@ -103,7 +103,7 @@ fn asked(body: &[u8]) -> Option<i64> {
 pub(super) async fn downgrade_enabled(probe: &dyn Probe) -> Answer {
     let (cluster, _) = probe.members();
     let answer = match probe.read(false).await {
-        Ok(()) => plain(StatusCode::OK, "false".to_owned()),
+        Ok(()) => with_type(StatusCode::OK, "text/plain", "false".to_owned()),
         Err(why) => {
             error(StatusCode::INTERNAL_SERVER_ERROR, format!("failed linearized read: {why}"))
         }

@@ -1,5 +1,7 @@
 //! What is read from the keyspace when somebody scrapes.
 
+use std::collections::BTreeSet;
+
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use quorate_core::api::ids::{MemberId, Term};
@@ -15,7 +17,15 @@ pub(super) struct Facts {
     store: StoreGauges,
     watch: WatchGauges,
     lease: LeaseCounts,
-    alarms: IntGaugeVec,
+    alarms: AlarmGauges,
+}
+
+/// Every alarm that a scrape has seen: 1 while it stands, 0 from then on, as in etcd until the next start.
+#[derive(Debug)]
+struct AlarmGauges {
+    standing: IntGaugeVec,
+    /// Member and type.
+    seen: Mutex<BTreeSet<(u64, i32)>>,
 }
 
 #[derive(Debug)]
@@ -78,11 +88,7 @@ impl Facts {
             store: StoreGauges::new(metrics),
             watch: WatchGauges::new(metrics),
             lease: LeaseCounts::new(metrics),
-            alarms: metrics.gauges(
-                "etcd_debugging_server_alarms",
-                "Alarms for every member in cluster. 1 for 'server_id' label with current ID.",
-                &["server_id", "alarm_type"],
-            ),
+            alarms: AlarmGauges::new(metrics),
         }
     }
 
@@ -93,12 +99,32 @@ impl Facts {
         self.store.show(keyspace, &status);
         self.watch.show(keyspace);
         self.lease.show(keyspace);
-        self.alarms.reset();
-        for alarm in &status.alarms {
-            let (id, kind) = (format!("{:x}", alarm.member_id), alarm.alarm());
-            if kind != pb::AlarmType::None {
-                self.alarms.with_label_values(&[id.as_str(), kind.as_str_name()]).set(1);
-            }
+        self.alarms.show(&status.alarms);
+    }
+}
+
+impl AlarmGauges {
+    fn new(metrics: &Metrics) -> Self {
+        let standing = metrics.gauges(
+            "etcd_debugging_server_alarms",
+            "Alarms for every member in cluster. 1 for 'server_id' label with current ID. \
+             2 for 'alarm_type' label with type of this alarm",
+            &["server_id", "alarm_type"],
+        );
+        AlarmGauges { standing, seen: Mutex::default() }
+    }
+
+    fn show(&self, alarms: &[pb::AlarmMember]) {
+        let mut seen = self.seen.lock();
+        seen.extend(alarms.iter().map(|alarm| (alarm.member_id, alarm.alarm)));
+        for &(member, kind) in seen.iter() {
+            let stands =
+                alarms.iter().any(|alarm| (alarm.member_id, alarm.alarm) == (member, kind));
+            let known = pb::AlarmType::try_from(kind).map(|kind| kind.as_str_name().to_owned());
+            let kind = known.unwrap_or_else(|_| kind.to_string());
+            self.standing
+                .with_label_values(&[format!("{member:x}").as_str(), kind.as_str()])
+                .set(stands.into());
         }
     }
 }
@@ -293,5 +319,26 @@ impl LeaseCounts {
         raise(&self.revoked, counters.revoked());
         raise(&self.renewed, counters.renewed());
         raise(&self.expired, counters.expired());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alarm_that_was_taken_back_stays_at_zero() {
+        let metrics = Metrics::default();
+        let gauges = AlarmGauges::new(&metrics);
+        let alarm = |member_id, alarm| pb::AlarmMember { member_id, alarm };
+        gauges.show(&[alarm(0xab, 1), alarm(0xab, 7)]);
+        gauges.show(&[alarm(0xab, 1)]);
+        let text = metrics.text();
+        for line in [
+            "etcd_debugging_server_alarms{alarm_type=\"NOSPACE\",server_id=\"ab\"} 1",
+            "etcd_debugging_server_alarms{alarm_type=\"7\",server_id=\"ab\"} 0",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
     }
 }

@@ -28,6 +28,7 @@ use super::runs::{Place, Run};
 use super::segment::FileName;
 use super::shared::{Change, Done, Group, Shared, Submission};
 use crate::storage::device::LogFile;
+use crate::support::failpoints::failpoint;
 
 /// Kept free at a segment's end: a seal frame, and the padding of the frame before it.
 pub(crate) const SEAL_ROOM: u64 = (FRAME_HEADER + RECORD_HEADER + 16) as u64;
@@ -378,7 +379,9 @@ impl Writer {
         write.map_err(|e| JournalError::io(format!("writing {}", name()))(e))?;
         let written = clock.monotonic();
         if sync {
+            failpoint!(walBeforeSync);
             let synced = active.file.sync_data();
+            failpoint!(walAfterSync);
             if self.shared.options.keeps(Rule::Poisons) {
                 synced.map_err(|e| JournalError::io(format!("syncing {}", name()))(e))?;
             }

@@ -176,6 +176,40 @@ fn a_defragmentation_cut_short_leaves_the_old_state_store_in_charge() {
     assert_eq!(folders(&place), ["state-0"]);
 }
 
+/// What is written while a store is copied used to come first, and to be copied behind the rest: a load that wrote as
+/// fast as the state store took it kept a defragmentation from ever ending.
+#[test]
+fn a_load_as_fast_as_the_state_store_starves_no_defragmentation() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = Place { runner: UpkeepRunner::InPlace, ..Place::files(folder.path()) };
+    let mut member = open(&place);
+    let write = |member: &mut Member, from: u32| {
+        for key in from..from + 40 {
+            member.propose(vec![put(&format!("key-{key}"), &[7; 20_000])]);
+        }
+    };
+    for helping in 0..4 {
+        write(&mut member, helping * 40);
+    }
+    member.settle();
+    let asked = member.store.request_defragment();
+    let mut steps = 0;
+    // Three pieces' worth with each step: the tail is never empty, and the copy never level.
+    while member.store.defragmented(asked).now_or_never().is_none() {
+        steps += 1;
+        assert!(steps < 100, "it does not end");
+        write(&mut member, 1000 + steps * 40);
+        member.store.step_upkeep().unwrap();
+    }
+    member.settle();
+    let before = member.snapshot();
+    await_folders(&member, &place, &["state-0.1".to_owned()]);
+    member.close();
+    let member = open(&place);
+    assert_eq!(member.rebuilt, None, "what was written meanwhile is in it, and its sum followed");
+    assert_eq!(member.snapshot(), before);
+}
+
 #[test]
 fn readers_of_the_old_state_store_read_on() {
     let folder = tempfile::tempdir().unwrap();

@@ -4,6 +4,7 @@ mod base_crashes;
 mod compaction;
 mod defrags;
 mod fixtures;
+mod forced;
 mod install_crashes;
 mod installs;
 mod reads;

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use prost::Message;
 use quorate_core::api::batch::RevisionRecord;
-use quorate_core::api::ids::{GroupId, LogId, Revision};
+use quorate_core::api::ids::{GroupId, LogId, MemberId, Revision};
 use quorate_core::api::pb::authpb::Permission;
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::internal::{
-    AuthRequest, AuthUserAdd, Blank, Command, Entry, LogPayload, auth_request::Ask,
-    command::Request, log_payload::Payload,
+    AuthRequest, AuthUserAdd, Blank, Command, Entry, LogPayload, MemberNode, Membership, VoterSet,
+    auth_request::Ask, command::Request, log_payload::Payload,
 };
 use quorate_core::api::view::View;
 use quorate_core::state_machine::{StateMachine, level_of};
@@ -43,6 +43,9 @@ pub(super) struct Place {
     pub(super) base_after_bytes: u64,
     pub(super) base_after_requests: u64,
     pub(super) segment_bytes: u64,
+    /// The whole journal is applied at a start.
+    pub(super) single_voter: bool,
+    pub(super) forced_voter: Option<MemberId>,
 }
 
 impl Place {
@@ -58,6 +61,8 @@ impl Place {
             base_after_bytes: 64 << 20,
             base_after_requests: u64::MAX,
             segment_bytes: 512 << 10,
+            single_voter: true,
+            forced_voter: None,
         }
     }
 
@@ -73,6 +78,8 @@ impl Place {
             base_after_bytes: u64::MAX,
             base_after_requests: u64::MAX,
             segment_bytes: 128 << 10,
+            single_voter: true,
+            forced_voter: None,
         }
     }
 
@@ -85,7 +92,8 @@ impl Place {
             base_after_bytes: self.base_after_bytes,
             base_after_requests: self.base_after_requests,
             reserve_bytes: 0,
-            single_voter: true,
+            single_voter: self.single_voter,
+            forced_voter: self.forced_voter,
             ..StoreOptions::new(GROUP, self.folder.clone(), Arc::clone(&self.group))
         }
     }
@@ -124,7 +132,7 @@ pub(super) fn try_open(place: &Place) -> Result<Member, OpenError> {
         machine,
         rebuilt,
         replayed,
-        next: LogId::new(1, last.map_or(0, |last| last.index + 1)),
+        next: last.map_or(LogId::new(1, 0), |last| LogId::new(last.term.0, last.index + 1)),
     })
 }
 
@@ -177,6 +185,19 @@ pub(super) fn permit(role: &str, key: &str, range_end: &str) -> Request {
     auth(Ask::RoleGrantPermission(pb::AuthRoleGrantPermissionRequest { name, perm: Some(perm) }))
 }
 
+/// A membership of these voters, and of these without a vote.
+pub(super) fn members(voters: &[u64], learners: &[u64]) -> Membership {
+    let node = |id: &u64| MemberNode {
+        member_id: *id,
+        peer_urls: vec![format!("http://{id}")],
+        voter_when_caught_up: false,
+    };
+    Membership {
+        configs: vec![VoterSet { member_ids: voters.to_vec() }],
+        nodes: voters.iter().chain(learners).map(node).collect(),
+    }
+}
+
 pub(super) fn auth_enable() -> Request {
     auth(Ask::Enable(pb::AuthEnableRequest {}))
 }
@@ -184,37 +205,58 @@ pub(super) fn auth_enable() -> Request {
 impl Member {
     /// Commits one entry with these requests, as consensus would.
     pub(super) fn propose(&mut self, requests: Vec<Request>) -> LogId {
+        let entry = self.entry(requests);
+        self.append(LogPayload { payload: Some(entry) })
+    }
+
+    /// The next entry, of these requests.
+    pub(super) fn entry(&self, requests: Vec<Request>) -> Payload {
         let seq = self.next.index + 1;
         let level = requests.iter().map(level_of).max().unwrap_or(1);
         let commands = requests
             .into_iter()
             .map(|request| Command { request: Some(request), ..Command::default() });
-        let entry = Entry {
+        Payload::Entry(Entry {
             level,
             member_id: 7,
             incarnation: 1,
             seq,
             time_ms: 1,
             commands: commands.collect(),
-        };
-        self.append(LogPayload { payload: Some(Payload::Entry(entry)) })
+        })
     }
 
     pub(super) fn propose_blank(&mut self) -> LogId {
         self.append(LogPayload { payload: Some(Payload::Blank(Blank {})) })
     }
 
-    fn append(&mut self, payload: LogPayload) -> LogId {
-        let at = self.next;
+    /// Puts a membership in force: these voters, and these without a vote.
+    pub(super) fn propose_members(&mut self, voters: &[u64], learners: &[u64]) -> LogId {
+        self.append(LogPayload { payload: Some(Payload::Membership(members(voters, learners))) })
+    }
+
+    /// What came from a leader and was not committed yet when this member stopped: it is in the log, synced.
+    pub(super) fn receive(&mut self, payload: Payload) {
+        let payload = LogPayload { payload: Some(payload) };
+        assert!(self.write(self.next, &payload), "it is synced");
+        self.next.index += 1;
+    }
+
+    /// Whether it is in the log, synced: the disk may have been frozen, and then nobody is told of this entry.
+    fn write(&self, at: LogId, payload: &LogPayload) -> bool {
         let log = self.journal.group(GROUP);
         let record = LogRecord { id: at, payload: payload.encode_to_vec().into() };
         let (sender, receiver) = std::sync::mpsc::channel();
         let queued = log.append(vec![record], Box::new(move |result| sender.send(result).unwrap()));
-        // The disk may have been frozen: then nobody is told of this entry.
-        if queued.is_err() || receiver.recv().unwrap().is_err() {
+        queued.is_ok() && receiver.recv().unwrap().is_ok()
+    }
+
+    fn append(&mut self, payload: LogPayload) -> LogId {
+        let at = self.next;
+        if !self.write(at, &payload) {
             return at;
         }
-        log.set_committed(at);
+        self.journal.group(GROUP).set_committed(at);
         let applied = self.machine.apply(&self.store.view(), at, &payload).unwrap();
         assert!(!applied.duplicate);
         self.store.commit(applied.batch).unwrap();

@@ -4,7 +4,8 @@
 /// connection that had one, and is absent from all others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerIdentity {
-    /// The subject's common name: the user when no token is sent. Never there without `--client-cert-auth`, because
+    /// The subject's common name: the user when no token is sent. Empty if it has none: as in etcd that is a user whom
+    /// nobody knows, not nobody. Never there without `--client-cert-auth`, because
     /// then common names are no users, also where `--trusted-ca-file` demands certificates.
     pub common_name: Option<String>,
 }

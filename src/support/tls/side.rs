@@ -121,6 +121,15 @@ impl Side {
     }
 }
 
+impl Side {
+    /// The common name in the certificate that is shown.
+    pub fn common_name(&self) -> Option<String> {
+        let pair = self.inner.pair.as_ref()?.current();
+        let certificate = Certificate::parse(pair.cert.first()?).ok()?;
+        certificate.common_name.filter(|name| !name.is_empty())
+    }
+}
+
 /// What is shown, and what was asked for.
 #[derive(Debug)]
 pub(super) struct Shown {
@@ -162,7 +171,8 @@ impl Inner {
 
     /// What the services hear of who showed `certificate`.
     pub(super) fn identity(&self, certificate: Certificate) -> PeerIdentity {
-        PeerIdentity { common_name: certificate.common_name.filter(|_| self.names_users) }
+        let name = certificate.common_name.unwrap_or_default();
+        PeerIdentity { common_name: self.names_users.then_some(name) }
     }
 
     fn trust(&self) -> Arc<Trust> {

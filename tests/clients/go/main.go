@@ -1,13 +1,17 @@
-// Drives a server with etcd's official Go client and its concurrency package.
+// Drives members over TLS with etcd's official Go client and its concurrency package.
 //
 // Every claim is checked; the first that fails ends the program with status 1.
 package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
+	"sort"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,9 +32,23 @@ func must[T any](value T, err error) T {
 	return value
 }
 
-func connect(endpoint string) *clientv3.Client {
-	return must(clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, DialTimeout: 5 * time.Second}))
+var endpoints = strings.Split(os.Getenv("ENDPOINTS"), ",")
+
+// Without a name there is no login.
+func dial(name, password, authorityFile string) (*clientv3.Client, error) {
+	authority := x509.NewCertPool()
+	check(authority.AppendCertsFromPEM(must(os.ReadFile(authorityFile))), "the authority's certificate")
+	return clientv3.New(clientv3.Config{
+		Endpoints: endpoints, DialTimeout: 10 * time.Second, TLS: &tls.Config{RootCAs: authority},
+		Username: name, Password: password,
+	})
 }
+
+func connect(name, password string) *clientv3.Client {
+	return must(dial(name, password, os.Getenv("CA_FILE")))
+}
+
+func app() *clientv3.Client { return connect("app", os.Getenv("APP_PASSWORD")) }
 
 func keyValue(ctx context.Context, c *clientv3.Client, root string) {
 	first := must(c.Put(ctx, root+"a", "1"))
@@ -62,16 +80,16 @@ func keyValue(ctx context.Context, c *clientv3.Client, root string) {
 	check(errors.Is(err, rpctypes.ErrDuplicateKey), "a key put twice is refused by name", err)
 }
 
-func watch(ctx context.Context, c *clientv3.Client, root string) {
+func watch(ctx context.Context, c, admin *clientv3.Client, root string) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	start := must(c.Put(ctx, root+"w", "0")).Header.Revision
 	live := c.Watch(clientv3.WithRequireLeader(ctx), root, clientv3.WithPrefix(), clientv3.WithPrevKV(), clientv3.WithCreatedNotify())
 	check((<-live).Created, "created comes first")
 	for n := 1; n <= 5; n++ {
-		must(c.Put(ctx, root+"w", fmt.Sprint(n)))
+		must(admin.Put(ctx, root+"w", fmt.Sprint(n)))
 	}
-	must(c.Delete(ctx, root+"w"))
+	must(admin.Delete(ctx, root+"w"))
 	seen := 0
 	for seen < 6 {
 		for _, event := range (<-live).Events {
@@ -90,10 +108,12 @@ func watch(ctx context.Context, c *clientv3.Client, root string) {
 	check(values == "012345", "history from a revision", values)
 	check(c.RequestProgress(ctx) == nil, "progress can be asked for")
 	now := must(c.Get(ctx, root+"w")).Header.Revision
-	must(c.Compact(ctx, now))
+	_, err := c.Compact(ctx, now)
+	check(errors.Is(err, rpctypes.ErrPermissionDenied), "compaction is root's", err)
+	must(admin.Compact(ctx, now))
 	compacted := <-c.Watch(ctx, root+"w", clientv3.WithRev(start))
 	check(errors.Is(compacted.Err(), rpctypes.ErrCompacted) && compacted.CompactRevision == now, "a compacted start is told", compacted)
-	_, err := c.Get(ctx, root+"w", clientv3.WithRev(start))
+	_, err = c.Get(ctx, root+"w", clientv3.WithRev(start))
 	check(errors.Is(err, rpctypes.ErrCompacted), "a compacted read is refused by name", err)
 }
 
@@ -126,29 +146,31 @@ func leases(ctx context.Context, c *clientv3.Client, root string) {
 }
 
 // The mutex guards a read-modify-write without comparing revisions; lost updates would show.
-func mutex(ctx context.Context, endpoint, root string) {
+func mutex(ctx context.Context, root string) {
 	const clients, rounds = 4, 5
 	var all sync.WaitGroup
 	for range clients {
 		all.Go(func() {
-			c := connect(endpoint)
+			c := app()
 			defer c.Close()
 			session := must(concurrency.NewSession(c, concurrency.WithTTL(10)))
 			defer session.Close()
 			lock := concurrency.NewMutex(session, root+"lock")
 			for range rounds {
-				check(lock.Lock(ctx) == nil, "the lock is had")
+				err := lock.Lock(ctx)
+				check(err == nil, "the lock is had", err)
 				count := 0
 				if got := must(c.Get(ctx, root+"count")); got.Count == 1 {
 					fmt.Sscan(string(got.Kvs[0].Value), &count)
 				}
 				must(c.Put(ctx, root+"count", fmt.Sprint(count+1)))
-				check(lock.Unlock(ctx) == nil, "the lock is given back")
+				err = lock.Unlock(ctx)
+				check(err == nil, "the lock is given back", err)
 			}
 		})
 	}
 	all.Wait()
-	c := connect(endpoint)
+	c := app()
 	defer c.Close()
 	got := must(c.Get(ctx, root+"count"))
 	check(string(got.Kvs[0].Value) == fmt.Sprint(clients*rounds), "no update under the lock is lost", got)
@@ -192,23 +214,110 @@ func transactionalMemory(ctx context.Context, c *clientv3.Client, root string) {
 	check(string(must(c.Get(ctx, root+"to")).Kvs[0].Value) == "50", "five transfers arrived")
 }
 
-func main() {
-	endpoint := os.Getenv("ENDPOINT")
-	check(endpoint != "", "ENDPOINT is set")
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+func permissions(ctx context.Context, c *clientv3.Client, root string) {
+	denied := func(err error) { check(errors.Is(err, rpctypes.ErrPermissionDenied), "permission is denied", err) }
+	_, err := c.Put(ctx, "elsewhere", "1")
+	denied(err)
+	_, err = c.Get(ctx, "elsewhere")
+	denied(err)
+	_, err = c.Get(ctx, "app", clientv3.WithPrefix())
+	denied(err)
+	_, err = c.Delete(ctx, "", clientv3.WithPrefix())
+	denied(err)
+	_, err = c.Txn(ctx).If(clientv3.Compare(clientv3.Version("elsewhere"), "=", 0)).Then(clientv3.OpPut(root+"p", "1")).Commit()
+	denied(err)
+	nested := clientv3.OpTxn(nil, []clientv3.Op{clientv3.OpGet("elsewhere")}, nil)
+	_, err = c.Txn(ctx).Then(clientv3.OpPut(root+"p", "1"), nested).Commit()
+	denied(err)
+	check(must(c.Get(ctx, root+"p")).Count == 0, "a refused transaction does nothing")
+	watched := <-c.Watch(ctx, "elsewhere")
+	check(watched.Canceled && strings.Contains(watched.Err().Error(), "permission denied"), "a watch is refused", watched.Err())
+	_, err = c.UserList(ctx)
+	denied(err)
+	_, err = c.MemberAdd(ctx, []string{"https://127.0.0.1:23994"})
+	denied(err)
+	_, err = c.Defragment(ctx, endpoints[0])
+	denied(err)
+	_, err = c.AuthDisable(ctx)
+	denied(err)
+	for _, name := range []string{"app", "nobody"} {
+		_, err = dial(name, "guessed", os.Getenv("CA_FILE"))
+		check(errors.Is(err, rpctypes.ErrAuthFailed), "a bad login is refused by name", err)
+	}
+	stranger := connect("", "")
+	defer stranger.Close()
+	_, err = stranger.Get(ctx, root)
+	check(errors.Is(err, rpctypes.ErrUserEmpty), "a stranger is refused by name", err)
+	untrusting := must(dial("", "", os.Getenv("STRANGER_CA_FILE")))
+	defer untrusting.Close()
+	soon, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	c := connect(endpoint)
+	_, err = untrusting.Get(soon, root)
+	check(err != nil && !errors.Is(err, rpctypes.ErrUserEmpty), "another authority's certificate is not trusted", err)
+}
+
+// What root makes, the new user may, and no more; what root takes away is gone at once.
+func usersAndRoles(ctx context.Context, admin *clientv3.Client, root string) {
+	must(admin.RoleAdd(ctx, "go-reader"))
+	read := clientv3.PermissionType(clientv3.PermRead)
+	must(admin.RoleGrantPermission(ctx, "go-reader", root, clientv3.GetPrefixRangeEnd(root), read))
+	must(admin.UserAdd(ctx, "go-reader", "reads"))
+	must(admin.UserGrantRole(ctx, "go-reader", "go-reader"))
+	check(len(must(admin.UserGet(ctx, "go-reader")).Roles) == 1, "a user with a role")
+	check(string(must(admin.RoleGet(ctx, "go-reader")).Perm[0].Key) == root, "a role with a range")
+	must(admin.Put(ctx, root+"r", "1"))
+	reader := connect("go-reader", "reads")
+	defer reader.Close()
+	check(must(reader.Get(ctx, root+"r")).Count == 1, "a reader reads")
+	_, err := reader.Put(ctx, root+"r", "2")
+	check(errors.Is(err, rpctypes.ErrPermissionDenied), "a reader does not write", err)
+	must(admin.UserRevokeRole(ctx, "go-reader", "go-reader"))
+	_, err = reader.Get(ctx, root+"r")
+	check(errors.Is(err, rpctypes.ErrPermissionDenied), "nor reads without the role", err)
+	must(admin.UserDelete(ctx, "go-reader"))
+	must(admin.RoleDelete(ctx, "go-reader"))
+	_, err = admin.UserGet(ctx, "go-reader")
+	check(errors.Is(err, rpctypes.ErrUserNotFound), "no such user any more", err)
+	check(must(admin.AuthStatus(ctx)).Enabled, "authentication is on")
+}
+
+func members(ctx context.Context, admin *clientv3.Client) {
+	var names []string
+	for _, member := range must(admin.MemberList(ctx)).Members {
+		names = append(names, member.Name)
+		check(strings.HasPrefix(member.ClientURLs[0], "https://"), "members tell their URLs", member)
+	}
+	sort.Strings(names)
+	check(strings.Join(names, " ") == "member1 member2 member3", "three members", names)
+	leader := must(admin.Status(ctx, endpoints[0])).Leader
+	for _, endpoint := range endpoints {
+		check(must(admin.Status(ctx, endpoint)).Leader == leader, "all know the same leader")
+	}
+	added := must(admin.MemberAddAsLearner(ctx, []string{"https://127.0.0.1:23994"}))
+	check(len(added.Members) == 4 && added.Member.IsLearner, "a learner is added", added)
+	_, err := admin.MemberPromote(ctx, added.Member.ID)
+	check(errors.Is(err, rpctypes.ErrMemberLearnerNotReady), "a learner that never came is not promoted", err)
+	check(len(must(admin.MemberRemove(ctx, added.Member.ID)).Members) == 3, "the learner is removed")
+	_, err = admin.MemberRemove(ctx, added.Member.ID)
+	check(errors.Is(err, rpctypes.ErrMemberNotFound), "a removed member is refused by name", err)
+}
+
+func main() {
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
+	defer cancel()
+	c, admin := app(), connect("root", os.Getenv("ROOT_PASSWORD"))
 	defer c.Close()
-	root := fmt.Sprintf("go/%d/", time.Now().UnixNano())
+	defer admin.Close()
+	root := fmt.Sprintf("app/go/%d/", time.Now().UnixNano())
 	keyValue(ctx, c, root+"kv/")
-	watch(ctx, c, root+"watch/")
+	watch(ctx, c, admin, root+"watch/")
 	leases(ctx, c, root+"lease/")
-	mutex(ctx, endpoint, root+"mutex/")
+	mutex(ctx, root+"mutex/")
 	election(ctx, c, root+"election/")
 	transactionalMemory(ctx, c, root+"stm/")
-	status := must(c.Status(ctx, endpoint))
-	check(status.Leader == status.Header.MemberId, "a single member leads", status)
-	check(len(must(c.MemberList(ctx)).Members) == 1, "a single member is listed")
+	permissions(ctx, c, root+"permissions/")
+	usersAndRoles(ctx, admin, root+"users/")
+	members(ctx, admin)
 	fmt.Println("ok: go clientv3", clientVersion)
 }
 

@@ -1,7 +1,15 @@
-// Drives a server with the npm client etcd3. Every claim is checked; the first that fails ends with status 1.
+// Drives members over TLS with the npm client etcd3. Every claim is checked; the first that fails ends with status 1.
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
-const { Etcd3, EtcdLeaseInvalidError } = require('etcd3');
+const { readFileSync } = require('node:fs');
+const { Etcd3 } = require('etcd3');
+
+const hosts = process.env.ENDPOINTS.split(',');
+
+function connect(username, password, caFile = process.env.CA_FILE) {
+  const auth = username && { username, password };
+  return new Etcd3({ hosts, credentials: { rootCertificate: readFileSync(caFile) }, auth });
+}
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -24,15 +32,15 @@ async function keyValue(client, root) {
   assert.equal((await client.delete().prefix(root).exec()).deleted, '3');
 }
 
-async function watch(client, root) {
+async function watch(client, admin, root) {
   const first = await client.put(root + 'w').value('0').exec();
   const live = await client.watch().prefix(root).withPreviousKV().create();
   const events = [];
   live.on('put', (kv, previous) => events.push(`put ${kv.value} after ${previous.value}`));
   live.on('delete', (kv, previous) => events.push(`delete after ${previous.value}`));
-  await client.put(root + 'w').value('1');
-  await client.put(root + 'w').value('2');
-  await client.delete().key(root + 'w').exec();
+  await admin.put(root + 'w').value('1');
+  await admin.put(root + 'w').value('2');
+  await admin.delete().key(root + 'w').exec();
   for (let n = 0; n < 200 && events.length < 3; n++) await pause(20);
   assert.deepEqual(events, ['put 1 after 0', 'put 2 after 1', 'delete after 2']);
   await live.cancel();
@@ -113,18 +121,75 @@ async function transactionalMemory(client, root) {
   assert.equal(await client.get(root + 'count').string(), '4');
 }
 
+const denied = /permission denied/;
+const badLogin = /authentication failed, invalid user ID or password/;
+
+async function permissions(client, root) {
+  await assert.rejects(client.put('elsewhere').value('1').exec(), denied);
+  await assert.rejects(client.get('elsewhere').exec(), denied);
+  await assert.rejects(client.getAll().prefix('app').exec(), denied);
+  await assert.rejects(client.delete().all().exec(), denied);
+  const outside = client.if('elsewhere', 'Create', '==', 0).then(client.put(root + 'p').value('1'));
+  await assert.rejects(outside.commit(), denied);
+  assert.equal(await client.get(root + 'p').string(), null, 'a refused transaction does nothing');
+  await assert.rejects(client.user('another').create('secret'), denied);
+  await assert.rejects(client.auth.authDisable(), denied);
+  const refuse = async (stranger, reason) => {
+    await assert.rejects(stranger.get(root + 'p').exec(), reason);
+    stranger.close();
+  };
+  await refuse(connect('app', 'guessed'), badLogin);
+  await refuse(connect('nobody', 'guessed'), badLogin);
+  await refuse(connect(), /user name is empty/);
+  await refuse(connect('app', process.env.APP_PASSWORD, process.env.STRANGER_CA_FILE), /UNAVAILABLE/);
+}
+
+// What root makes, the new user may, and no more; what root takes away is gone at once.
+async function usersAndRoles(admin, root) {
+  const role = await admin.role('node-reader').create();
+  const user = await admin.user('node-reader').create('reads');
+  await role.grant({ permission: 'Read', range: admin.range({ prefix: root }) });
+  await role.addUser(user);
+  assert.deepEqual((await user.roles()).map((each) => each.name), ['node-reader']);
+  const permissions = await role.permissions();
+  assert.equal(permissions.length, 1);
+  assert.equal(permissions[0].permission, 'Read');
+  await admin.put(root + 'r').value('1');
+  const reader = connect('node-reader', 'reads');
+  assert.equal(await reader.get(root + 'r').string(), '1');
+  await assert.rejects(reader.put(root + 'r').value('2').exec(), denied);
+  await role.revoke(permissions[0]);
+  await assert.rejects(reader.get(root + 'r').exec(), denied);
+  reader.close();
+  await user.delete();
+  await role.delete();
+  await assert.rejects(admin.user('node-reader').roles(), /user name not found/);
+}
+
+async function members(admin) {
+  const { members } = await admin.cluster.memberList({ linearizable: true });
+  assert.deepEqual(members.map((each) => each.name).sort(), ['member1', 'member2', 'member3']);
+  assert.ok(members.every((each) => each.clientURLs[0].startsWith('https://')));
+  const status = await admin.maintenance.status();
+  assert.match(status.version, /^\d+\.\d+\.\d+/);
+  assert.ok(members.some((each) => each.ID === status.leader), 'one of them leads');
+}
+
 async function main() {
-  const client = new Etcd3({ hosts: process.env.ENDPOINT });
-  const root = `node/${Date.now()}/`;
+  const client = connect('app', process.env.APP_PASSWORD);
+  const admin = connect('root', process.env.ROOT_PASSWORD);
+  const root = `app/node/${Date.now()}/`;
   await keyValue(client, root + 'kv/');
-  await watch(client, root + 'watch/');
+  await watch(client, admin, root + 'watch/');
   await leases(client, root + 'lease/');
   await locks(client, root + 'lock/');
   await election(client, root + 'election/');
   await transactionalMemory(client, root + 'stm/');
-  const status = await client.maintenance.status();
-  assert.match(status.version, /^\d+\.\d+\.\d+/);
+  await permissions(client, root + 'permissions/');
+  await usersAndRoles(admin, root + 'users/');
+  await members(admin);
   client.close();
+  admin.close();
   console.log('ok: npm etcd3 1.1.2');
 }
 

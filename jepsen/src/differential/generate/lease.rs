@@ -58,7 +58,7 @@ impl Draw {
     }
 
     /// A request that raises nothing.
-    pub(super) fn alarm_look(&mut self) -> AlarmRequest {
+    pub(in crate::differential) fn alarm_look(&mut self) -> AlarmRequest {
         let alarm = self.pick(&[0, NOSPACE, CORRUPT, 5]);
         match self.rng.random_range(0..4) {
             0 => self.alarm_of(DEACTIVATE, alarm),

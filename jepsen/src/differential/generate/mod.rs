@@ -44,23 +44,27 @@ impl Dialect {
 }
 
 pub(super) fn script(seed: u64, calls: usize, dialect: Dialect) -> Vec<Call> {
-    let mut draw = Draw { rng: StdRng::seed_from_u64(seed), dialect, alarms: Vec::new() };
+    let mut draw = Draw::new(seed, dialect);
     (0..calls).map(|_| draw.call()).collect()
 }
 
-struct Draw {
-    rng: StdRng,
+pub(super) struct Draw {
+    pub(super) rng: StdRng,
     dialect: Dialect,
     /// What is still to be done until no alarm stands, last thing first; empty when none does.
     alarms: Vec<Call>,
 }
 
 impl Draw {
-    fn chance(&mut self, per_mille: u32) -> bool {
+    pub(super) fn new(seed: u64, dialect: Dialect) -> Self {
+        Self { rng: StdRng::seed_from_u64(seed), dialect, alarms: Vec::new() }
+    }
+
+    pub(super) fn chance(&mut self, per_mille: u32) -> bool {
         self.rng.random_range(0..1000) < per_mille
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.rng.random_range(0..from.len())]
     }
 
@@ -88,7 +92,7 @@ impl Draw {
     }
 
     /// A call that needs no watcher to have caught up, and may be made while an alarm stands.
-    fn quiet_call(&mut self) -> Call {
+    pub(super) fn quiet_call(&mut self) -> Call {
         match self.rng.random_range(0..892) {
             0..270 => Call::Range(self.range()),
             270..300 => Call::RangeStream(self.streamed_range()),
@@ -109,7 +113,7 @@ impl Draw {
         }
     }
 
-    fn key(&mut self) -> Bytes {
+    pub(super) fn key(&mut self) -> Bytes {
         match self.rng.random_range(0..1000) {
             0..12 => Bytes::new(),
             12..40 => Bytes::from_static(b"\0"),
@@ -117,7 +121,7 @@ impl Draw {
         }
     }
 
-    fn key_and_end(&mut self) -> (Bytes, Bytes) {
+    pub(super) fn key_and_end(&mut self) -> (Bytes, Bytes) {
         let key = self.key();
         match self.rng.random_range(0..100) {
             0..38 => (key, Bytes::new()),
@@ -176,10 +180,10 @@ fn prefix_end(prefix: &[u8]) -> Bytes {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    const ALL: Dialect = Dialect {
+    pub(in crate::differential) const ALL: Dialect = Dialect {
         unknown_enums: true,
         range_stream: true,
         keeps_last_tombstone: true,

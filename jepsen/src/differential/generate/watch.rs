@@ -14,7 +14,7 @@ impl Draw {
         }
     }
 
-    pub(super) fn watch_create(&mut self) -> WatchCreateRequest {
+    pub(in crate::differential) fn watch_create(&mut self) -> WatchCreateRequest {
         let (key, range_end) = self.key_and_end();
         let start_revision = match self.rng.random_range(0..100) {
             0..45 => 0,

@@ -1,10 +1,12 @@
 //! What the client port answers over plain HTTP: status, type and body, to the byte.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::Stage;
 
@@ -46,6 +48,9 @@ const ASKED: [(&str, &str); 35] = [
     ("GET", "/nothing/here"),
     ("GET", "/"),
 ];
+
+/// After it an answer that has not ended is taken as it is.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Headers that tell of the moment or the connection.
 const NOT_COMPARED: [&str; 3] = ["date", "content-length", "connection"];
@@ -90,11 +95,11 @@ async fn counted(port: u16) -> Result<BTreeMap<String, f64>> {
     Ok(figures.filter_map(|(name, told)| Some((name.to_owned(), told.parse().ok()?))).collect())
 }
 
-#[derive(Debug, Default, PartialEq)]
-struct Response {
-    status: String,
-    headers: BTreeMap<String, String>,
-    body: String,
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(in crate::differential) struct Response {
+    pub(in crate::differential) status: String,
+    pub(in crate::differential) headers: BTreeMap<String, String>,
+    pub(in crate::differential) body: String,
 }
 
 /// Asks everything of both; against another release than ours nothing.
@@ -115,17 +120,53 @@ pub(super) async fn compare(stage: &mut Stage<'_>, when: &str) {
     }
 }
 
-async fn ask(port: u16, method: &str, path: &str) -> Result<Response> {
-    let mut connection = TcpStream::connect(("127.0.0.1", port)).await?;
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
-    connection.write_all(request.as_bytes()).await?;
-    let mut bytes = Vec::new();
-    connection.read_to_end(&mut bytes).await?;
-    parse(&String::from_utf8_lossy(&bytes)).with_context(|| format!("no HTTP answer to {path}"))
+/// Asks without heads or body, and reads to the end.
+pub(in crate::differential) async fn ask(port: u16, method: &str, path: &str) -> Result<Response> {
+    send(port, &Request { method, path, heads: &[], body: b"", ends_with: None }).await
 }
 
-fn parse(text: &str) -> Option<Response> {
+/// One request over a connection of its own.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::differential) struct Request<'a> {
+    pub(in crate::differential) method: &'a str,
+    pub(in crate::differential) path: &'a str,
+    pub(in crate::differential) heads: &'a [(&'a str, &'a str)],
+    pub(in crate::differential) body: &'a [u8],
+    /// What the answer is left after, if it does not end by itself.
+    pub(in crate::differential) ends_with: Option<&'a str>,
+}
+
+/// Sends a request, and reads the answer to its end or to what it is left after.
+pub(in crate::differential) async fn send(port: u16, request: &Request<'_>) -> Result<Response> {
+    let Request { method, path, heads, body, ends_with } = request;
+    let mut connection = TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n");
+    for (name, value) in *heads {
+        head += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() {
+        head += &format!("Content-Length: {}\r\n", body.len());
+    }
+    connection.write_all(&[head.as_bytes(), b"\r\n", body].concat()).await?;
+    let mut bytes = Vec::new();
+    let whole = timeout(ANSWER_DEADLINE, async {
+        while connection.read_buf(&mut bytes).await? > 0 {
+            if ends_with.is_some_and(|end| String::from_utf8_lossy(&bytes).contains(end)) {
+                return Ok::<_, std::io::Error>(false);
+            }
+        }
+        Ok(true)
+    });
+    let left = match whole.await {
+        Ok(read) => !read?,
+        Err(_elapsed) => true,
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    parse(&text, left).with_context(|| format!("no HTTP answer to {path}"))
+}
+
+/// An answer that was `left` before its end is as long as it came.
+fn parse(text: &str, left: bool) -> Option<Response> {
     let (head, body) = text.split_once("\r\n\r\n")?;
     let mut lines = head.lines();
     let status = lines.next()?.to_owned();
@@ -135,7 +176,7 @@ fn parse(text: &str) -> Option<Response> {
         .filter(|(name, _)| !NOT_COMPARED.contains(&name.as_str()))
         .collect();
     let chunked = headers.get("transfer-encoding").is_some_and(|how| how == "chunked");
-    let body = if chunked { unchunked(body)? } else { body.to_owned() };
+    let body = if chunked { unchunked(body, left)? } else { body.to_owned() };
     // etcd runs its probes in the order of a Go map.
     let mut checks: Vec<&str> = body.split_inclusive('\n').collect();
     checks.sort_by_key(|line| if line.starts_with('[') { *line } else { "~" });
@@ -143,17 +184,25 @@ fn parse(text: &str) -> Option<Response> {
 }
 
 /// The chunks of an answer put together: each has its length in front, in hexadecimal digits.
-fn unchunked(mut text: &str) -> Option<String> {
+fn unchunked(mut text: &str, left: bool) -> Option<String> {
     let mut whole = String::new();
     loop {
-        let (length, rest) = text.split_once("\r\n")?;
-        let length = usize::from_str_radix(length, 16).ok()?;
-        if length == 0 {
-            return Some(whole);
+        match chunk(text) {
+            Some(("", _)) => return Some(whole),
+            Some((piece, rest)) => {
+                whole.push_str(piece);
+                text = rest;
+            }
+            None => return left.then_some(whole),
         }
-        whole.push_str(rest.get(..length)?);
-        text = rest.get(length..)?.strip_prefix("\r\n")?;
     }
+}
+
+/// The first chunk, and what follows it.
+fn chunk(text: &str) -> Option<(&str, &str)> {
+    let (length, rest) = text.split_once("\r\n")?;
+    let length = usize::from_str_radix(length, 16).ok()?;
+    Some((rest.get(..length)?, rest.get(length..)?.strip_prefix("\r\n")?))
 }
 
 #[cfg(test)]
@@ -163,7 +212,7 @@ mod tests {
     #[test]
     fn an_answer_is_its_status_headers_and_body() {
         let text = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nDate: now\r\n\r\nok\n";
-        let response = parse(text).unwrap();
+        let response = parse(text, false).unwrap();
         assert_eq!(response.status, "HTTP/1.1 200 OK");
         assert_eq!(response.headers.len(), 1);
         assert_eq!(response.body, "ok\n");
@@ -172,7 +221,8 @@ mod tests {
     #[test]
     fn chunks_are_put_together() {
         let text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\na\r\n0123456\r\n7\r\n1\r\n8\r\n0\r\n\r\n";
-        assert_eq!(parse(text).unwrap().body, "0123456\r\n78");
-        assert!(parse(&text[..text.len() - 7]).is_none(), "the end is missing");
+        assert_eq!(parse(text, false).unwrap().body, "0123456\r\n78");
+        assert!(parse(&text[..text.len() - 7], false).is_none(), "the end is missing");
+        assert_eq!(parse(&text[..text.len() - 5], true).unwrap().body, "0123456\r\n78");
     }
 }

@@ -2,12 +2,16 @@
 //!
 //! **Invariant:** like the script a function of the seed, but for where a server's own sizes decide.
 
+pub(super) mod cluster;
 pub(super) mod http;
 mod large;
+pub(super) mod members;
+pub(super) mod metrics;
 mod progress;
 mod space;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -17,9 +21,10 @@ use tokio::time::{Instant, sleep};
 
 use super::allowed::explain;
 use super::answer::Answer;
-use super::call::Call;
-use super::finding::Finding;
-use super::run::Run;
+use super::auth::call::Who;
+use super::call::{Call, Place};
+use super::finding::{Finding, add_up};
+use super::run::{Kinds, Run, kind_of};
 use super::streams::Heard;
 use super::target::Target;
 use crate::member::{Workspace, panics_in};
@@ -31,31 +36,54 @@ const AGREEMENT_DEADLINE: Duration = Duration::from_secs(8);
 pub(super) struct Played {
     pub(super) calls: usize,
     pub(super) findings: Vec<Finding>,
+    pub(super) kinds: Kinds,
+    pub(super) explained: BTreeMap<&'static str, usize>,
 }
 
-/// Plays every scene, and tells what differed.
+impl Played {
+    pub(super) fn nothing() -> Self {
+        Self { calls: 0, findings: Vec::new(), kinds: Kinds::new(), explained: BTreeMap::new() }
+    }
+
+    /// Adds what another scene came to.
+    pub(super) fn add(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.findings.extend(other.findings);
+        add_up(&mut self.kinds, other.kinds);
+        add_up(&mut self.explained, other.explained);
+    }
+}
+
+/// Plays the scenes that take one server of each, and tells what differed.
 pub(super) async fn play(run: &Run, seed: u64) -> Result<Played> {
     let (progress, space, large) = tokio::try_join!(
         Box::pin(progress::play(run, StdRng::seed_from_u64(seed))),
         Box::pin(space::play(run, StdRng::seed_from_u64(seed))),
         Box::pin(large::play(run, StdRng::seed_from_u64(seed))),
     )?;
-    let mut all = Played { calls: 0, findings: Vec::new() };
+    let mut all = Played::nothing();
     for scene in [progress, space, large] {
-        all.calls += scene.calls;
-        all.findings.extend(scene.findings);
+        all.add(scene);
     }
     Ok(all)
 }
 
 /// The two servers of a scene, and what was found.
-struct Stage<'a> {
+pub(super) struct Stage<'a> {
     name: &'static str,
-    run: &'a Run,
-    ours: Target,
-    theirs: Target,
+    pub(super) run: &'a Run,
+    pub(super) ours: Target,
+    pub(super) theirs: Target,
     workspace: Workspace,
-    asked: usize,
+    pub(super) asked: usize,
+    /// The oracle's revision, and that of its last compaction.
+    place: Place,
+    /// Revisions differ, or etcd says nothing any more: all that follows differs too.
+    diverged: bool,
+    /// The longest that a call took: one server may count a lease from so much later.
+    slowest: Duration,
+    kinds: Kinds,
+    explained: BTreeMap<&'static str, usize>,
     findings: Vec<Finding>,
 }
 
@@ -71,38 +99,121 @@ impl<'a> Stage<'a> {
             Target::start(&run.ours, workspace.path(), "ours", None, ours),
             Target::start(&run.etcd, workspace.path(), "etcd", Some(run.release), theirs),
         )?;
-        Ok(Self { name, run, ours, theirs, workspace, asked: 0, findings: Vec::new() })
+        Ok(Self::of(name, run, workspace, ours, theirs))
+    }
+
+    /// The same flags for both, and no watch streams.
+    pub(super) async fn open_quiet(
+        name: &'static str,
+        run: &'a Run,
+        flags: &[String],
+    ) -> Result<Self> {
+        let workspace = Workspace::create(name)?;
+        let (ours, theirs) = tokio::try_join!(
+            Target::start_quiet(&run.ours, workspace.path(), "ours", None, flags),
+            Target::start_quiet(&run.etcd, workspace.path(), "etcd", Some(run.release), flags),
+        )?;
+        Ok(Self::of(name, run, workspace, ours, theirs))
+    }
+
+    fn of(
+        name: &'static str,
+        run: &'a Run,
+        workspace: Workspace,
+        ours: Target,
+        theirs: Target,
+    ) -> Self {
+        Self {
+            name,
+            run,
+            ours,
+            theirs,
+            workspace,
+            asked: 0,
+            place: Place { current: 1, compacted: 0 },
+            diverged: false,
+            slowest: Duration::ZERO,
+            kinds: Kinds::new(),
+            explained: BTreeMap::new(),
+            findings: Vec::new(),
+        }
+    }
+
+    /// Makes the call at both as somebody, with real revisions in it, and compares, that of the store too.
+    pub(super) async fn ask_as(&mut self, who: &Who, call: Call) {
+        let call = call.at(self.place);
+        let begun = Instant::now();
+        let (ours, theirs) = tokio::join!(
+            self.ours.call_as(who, call.clone()),
+            self.theirs.call_as(who, call.clone())
+        );
+        if !matches!(call, Call::Expire(_)) {
+            self.slowest = self.slowest.max(begun.elapsed());
+        }
+        self.diverged |= matches!(theirs, Answer::Silent(_));
+        if let (Some(ours), Some(theirs)) = (ours.revision(), theirs.revision()) {
+            self.diverged |= ours != theirs;
+            self.place.current = self.place.current.max(theirs);
+        }
+        if let (Call::Compact(request), Answer::Compact(_)) = (&call, &theirs) {
+            self.place.compacted = request.revision;
+        }
+        *self.kinds.entry(kind_of(&theirs)).or_default() += 1;
+        let read = |answer: Answer| answer.masked().with_leases_sorted();
+        self.compare_as(&format!("by {who:?}"), &call, read(ours), read(theirs));
+    }
+
+    /// Nothing more is to be learnt from what follows.
+    pub(super) fn is_over(&self) -> bool {
+        self.diverged || self.findings.len() >= 2 * self.run.max_findings
     }
 
     /// Makes the call at both and compares; etcd's answer.
-    async fn ask(&mut self, call: Call) -> Answer {
+    pub(super) async fn ask(&mut self, call: Call) -> Answer {
         let (ours, theirs) =
             tokio::join!(self.ours.call(call.clone()), self.theirs.call(call.clone()));
         self.compare(&call, ours.masked(), theirs.masked())
     }
 
     /// The same for two servers that are not at the same revision.
-    async fn ask_apart(&mut self, call: Call) {
+    pub(super) async fn ask_apart(&mut self, call: Call) {
         let (ours, theirs) =
             tokio::join!(self.ours.call(call.clone()), self.theirs.call(call.clone()));
         let (ours, theirs) = (ours.masked().without_revision(), theirs.masked().without_revision());
         self.compare(&call, ours, theirs);
     }
 
-    fn compare(&mut self, call: &Call, ours: Answer, theirs: Answer) -> Answer {
+    pub(super) fn compare(&mut self, call: &Call, ours: Answer, theirs: Answer) -> Answer {
+        self.compare_as("", call, ours, theirs)
+    }
+
+    /// `how` a call was made is told with a finding.
+    fn compare_as(&mut self, how: &str, call: &Call, ours: Answer, theirs: Answer) -> Answer {
         self.asked += 1;
         let release = self.run.release;
         let (ours, theirs) = (release.read(ours), release.read(theirs));
-        if !ours.agrees_with(&theirs, Duration::ZERO)
-            && explain(release, call, &ours, &theirs).is_none()
-        {
-            let scene = Some(format!("    scene {}", self.name));
-            self.findings.push(Finding::answers(self.asked, call, &ours, &theirs, scene));
+        if ours.agrees_with(&theirs, self.slowest) {
+            return theirs;
         }
+        if let Some(row) = explain(release, call, &ours, &theirs) {
+            self.explain(row.name);
+            return theirs;
+        }
+        let scene = Some(format!("    scene {} {how}", self.name));
+        self.findings.push(Finding::answers(self.asked, call, &ours, &theirs, scene));
         theirs
     }
 
-    fn fault(&mut self, what: String) {
+    /// Counts a difference that a row of the table names.
+    pub(super) fn explain(&mut self, row: &'static str) {
+        *self.explained.entry(row).or_default() += 1;
+    }
+
+    pub(super) fn count(&mut self, kind: String) {
+        *self.kinds.entry(kind).or_default() += 1;
+    }
+
+    pub(super) fn fault(&mut self, what: String) {
         self.findings.push(Finding::fault(self.asked, format!("scene {}: {what}", self.name)));
     }
 
@@ -127,8 +238,9 @@ impl<'a> Stage<'a> {
     }
 
     /// Stops both servers; without findings nothing is kept.
-    fn close(self) -> Result<Played> {
-        let Self { name, ours, theirs, workspace, asked, mut findings, .. } = self;
+    pub(super) fn close(self) -> Result<Played> {
+        let Self { name, ours, theirs, workspace, asked, kinds, explained, mut findings, .. } =
+            self;
         let log = ours.log().to_owned();
         drop((ours, theirs));
         for line in panics_in(&log)? {
@@ -137,6 +249,6 @@ impl<'a> Stage<'a> {
         if findings.is_empty() {
             workspace.discard()?;
         }
-        Ok(Played { calls: asked, findings })
+        Ok(Played { calls: asked, findings, kinds, explained })
     }
 }

@@ -432,7 +432,7 @@ pub struct PeerHandedOver {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeyspaceRequest {
-    #[prost(oneof = "keyspace_request::Ask", tags = "1, 2, 20, 30")]
+    #[prost(oneof = "keyspace_request::Ask", tags = "1, 2, 20, 30, 40")]
     pub ask: ::core::option::Option<keyspace_request::Ask>,
 }
 /// Nested message and enum types in `KeyspaceRequest`.
@@ -447,6 +447,8 @@ pub mod keyspace_request {
         MemberChange(super::MemberChange),
         #[prost(int64, tag = "30")]
         HashKv(i64),
+        #[prost(message, tag = "40")]
+        KnownLevel(super::Blank),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -512,7 +514,7 @@ pub struct MembersNow {
 pub struct KeyspaceResponse {
     #[prost(
         oneof = "keyspace_response::Answer",
-        tags = "1, 2, 3, 4, 20, 30, 31, 32, 33"
+        tags = "1, 2, 3, 4, 20, 30, 31, 32, 33, 40"
     )]
     pub answer: ::core::option::Option<keyspace_response::Answer>,
 }
@@ -538,6 +540,8 @@ pub mod keyspace_response {
         FutureRevision(super::Blank),
         #[prost(message, tag = "33")]
         Pending(super::Blank),
+        #[prost(uint32, tag = "40")]
+        KnownLevel(u32),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -6,8 +6,8 @@ use crate::api::batch::Space;
 use crate::api::ids::MemberId;
 use crate::api::pb::internal::command::Request;
 use crate::api::pb::internal::log_payload::Payload;
-use crate::api::pb::internal::{MemberAttributes, MemberNode, Membership, VoterSet};
-use crate::state_machine::Restorer;
+use crate::api::pb::internal::{ClusterLevel, MemberAttributes, MemberNode, Membership, VoterSet};
+use crate::state_machine::{CLUSTER_LEVEL, Restorer};
 
 use super::member::Member;
 
@@ -23,6 +23,25 @@ fn removed(ids: &[u64]) -> BTreeSet<MemberId> {
     ids.iter().copied().map(MemberId).collect()
 }
 
+fn level(level: u32) -> Request {
+    Request::ClusterLevel(ClusterLevel { level })
+}
+
+/// Members of the first level know no such record: their state would be another one.
+#[test]
+fn who_leaves_is_not_noted_while_a_member_of_an_older_level_is_there() {
+    let mut member = Member::new(0);
+    member.payload(membership(&[1, 2, 3])).unwrap();
+    member.one(level(1)).unwrap();
+    let applied = member.payload(membership(&[1, 2])).unwrap();
+    let mut spaces = applied.batch.records.iter().map(|record| record.space);
+    assert!(spaces.all(|space| space != Space::RemovedMember));
+    assert!(member.machine.removed_members().is_empty());
+    member.one(level(CLUSTER_LEVEL)).unwrap();
+    member.payload(membership(&[1])).unwrap();
+    assert_eq!(member.machine.removed_members(), &removed(&[2]));
+}
+
 #[test]
 fn who_leaves_is_noted_for_ever() {
     let mut member = Member::new(0);
@@ -34,6 +53,7 @@ fn who_leaves_is_noted_for_ever() {
         })
     };
     member.payload(membership(&[1, 2, 3])).unwrap();
+    member.one(level(CLUSTER_LEVEL)).unwrap();
     member.one(told(3)).unwrap();
     assert!(member.machine.removed_members().is_empty());
     let applied = member.payload(membership(&[1, 2, 4])).unwrap();

@@ -41,7 +41,7 @@ pub(crate) struct Conversation(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 /// Where a connection finds the conversation that follows its last answer.
 #[derive(Clone, Default)]
-pub(crate) struct Afterwards(Arc<Mutex<Option<Conversation>>>);
+pub struct Afterwards(Arc<Mutex<Option<Conversation>>>);
 
 impl Afterwards {
     fn set(&self, conversation: Conversation) {

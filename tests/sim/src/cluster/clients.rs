@@ -14,7 +14,6 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::checker::{Call, Operation};
-use super::fleet::MEMBERS;
 use super::world::{Heard, World};
 
 pub const REGISTERS: u64 = 4;
@@ -47,7 +46,8 @@ impl Client {
     }
 
     fn move_on(&mut self) {
-        self.member = MEMBERS[self.rng.random_range(0..MEMBERS.len())];
+        let cast = self.world.fleet.cast();
+        self.member = cast[self.rng.random_range(0..cast.len())];
     }
 
     pub async fn think(&mut self) {

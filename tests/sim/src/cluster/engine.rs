@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::bug::Bug;
-use super::fleet::{Down, End, Fleet, MEMBERS, Order};
+use super::fleet::{Down, End, Fleet, Order};
 use super::machine::{Ended, Machine};
 use super::net::Net;
 use crate::life;
@@ -56,7 +56,7 @@ where
         engine.step();
     }
     // A member holds the network and the network holds the member: nothing of this run may outlive it.
-    for id in MEMBERS {
+    for id in engine.fleet.everyone() {
         engine.fleet.gone(id);
     }
     engine.machines.clear();
@@ -102,11 +102,12 @@ impl Engine {
     }
 
     fn step(&mut self) {
-        let first = self.rng.random_range(0..MEMBERS.len());
-        for turn in 0..MEMBERS.len() {
-            let id = MEMBERS[(first + turn) % MEMBERS.len()];
+        let everyone = self.fleet.everyone();
+        let first = self.rng.random_range(0..everyone.len());
+        for turn in 0..everyone.len() {
+            let id = everyone[(first + turn) % everyone.len()];
             let Some(machine) = self.machines.get_mut(&id) else { continue };
-            match machine.step(&self.fleet.hardware[&id], self.now, self.step) {
+            match machine.step(&self.fleet.hardware(id), self.now, self.step) {
                 Ok(()) if machine.poisoned() => self.fleet.doom(id, machine.life),
                 Ok(()) => {}
                 Err(Ended::Power) => {

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use quorate::keyspace::Keyspace;
 use quorate::storage::journal::GroupLog;
-use quorate_core::api::ids::LogId;
+use quorate_core::api::ids::{LogId, MemberId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::life::Disks;
 
+/// Who begins the cluster.
 pub const MEMBERS: [u64; 3] = [1, 2, 3];
 
 /// A process that serves.
@@ -43,6 +44,11 @@ impl Running {
 
     pub fn stands_still(&self) -> bool {
         *self.still.borrow()
+    }
+
+    /// It has applied that `id` was removed.
+    pub fn has_removed(&self, id: u64) -> bool {
+        self.keyspace.roster().borrow().removed.contains(&MemberId(id))
     }
 }
 
@@ -120,12 +126,18 @@ pub struct Down {
 /// All members. Shared by everybody in the world; the engine alone runs what it orders.
 pub struct Fleet {
     state: Mutex<State>,
-    pub hardware: BTreeMap<u64, Hardware>,
     changed: watch::Sender<u64>,
 }
 
 #[derive(Default)]
 struct State {
+    /// Who is a member, or is to become one, as far as is known.
+    cast: Vec<u64>,
+    /// Who was removed and has ended; they may be started again.
+    retired: Vec<u64>,
+    hardware: BTreeMap<u64, Arc<Hardware>>,
+    /// Processes that have found that they are no members any more.
+    leaving: Vec<(u64, u64)>,
     running: BTreeMap<u64, Running>,
     down: BTreeMap<u64, Down>,
     still: BTreeMap<u64, watch::Sender<bool>>,
@@ -147,12 +159,58 @@ impl State {
 
 impl Fleet {
     pub fn new() -> Arc<Fleet> {
-        let down = MEMBERS.map(|id| (id, Down { disks: Disks::default(), durable: None }));
-        Arc::new(Fleet {
-            state: Mutex::new(State { down: down.into(), ..State::default() }),
-            hardware: MEMBERS.map(|id| (id, Hardware::default())).into(),
-            changed: watch::Sender::new(0),
-        })
+        let fleet = Fleet { state: Mutex::new(State::default()), changed: watch::Sender::new(0) };
+        for id in MEMBERS {
+            fleet.enlist(id);
+        }
+        Arc::new(fleet)
+    }
+
+    /// A member comes, with empty disks. It does not run yet.
+    pub fn enlist(&self, id: u64) {
+        let mut state = self.state();
+        state.cast.push(id);
+        state.hardware.insert(id, Arc::default());
+        state.down.insert(id, Down { disks: Disks::default(), durable: None });
+    }
+
+    /// Who is a member, or is to become one.
+    pub fn cast(&self) -> Vec<u64> {
+        self.state().cast.clone()
+    }
+
+    /// Who was a member and is none any more.
+    pub fn retired(&self) -> Vec<u64> {
+        self.state().retired.clone()
+    }
+
+    /// Everybody who ever was in the cast.
+    pub fn everyone(&self) -> Vec<u64> {
+        let state = self.state();
+        state.cast.iter().chain(&state.retired).copied().collect()
+    }
+
+    /// The member was removed and is to be started no more, but to see what it does.
+    pub fn retire(&self, id: u64) {
+        let mut state = self.state();
+        let before = state.cast.len();
+        state.cast.retain(|member| *member != id);
+        if state.cast.len() < before {
+            state.retired.push(id);
+        }
+    }
+
+    /// This process has found that it is no member any more, and ends by itself.
+    pub fn leave(&self, id: u64, life: u64) {
+        self.state().leaving.push((id, life));
+    }
+
+    pub fn take_leaving(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.state().leaving)
+    }
+
+    pub fn hardware(&self, id: u64) -> Arc<Hardware> {
+        Arc::clone(&self.state().hardware[&id])
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -8,7 +8,6 @@ use rand::Rng;
 use tokio::time::{Instant, timeout};
 
 use super::clients::{Client, Ended, get, get_prefix, put};
-use super::fleet::MEMBERS;
 use super::nemesis::DRIFT_MAX_PPM;
 use super::world::World;
 
@@ -98,7 +97,7 @@ pub async fn check_ended(world: &World) {
     let gone = async {
         loop {
             let mut left = 0;
-            for id in MEMBERS {
+            for id in world.fleet.cast() {
                 let request = get_prefix("lease/");
                 let found = world
                     .call(id, Duration::from_secs(20), false, |keyspace| async move {

@@ -56,7 +56,7 @@ impl Machine {
         disks: Disks,
     ) -> Result<Machine, (String, Disks)> {
         let runtime = life::runtime(life);
-        let hardware = &fleet.hardware[&id];
+        let hardware = fleet.hardware(id);
         let clock: Arc<dyn Clock> = {
             let _inside = runtime.enter();
             Arc::new(LocalClock::new(Arc::clone(&hardware.wall_offset_ms)))

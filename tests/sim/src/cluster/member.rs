@@ -1,10 +1,12 @@
-//! Opening one of three members inside its process, and what it runs on.
+//! Opening a member inside its process, and what it runs on.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use quorate::consensus::Members;
 use quorate::keyspace::{InitialMember, Keyspace, KeyspaceConfig, Seams};
 use quorate::storage::journal::GroupLog;
 use quorate::storage::{EngineKind, StoreOptions, UpkeepRunner};
@@ -17,6 +19,11 @@ use tokio::sync::watch;
 use super::fleet::{Fleet, MEMBERS, Running};
 use super::net::{Net, Port};
 use crate::life::Disks;
+
+/// Who was removed is spoken with for so long.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How often others are dialled.
+const DIAL: Duration = Duration::from_millis(200);
 
 /// The clock of a member's runtime, and a wall clock that may jump.
 #[derive(Debug)]
@@ -83,13 +90,27 @@ impl Start {
             still,
         };
         self.fleet.attach(self.id, running, tell);
-        let cause = keyspace.failed().await;
-        self.fleet.report(self.id, self.life, format!("failed: {cause}"));
+        tokio::select! {
+            cause = keyspace.failed() => {
+                self.fleet.report(self.id, self.life, format!("failed: {cause}"));
+            }
+            () = removed(&keyspace, &self.fleet, &self.net, self.id) => {
+                self.fleet.leave(self.id, self.life);
+            }
+            never = hang_up_on_who_leaves(&keyspace, &self.net, self.id) => match never {},
+        }
     }
 
     async fn open(&self) -> Result<Keyspace, String> {
         let mut config = KeyspaceConfig::single(ClusterId(7), initial(self.id));
-        config.initial_members = MEMBERS.map(initial).to_vec();
+        config.strict_reconfig_check = false;
+        match MEMBERS.contains(&self.id) {
+            true => config.initial_members = MEMBERS.map(initial).to_vec(),
+            false => {
+                config.initial_members = Vec::new();
+                config.introducers = MEMBERS.map(|id| initial(id).peer_urls[0].clone()).to_vec();
+            }
+        }
         config.name = format!("m{}", self.id);
         let bases = Arc::new(self.disks.bases.clone());
         let mut store = StoreOptions::new(GroupId(0), PathBuf::from("/simulated"), bases);
@@ -111,5 +132,43 @@ impl Start {
         };
         let opened = Keyspace::open(config, store, self.log.clone(), seams).await;
         opened.map_err(|error| error.to_string())
+    }
+}
+
+/// What the host does (`src/host/membership.rs`): a member that was removed finds it out by itself, and has the time to
+/// answer, or is told by any other that it dials.
+async fn removed(keyspace: &Keyspace, fleet: &Fleet, net: &Net, id: u64) {
+    let applied = async {
+        keyspace.removed().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    let told = async {
+        loop {
+            tokio::time::sleep(DIAL).await;
+            let own = fleet.member(id);
+            if own.is_some_and(|own| net.is_told_of_its_removal(&own, id)) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = applied => {}
+        () = told => {}
+    }
+}
+
+async fn hang_up_on_who_leaves(keyspace: &Keyspace, net: &Net, id: u64) -> Infallible {
+    let mut known = Members::new();
+    loop {
+        let next = keyspace.members_other_than(&known).await;
+        let left: Vec<u64> =
+            known.keys().filter(|id| !next.contains_key(id)).map(|id| id.0).collect();
+        if !left.is_empty() {
+            tokio::time::sleep(FAREWELL).await;
+        }
+        for other in left {
+            net.hang_up(id, other);
+        }
+        known = next;
     }
 }

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, timeout};
 
-use super::fleet::{DiskMood, End, MEMBERS};
+use super::fleet::{DiskMood, End};
 use super::world::World;
 
 /// No clock runs faster or slower than this beside the world's, in millionths: far worse than any real one.
@@ -30,7 +30,7 @@ impl Nemesis {
 
     /// Starts every member that is down.
     pub fn start_all(&mut self) {
-        for id in MEMBERS {
+        for id in self.world.fleet.cast() {
             if self.world.fleet.is_down(id) {
                 // 0 is nobody's life.
                 let life = self.rng.random::<u64>() | 1;
@@ -44,19 +44,21 @@ impl Nemesis {
     pub fn heal(&mut self) {
         self.world.line(|| "heal".to_owned());
         self.world.net.heal();
-        for id in MEMBERS {
-            self.world.fleet.hardware[&id].set_mood(DiskMood::default());
+        for id in self.world.fleet.everyone() {
+            self.world.fleet.hardware(id).set_mood(DiskMood::default());
             self.world.fleet.set_still(id, false);
         }
     }
 
     fn pick(&mut self) -> u64 {
-        MEMBERS[self.rng.random_range(0..MEMBERS.len())]
+        let cast = self.world.fleet.cast();
+        cast[self.rng.random_range(0..cast.len())]
     }
 
     /// Whom somebody believes to lead.
     fn known_leader(&self) -> Option<u64> {
-        let views = MEMBERS.into_iter().filter_map(|id| self.world.fleet.member(id));
+        let cast = self.world.fleet.cast();
+        let views = cast.into_iter().filter_map(|id| self.world.fleet.member(id));
         let mut led = views
             .filter(|member| !member.stands_still())
             .filter_map(|member| member.keyspace.leader_view().leader());
@@ -66,6 +68,11 @@ impl Nemesis {
     /// The same; anybody, if nobody is believed.
     fn leader(&mut self) -> u64 {
         self.known_leader().unwrap_or_else(|| self.pick())
+    }
+
+    fn both_ways(&self, id: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let others = self.world.fleet.cast().into_iter().filter(move |other| *other != id);
+        others.flat_map(move |other| [(id, other), (other, id)])
     }
 
     fn victim(&mut self) -> u64 {
@@ -108,7 +115,7 @@ impl Nemesis {
             }
             5 => {
                 self.fault("slow network", id);
-                self.world.net.slow(both_ways(id));
+                self.world.net.slow(self.both_ways(id));
             }
             6 => self.end_and_restart(id, End::Power, "power cut").await,
             7 => self.end_and_restart(id, End::Kill, "killed").await,
@@ -116,13 +123,13 @@ impl Nemesis {
             9 => {
                 self.fault("clock jump", id);
                 let jump = self.rng.random_range(-3_600_000..3_600_000);
-                self.world.fleet.hardware[&id].wall_offset_ms.fetch_add(jump, Ordering::Relaxed);
+                self.world.fleet.hardware(id).wall_offset_ms.fetch_add(jump, Ordering::Relaxed);
                 self.transfer(id);
             }
             10 => {
                 self.fault("clock drift", id);
                 let drift = self.rng.random_range(-DRIFT_MAX_PPM..DRIFT_MAX_PPM);
-                self.world.fleet.hardware[&id].drift_ppm.store(drift, Ordering::Relaxed);
+                self.world.fleet.hardware(id).drift_ppm.store(drift, Ordering::Relaxed);
             }
             11 | 12 => self.stand_still(id).await,
             13 => self.freeze_disk(id).await,
@@ -143,11 +150,12 @@ impl Nemesis {
 
     fn break_ways(&mut self, id: u64) {
         let net = Arc::clone(&self.world.net);
-        let others = MEMBERS.into_iter().filter(move |other| *other != id);
+        let cast = self.world.fleet.cast();
+        let others = cast.clone().into_iter().filter(move |other| *other != id);
         match self.rng.random_range(0..4) {
             0 => {
                 self.fault("cut off both ways", id);
-                net.cut(both_ways(id));
+                net.cut(self.both_ways(id));
             }
             1 => {
                 self.fault("inbound cut", id);
@@ -159,7 +167,8 @@ impl Nemesis {
             }
             _ => {
                 self.fault("pair cut", id);
-                let other = 1 + id % 3;
+                let at = cast.iter().position(|other| *other == id).unwrap_or(0);
+                let other = cast[(at + 1) % cast.len()];
                 net.cut([(id, other), (other, id)]);
             }
         }
@@ -201,7 +210,7 @@ impl Nemesis {
 
     fn set_mood(&self, id: u64, mood: DiskMood) {
         self.world.line(|| format!("disk of {id}: {mood:?}"));
-        self.world.fleet.hardware[&id].set_mood(mood);
+        self.world.fleet.hardware(id).set_mood(mood);
     }
 
     async fn until_down(&self, id: u64, limit: Duration) {
@@ -256,7 +265,7 @@ impl Nemesis {
         self.fault("all restarted", 0);
         let end = if self.rng.random_bool(0.5) { End::Power } else { End::Kill };
         let apart = self.rng.random_bool(0.5);
-        for id in MEMBERS {
+        for id in self.world.fleet.cast() {
             self.world.fleet.end(id, end);
             if apart {
                 self.wait(0..30).await;
@@ -301,7 +310,7 @@ impl Nemesis {
         self.fault("left behind", id);
         let away = match self.rng.random_range(0..3) {
             0 => {
-                self.world.net.cut(both_ways(id));
+                self.world.net.cut(self.both_ways(id));
                 None
             }
             1 => {
@@ -342,7 +351,7 @@ impl Nemesis {
     async fn ambush(&mut self) {
         let leader = self.leader();
         let net = Arc::clone(&self.world.net);
-        net.cut(both_ways(leader));
+        net.cut(self.both_ways(leader));
         let sprung = timeout(Duration::from_secs(6), net.ambush()).await;
         let Ok(Ok(ambushed)) = sprung else { return };
         self.fault("power cut after a vote", ambushed.voter);
@@ -351,9 +360,4 @@ impl Nemesis {
         self.start_all();
         self.wait(500..2500).await;
     }
-}
-
-fn both_ways(id: u64) -> impl Iterator<Item = (u64, u64)> {
-    let others = MEMBERS.into_iter().filter(move |other| *other != id);
-    others.flat_map(move |other| [(id, other), (other, id)])
 }

@@ -255,6 +255,11 @@ impl Net {
         let Some(target) = self.fleet.member(to).filter(|target| !target.stands_still()) else {
             return Err("nobody answers");
         };
+        if target.has_removed(from)
+            || self.fleet.member(from).is_some_and(|own| own.has_removed(to))
+        {
+            return Err("removed");
+        }
         state.redial.remove(&key);
         let connection = Connection::open(self, key, target.life);
         state.connections.insert(key, Arc::clone(&connection));
@@ -290,6 +295,32 @@ impl Net {
         for connection in gone {
             connection.fail(self, "reset");
         }
+    }
+
+    /// Member `id` speaks with `other` no more: it was removed.
+    pub fn hang_up(&self, id: u64, other: u64) {
+        // Connections keep the world's time.
+        let _world = self.world.enter();
+        let ways = [(id, other), (other, id)];
+        let gone: Vec<_> = {
+            let state = self.state();
+            let connections = state.connections.values();
+            connections.filter(|connection| ways.contains(&connection.key.0)).cloned().collect()
+        };
+        for connection in gone {
+            connection.fail(self, "hung up");
+        }
+    }
+
+    /// Another member that this one can reach has removed it, and says so when it is dialled.
+    pub fn is_told_of_its_removal(&self, own: &Running, id: u64) -> bool {
+        let facts = own.keyspace.raft_facts();
+        facts.voters.iter().chain(&facts.learners).map(|other| other.0).any(|other| {
+            let ways = [(id, other), (other, id)];
+            let other = self.fleet.member(other).filter(|other| !other.stands_still());
+            !ways.iter().any(|way| self.is_cut(*way))
+                && other.is_some_and(|other| other.has_removed(id))
+        })
     }
 
     /// With a bug put back in: what the voter's disks would have forgotten.
@@ -357,7 +388,7 @@ impl Net {
         }
         let Some(ambush) = state.ambush.take() else { return };
         state.cuts.clear();
-        for other in (1..=3).filter(|other| *other != candidate) {
+        for other in self.fleet.cast().into_iter().filter(|other| *other != candidate) {
             state.cuts.extend([(candidate, other), (other, candidate)]);
         }
         drop(state);

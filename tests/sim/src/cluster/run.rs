@@ -1,4 +1,4 @@
-//! One run of three members: load and faults for a while, then everything is healed and must serve again.
+//! One run of three members, or of as many as come and go: load and faults for a while, then everything is healed and must serve again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,10 +8,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::bug::Bug;
+use super::changes::Changes;
 use super::checker::is_linearizable;
 use super::clients::{Client, REGISTERS, get, get_prefix, register_key};
 use super::engine;
-use super::fleet::{Fleet, MEMBERS};
+use super::fleet::Fleet;
 use super::leases;
 use super::nemesis::Nemesis;
 use super::net::Net;
@@ -62,11 +63,24 @@ pub struct Outcome {
 /// Runs `seed`, with a bug put back in or without; keeps a trace if asked to.
 pub fn run(seed: u64, bug: Option<Bug>, traced: bool) -> Outcome {
     engine::run(seed, bug, move |fleet, net| {
-        quorate::consensus::seeded(seed, whole(seed, fleet, net, traced))
+        quorate::consensus::seeded(seed, whole(seed, fleet, net, false, traced))
     })
 }
 
-async fn whole(seed: u64, fleet: Arc<Fleet>, net: Arc<Net>, traced: bool) -> Outcome {
+/// Runs `seed` with members that come and go.
+pub fn run_with_changes(seed: u64, traced: bool) -> Outcome {
+    engine::run(seed, None, move |fleet, net| {
+        quorate::consensus::seeded(seed, whole(seed, fleet, net, true, traced))
+    })
+}
+
+async fn whole(
+    seed: u64,
+    fleet: Arc<Fleet>,
+    net: Arc<Net>,
+    changes: bool,
+    traced: bool,
+) -> Outcome {
     let trace = if traced { Trace::kept() } else { Trace::default() };
     let (end, over) = watch::channel(false);
     let world = World::new(fleet, Arc::clone(&net), trace.clone(), over);
@@ -90,11 +104,8 @@ async fn whole(seed: u64, fleet: Arc<Fleet>, net: Arc<Net>, traced: bool) -> Out
         .zip(WATCHED)
         .map(|(id, prefix)| tokio::spawn(Watcher::new(&world, &seen, own(id), prefix).run()))
         .collect();
-    net.sabotage(SABOTAGE);
-    nemesis.run(LENGTH, FAULTS_MIN).await;
-    net.sabotage(0);
-    nemesis.heal();
-    nemesis.start_all();
+    let changes = changes.then(|| Changes::new(&world, seed.rotate_left(24)));
+    harm(&world, &mut nemesis, changes).await;
     let recovery = serve_again(&world).await;
     end.send_replace(true);
     for client in clients {
@@ -132,10 +143,28 @@ async fn whole(seed: u64, fleet: Arc<Fleet>, net: Arc<Net>, traced: bool) -> Out
     }
 }
 
+/// Does harm for a while, then ends it all.
+async fn harm(world: &Arc<World>, nemesis: &mut Nemesis, changes: Option<Changes>) {
+    let (stop, stopped) = watch::channel(false);
+    let changes = changes.map(|changes| tokio::spawn(changes.run(stopped)));
+    world.net.sabotage(SABOTAGE);
+    nemesis.run(LENGTH, FAULTS_MIN).await;
+    world.net.sabotage(0);
+    nemesis.heal();
+    nemesis.start_all();
+    stop.send_replace(true);
+    if let Some(changes) = changes {
+        match changes.await {
+            Ok(mut changes) => changes.settle(nemesis).await,
+            Err(_) => world.violation("the changes panicked".to_owned()),
+        }
+    }
+}
+
 /// Every member answers a linearizable read.
 async fn serve_again(world: &World) -> Duration {
     let began = Instant::now();
-    for id in MEMBERS {
+    for id in world.fleet.cast() {
         let serves = async {
             loop {
                 let read = |keyspace: quorate::keyspace::Keyspace| async move {
@@ -158,14 +187,15 @@ async fn serve_again(world: &World) -> Duration {
 
 /// Every acknowledged key is there on every member, no key was written twice, and all members are the same.
 async fn check_state(world: &World) {
-    for id in MEMBERS {
+    let cast = world.fleet.cast();
+    for id in cast.clone() {
         check_unique(world, id).await;
     }
     let level = async {
         loop {
-            let members = MEMBERS.into_iter().filter_map(|id| world.fleet.member(id));
+            let members = cast.iter().filter_map(|id| world.fleet.member(*id));
             let at: Vec<_> = members.map(|one| one.keyspace.status().applied_index).collect();
-            if at.len() == MEMBERS.len() && at.iter().all(|index| *index == at[0]) {
+            if at.len() == cast.len() && at.iter().all(|index| *index == at[0]) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -176,7 +206,7 @@ async fn check_state(world: &World) {
         return;
     }
     let mut hashes = Vec::new();
-    for id in MEMBERS {
+    for id in cast.clone() {
         let Some(member) = world.fleet.member(id) else { continue };
         let keyspace = member.keyspace.clone();
         let hash = member.spawn(async move {

@@ -13,7 +13,6 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::fleet::MEMBERS;
 use super::world::World;
 
 /// What watchers are given of one revision: key, create and mod revision, version, value, deleted.
@@ -106,7 +105,8 @@ impl Watcher {
 
     /// One stream, on one member.
     async fn watch(&mut self, length: Duration, until: i64) {
-        let id = MEMBERS[self.rng.random_range(0..MEMBERS.len())];
+        let cast = self.world.fleet.cast();
+        let id = cast[self.rng.random_range(0..cast.len())];
         let Some(member) = self.world.fleet.member(id) else {
             return tokio::time::sleep(Duration::from_millis(50)).await;
         };

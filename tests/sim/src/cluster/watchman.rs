@@ -6,20 +6,24 @@
 //! | one leader believed | two members do not both believe themselves leader for longer than an election timeout |
 //! | log matching, immutability | what one member commits at an index, every member commits there |
 //! | leader completeness | a leader holds every entry that was committed before it was seen to lead |
-//! | committed on a quorum | what is committed is on the disks of two members |
+//! | committed on a quorum | what is committed is on the disks of most of the voters |
+//! | removal | who was removed leads no later term, and nobody else ends by itself |
 //! | one state machine | equal hashes at an equal applied index |
 //! | monotonic | term, commit index, applied index, revision and compact revision of a life never fall |
 //! | failed disks | a member whose sync failed stops |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
+use quorate::storage::journal::LogRecord;
 use quorate_core::api::ids::{LogId, MemberId};
+use quorate_core::api::pb::internal::{LogPayload, Membership, log_payload};
 use tokio::time::Instant;
 
-use super::fleet::{End, Failure, MEMBERS, Running};
+use super::fleet::{End, Failure, Running};
 use super::world::World;
 
 /// Between two looks.
@@ -40,6 +44,25 @@ struct Marks {
     compacted: i64,
 }
 
+/// A membership that is committed.
+struct Noted {
+    /// The term in which it was noticed: it was committed in this one or an earlier.
+    term: u64,
+    voters: Vec<BTreeSet<u64>>,
+    members: BTreeSet<u64>,
+}
+
+impl Noted {
+    fn of(membership: &Membership, term: u64) -> Noted {
+        let set = |ids: &Vec<u64>| ids.iter().copied().collect();
+        Noted {
+            term,
+            voters: membership.configs.iter().map(|voters| set(&voters.member_ids)).collect(),
+            members: membership.nodes.iter().map(|node| node.member_id).collect(),
+        }
+    }
+}
+
 /// What has been seen so far.
 #[derive(Default)]
 struct Seen {
@@ -48,6 +71,8 @@ struct Seen {
     marks: BTreeMap<(u64, u64), Marks>,
     /// What is committed, by index: id, payload, who showed it first.
     log: BTreeMap<u64, (LogId, Bytes, u64)>,
+    /// Committed memberships, by index.
+    memberships: BTreeMap<u64, Noted>,
     /// Up to where each life's committed entries were compared.
     compared: BTreeMap<(u64, u64), u64>,
     /// Up to where the committed entries were found on a quorum of disks.
@@ -68,8 +93,9 @@ pub async fn watch(world: Arc<World>) {
             world.violation(words);
         }
         seen.fail_or_stop(&world);
+        let everyone = world.fleet.everyone();
         let running: Vec<_> =
-            MEMBERS.into_iter().filter_map(|id| Some((id, world.fleet.member(id)?))).collect();
+            everyone.into_iter().filter_map(|id| Some((id, world.fleet.member(id)?))).collect();
         seen.believers(&world, &running);
         for (id, member) in &running {
             seen.marks(&world, *id, member);
@@ -78,7 +104,7 @@ pub async fn watch(world: Arc<World>) {
             seen.hash(&world, *id, member).await;
             seen.installs(*id, member);
         }
-        seen.quorum(&world);
+        seen.quorum(&world, &running);
     }
     for (what, times) in seen.looks {
         world.looked(what, times);
@@ -102,7 +128,19 @@ impl Seen {
             }
             world.fleet.end(id, End::Kill);
         }
-        for id in MEMBERS {
+        for (id, life) in world.fleet.take_leaving() {
+            if !world.fleet.lives(id, life) {
+                continue;
+            }
+            world.line(|| format!("member {id} was removed and ends"));
+            if self.members().is_none_or(|members| members.contains(&id)) {
+                world.violation(format!("member {id} ends and was not removed"));
+            }
+            self.looked("removed members that ended by themselves", 1);
+            world.fleet.end(id, End::Kill);
+            world.fleet.retire(id);
+        }
+        for id in world.fleet.everyone() {
             let Some(life) = world.fleet.life(id) else { continue };
             if !world.fleet.is_doomed(id, life) {
                 continue;
@@ -168,6 +206,10 @@ impl Seen {
         self.leaders.insert(term, id);
         world.line(|| format!("member {id} leads term {term}"));
         self.looked("leaders", 1);
+        let in_force = self.memberships.values().rev().find(|noted| noted.term < term);
+        if in_force.is_some_and(|noted| !noted.members.contains(&id)) {
+            world.violation(format!("member {id} leads term {term} and was removed before"));
+        }
         let before = self.log.values().rev().find(|(at, ..)| at.term.0 < term);
         let Some((at, ..)) = before else { return };
         let state = member.log.state();
@@ -188,7 +230,9 @@ impl Seen {
         }
         let Ok(entries) = member.log.entries(from, committed.index + 1, usize::MAX) else { return };
         self.looked("committed entries compared", entries.len() as u64);
+        let term = state.vote.map_or(0, |vote| vote.term);
         for entry in entries {
+            self.note(&entry, term);
             let first = self
                 .log
                 .entry(entry.id.index)
@@ -202,17 +246,43 @@ impl Seen {
         }
     }
 
-    /// What is committed anywhere is on two disks.
-    fn quorum(&mut self, world: &World) {
+    /// Keeps a committed membership.
+    fn note(&mut self, entry: &LogRecord, term: u64) {
+        let payload = LogPayload::decode(entry.payload.clone()).ok();
+        let payload = payload.and_then(|payload| payload.payload);
+        if let Some(log_payload::Payload::Membership(membership)) = payload {
+            let noted = || Noted::of(&membership, term);
+            self.memberships.entry(entry.id.index).or_insert_with(noted);
+        }
+    }
+
+    /// Who is a member by the last membership that is committed.
+    fn members(&self) -> Option<&BTreeSet<u64>> {
+        self.memberships.values().next_back().map(|noted| &noted.members)
+    }
+
+    /// What is committed anywhere is on the disks of most voters: by the membership before it or by one after it that
+    /// its leader may have had in its log already.
+    fn quorum(&mut self, world: &World, running: &[(u64, Running)]) {
         let Some((newest, (at, ..))) = self.log.last_key_value() else { return };
         if *newest <= self.on_quorum {
             return;
         }
-        let durable = MEMBERS.into_iter().filter_map(|id| world.fleet.durable(id));
         // Of another branch when it is of an older term, however long.
-        let holds = durable.filter(|durable| (durable.term, durable.index) >= (at.term, at.index));
-        if holds.count() < 2 {
-            world.violation(format!("{at} is committed and not on two disks"));
+        let holds = |id: &&u64| {
+            let durable = world.fleet.durable(**id);
+            durable.is_some_and(|durable| (durable.term, durable.index) >= (at.term, at.index))
+        };
+        let most = |voters: &BTreeSet<u64>| voters.iter().filter(holds).count() * 2 > voters.len();
+        let before = self.memberships.range(..=*newest).next_back();
+        let by_it = before.is_some_and(|(_, noted)| noted.voters.iter().all(most));
+        let by_next = || {
+            running.iter().any(|(_, member)| {
+                most(&member.keyspace.raft_facts().voters.iter().map(|id| id.0).collect())
+            })
+        };
+        if before.is_some() && !by_it && !by_next() {
+            world.violation(format!("{at} is committed and not on most voters' disks"));
         }
         self.on_quorum = *newest;
     }

@@ -1,4 +1,7 @@
-"""Drives a server with the Python client aetcd. Every claim is checked; the first that fails ends with status 1."""
+"""Drives members with the Python client aetcd. Every claim is checked; the first that fails ends with status 1.
+
+The library has no TLS, so it takes the ports without; users and passwords hold there too.
+"""
 
 import asyncio
 import os
@@ -44,7 +47,7 @@ async def key_value(client, root):
     check(deleted.deleted == 3, "delete tells how many", deleted)
 
 
-async def watch(client, root):
+async def watch(client, admin, root):
     start = (await client.put(root + b"w", b"0")).header.revision
     live = await client.watch_prefix(root, prev_kv=True)
     for n in range(1, 4):
@@ -67,7 +70,8 @@ async def watch(client, root):
     check(values == [b"0", b"1", b"2", b"3"], "history from a revision", values)
     await past.cancel()
     now = (await client.put(root + b"w", b"4")).header.revision
-    await client.compact(now, physical=True)
+    await refused(client.compact(now), "permission denied")
+    await admin.compact(now, physical=True)
     try:
         async for event in await client.watch(root + b"w", start_revision=start):
             check(False, "no event from a compacted start", event)
@@ -108,18 +112,56 @@ async def lock(client, root):
     check(count == 9, "no update under the lock is lost", count)
 
 
+async def refused(call, text):
+    try:
+        await call
+    except Exception as refusal:
+        check(text in str(refusal), "the text of a refusal", text, refusal)
+        return
+    check(False, "it is refused", text)
+
+
+async def permissions(client, admin, stranger):
+    await refused(client.put(b"elsewhere", b"1"), "permission denied")
+    await refused(client.get(b"elsewhere"), "permission denied")
+    await refused(client.delete_prefix(b"app"), "permission denied")
+    txns = client.transactions
+    outside = client.transaction(
+        compare=[txns.create(b"elsewhere") == 0], success=[txns.put(b"app/aetcd", b"1")], failure=[]
+    )
+    await refused(outside, "permission denied")
+    check(await client.get(b"app/aetcd") is None, "a refused transaction does nothing")
+    await admin.put(b"elsewhere", b"1")
+    check((await admin.get(b"elsewhere")).value == b"1", "root may all")
+    await refused(stranger.get(b"app/aetcd"), "user name is empty")
+    await refused(stranger.put(b"app/aetcd", b"1"), "user name is empty")
+
+
+async def members(admin):
+    listed = [member async for member in admin.members()]
+    check(sorted(member.name for member in listed) == ["member1", "member2", "member3"], "three members", listed)
+    check(all(member.client_urls[0].startswith("https://") for member in listed), "they tell their URLs", listed)
+    status = await admin.status()
+    check(status.version.count(".") == 2, "a version", status.version)
+    check(status.leader.name in ("member1", "member2", "member3"), "one of them leads", status.leader)
+
+
 async def main():
-    where = urlparse(os.environ["ENDPOINT"])
-    root = f"python/{time.time_ns()}/".encode()
-    async with aetcd.Client(host=where.hostname, port=where.port, timeout=20) as client:
+    where = urlparse(os.environ["PLAIN_ENDPOINTS"].split(",")[1])
+    place = {"host": where.hostname, "port": where.port, "timeout": 20}
+    root = f"app/aetcd/{time.time_ns()}/".encode()
+    app = aetcd.Client(username="app", password=os.environ["APP_PASSWORD"], **place)
+    root_user = aetcd.Client(username="root", password=os.environ["ROOT_PASSWORD"], **place)
+    wrong = aetcd.Client(username="app", password="guessed", **place)
+    await refused(wrong.connect(), "authentication failed, invalid user ID or password")
+    await wrong.close()
+    async with app as client, root_user as admin, aetcd.Client(**place) as stranger:
         await key_value(client, root + b"kv/")
-        await watch(client, root + b"watch/")
+        await watch(client, admin, root + b"watch/")
         await leases(client, root + b"lease/")
         await lock(client, root + b"lock/")
-        status = await client.status()
-        check(status.version.count(".") == 2, "a version", status.version)
-        members = [member async for member in client.members()]
-        check(len(members) == 1, "a single member is listed", members)
+        await permissions(client, admin, stranger)
+        await members(admin)
     print("ok: python aetcd 1.0.0")
 
 

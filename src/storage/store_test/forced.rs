@@ -1,0 +1,139 @@
+//! A member that is made the only one of its cluster, with the power cut at every sync meanwhile.
+
+use quorate_core::api::ids::MemberId;
+use quorate_core::api::pb::internal::log_payload::Payload;
+
+use super::rig::{GROUP, Member, Place, members, open, put, try_open};
+use crate::storage::OpenError;
+use crate::storage::device::double::DoubleDevice;
+
+const SELF: u64 = 7;
+
+/// A member of several that is started as it was.
+fn restarted(disk: &DoubleDevice) -> Place {
+    Place { single_voter: false, ..Place::double(disk) }
+}
+
+/// The same, to go on alone.
+fn forced(disk: &DoubleDevice) -> Place {
+    Place { forced_voter: Some(MemberId(SELF)), ..restarted(disk) }
+}
+
+fn in_force(member: &Member) -> Option<(Vec<u64>, Vec<u64>)> {
+    let membership = member.machine.membership().membership.as_ref()?;
+    let [voters] = &membership.configs[..] else { panic!("no joint config") };
+    Some((voters.member_ids.clone(), membership.nodes.iter().map(|node| node.member_id).collect()))
+}
+
+fn alone(member: &Member) -> bool {
+    in_force(member) == Some((vec![SELF], vec![SELF]))
+}
+
+/// One of these members stops, with entries in its log of which it does not know that they are committed: two writes,
+/// and a change of the members between them.
+fn stopped(disk: &DoubleDevice, voters: &[u64], learners: &[u64]) -> u64 {
+    let mut member = open(&restarted(disk));
+    member.propose_members(voters, learners);
+    member.write_randomly(1, 5, 200);
+    let known = member.propose(vec![put("known", b"1")]);
+    member.receive(member.entry(vec![put("tail", b"1")]));
+    member.receive(Payload::Membership(members(voters, &[learners, &[9]].concat())));
+    member.receive(member.entry(vec![put("tail", b"2")]));
+    known.index
+}
+
+fn newest(member: &Member, key: &str) -> Option<Vec<u8>> {
+    let history = member.snapshot().history;
+    let of_key = history.iter().rev().find(|record| record.kv.key == key.as_bytes())?;
+    Some(of_key.kv.value.to_vec())
+}
+
+#[test]
+fn a_member_goes_on_alone_with_everything_it_has() {
+    for (voters, learners) in [(&[1, SELF, 8][..], &[][..]), (&[1, 2][..], &[SELF, 3][..])] {
+        let disk = DoubleDevice::default();
+        let known = stopped(&disk, voters, learners);
+        let as_it_was = open(&restarted(&disk.after_kill()));
+        assert_eq!(newest(&as_it_was, "tail"), None, "it does not know that it is committed");
+
+        let member = open(&forced(&disk));
+        assert!(alone(&member), "{:?}", in_force(&member));
+        assert_eq!(newest(&member, "tail").unwrap(), b"2");
+        let gone: Vec<u64> = member.machine.removed_members().iter().map(|id| id.0).collect();
+        let mut others = [voters, learners, &[9]].concat();
+        others.retain(|id| *id != SELF);
+        others.sort_unstable();
+        assert_eq!(gone, others, "they are known as removed");
+        let state = member.journal.group(GROUP).state();
+        assert_eq!(state.committed, state.last);
+        assert!(state.last.unwrap().index == known + 4 && state.last.unwrap().term.0 > 1);
+        let before = member.snapshot();
+        drop(member);
+
+        // Whatever it is started with from now on, and whether or not the power was cut.
+        for place in [restarted, forced] {
+            let after = disk.after_power_cut(5);
+            let member = open(&place(&after));
+            assert!(alone(&member));
+            assert_eq!(member.snapshot(), before);
+            assert_eq!(member.journal.group(GROUP).state().last, state.last, "nothing was added");
+            member.goes_on(&after, 6, "alone");
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_while_a_member_is_made_the_only_one_leaves_the_old_members_or_the_new() {
+    let mut seen = [0; 2];
+    for cut in 0.. {
+        let disk = DoubleDevice::default();
+        stopped(&disk, &[1, SELF, 8], &[]);
+        disk.freeze_at(disk.syncs() + cut);
+        drop(try_open(&forced(&disk)));
+        let whole = !disk.is_frozen();
+        for seed in 0..4 {
+            let after = disk.after_power_cut(seed);
+            let member = open(&restarted(&after));
+            assert_eq!(newest(&member, "known").unwrap(), b"1", "CUT={cut} seed {seed}");
+            let new = alone(&member);
+            let old = in_force(&member) == Some((vec![1, SELF, 8], vec![1, SELF, 8]));
+            assert!(new != old, "CUT={cut} seed {seed}: {:?}", in_force(&member));
+            assert!(new || !whole, "CUT={cut} seed {seed}: it was told that it is alone");
+            // All of the log belongs to the new membership, nothing above its commit index to the old one.
+            assert_eq!(newest(&member, "tail").is_some(), new, "CUT={cut} seed {seed}");
+            let log = member.journal.group(GROUP).state();
+            assert_eq!(new, log.committed == log.last, "CUT={cut} seed {seed}: {log:?}");
+            seen[usize::from(new)] += 1;
+            drop(member);
+            assert!(
+                alone(&open(&forced(&after))),
+                "CUT={cut} seed {seed}: asked again, it is done"
+            );
+        }
+        if whole {
+            break;
+        }
+    }
+    assert!(seen.iter().all(|times| *times > 0), "both were seen: {seen:?}");
+}
+
+#[test]
+fn who_was_removed_makes_no_cluster_of_its_own() {
+    let disk = DoubleDevice::default();
+    let mut member = open(&restarted(&disk));
+    member.propose_members(&[1, SELF, 8], &[]);
+    member.propose_members(&[1, 8], &[]);
+    drop(member);
+    let refused = try_open(&forced(&disk)).err();
+    assert!(
+        matches!(refused, Some(OpenError::NotAMember { member: MemberId(SELF) })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_member_that_has_never_begun_has_nothing_to_go_on_with() {
+    let disk = DoubleDevice::default();
+    let member = open(&forced(&disk));
+    assert_eq!(member.journal.group(GROUP).state().last, None);
+}
