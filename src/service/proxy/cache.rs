@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(cache.len(), 0);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_write_forgets_what_it_touches_and_nothing_else() {
         let cache = Cache::default();
         let at = RangeRequest { revision: 5, ..range("a", "") };
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(known(&cache, &at), Some(-1));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_read_that_a_write_overtook_is_not_kept() {
         let cache = Cache::default();
         let caller = Caller::default();
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(known(&cache, &range("a", "")), None);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn callers_with_other_tokens_are_not_answered_alike() {
         let cache = Cache::default();
         keep(&cache, &range("a", ""), 1);
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(cache.get(&Caller::of(&metadata), &range("a", "")), Known::Nothing);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_was_not_used_for_longest_goes_first() {
         let cache = Cache::default();
         let at = |revision| RangeRequest { revision, ..range("a", "") };
