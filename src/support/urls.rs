@@ -16,7 +16,7 @@ pub struct Url {
     /// What follows the host, `/` included.
     pub path: String,
     /// `?` and what follows, which means nothing here and is kept as etcd keeps it.
-    query: String,
+    pub query: String,
 }
 
 impl Url {
