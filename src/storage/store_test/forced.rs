@@ -1,7 +1,10 @@
 //! A member that is made the only one of its cluster, with the power cut at every sync meanwhile.
 
 use quorate_core::api::ids::MemberId;
+use quorate_core::api::pb::internal::ClusterLevel;
+use quorate_core::api::pb::internal::command::Request;
 use quorate_core::api::pb::internal::log_payload::Payload;
+use quorate_core::state_machine::CLUSTER_LEVEL;
 
 use super::rig::{GROUP, Member, Place, members, open, put, try_open};
 use crate::storage::OpenError;
@@ -34,6 +37,7 @@ fn alone(member: &Member) -> bool {
 fn stopped(disk: &DoubleDevice, voters: &[u64], learners: &[u64]) -> u64 {
     let mut member = open(&restarted(disk));
     member.propose_members(voters, learners);
+    member.propose(vec![Request::ClusterLevel(ClusterLevel { level: CLUSTER_LEVEL })]);
     member.write_randomly(1, 5, 200);
     let known = member.propose(vec![put("known", b"1")]);
     member.receive(member.entry(vec![put("tail", b"1")]));
