@@ -135,12 +135,3 @@ fn the_version_begins_with_etcds_and_ends_with_ours() {
         assert!(line.starts_with(start), "{line}");
     }
 }
-
-#[test]
-fn flags_whose_feature_is_not_built_are_refused_by_name() {
-    let output =
-        Command::new(OURS).env_clear().arg("--force-new-cluster").output().expect("it runs");
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("--force-new-cluster is not supported yet"), "{text}");
-}
