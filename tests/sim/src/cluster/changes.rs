@@ -257,6 +257,7 @@ impl Changes {
     fn unsettled(&self) -> Option<String> {
         let (roster, fleet) = (self.roster(), &self.world.fleet);
         let mut members: Vec<u64> = roster.members.iter().map(|member| member.id).collect();
+        self.end_the_forgotten(&members);
         let mut cast = fleet.cast();
         members.sort_unstable();
         cast.sort_unstable();
@@ -266,17 +267,23 @@ impl Changes {
         if let Some(down) = cast.iter().find(|id| fleet.member(**id).is_none()) {
             return Some(format!("member {down:x} does not run"));
         }
-        for id in fleet.retired() {
+        let goes_on = fleet.retired().into_iter().find(|id| fleet.member(*id).is_some());
+        goes_on.map(|id| format!("member {id:x} was removed and goes on"))
+    }
+
+    /// A member that was removed and knows nobody who is still one is told by nobody.
+    fn end_the_forgotten(&self, members: &[u64]) {
+        let fleet = &self.world.fleet;
+        for id in fleet.everyone().into_iter().filter(|id| !members.contains(id)) {
             let Some(member) = fleet.member(id) else { continue };
             let facts = member.keyspace.raft_facts();
-            let mut known = facts.voters.iter().chain(&facts.learners);
-            if known.any(|other| cast.contains(&other.0)) {
-                return Some(format!("member {id:x} was removed and goes on"));
+            let mut known =
+                facts.voters.iter().chain(&facts.learners).map(|other| other.0).peekable();
+            if known.peek().is_some() && !known.any(|other| members.contains(&other)) {
+                fleet.end(id, End::Kill);
+                fleet.retire(id);
             }
-            // Nobody whom it knows is left to tell it.
-            fleet.end(id, End::Kill);
         }
-        None
     }
 
     /// What was acknowledged is so.

@@ -268,6 +268,9 @@ impl Net {
 
     /// The connection is gone: the next frame needs a new one.
     pub fn closed(&self, connection: &Arc<Connection>) {
+        // By the world's time, also where the engine ends a process: outside of all runtimes it is the real one, and a
+        // run that is slower than that would wait for it.
+        let _world = self.world.enter();
         let mut state = self.state();
         let key = connection.key;
         if state.connections.get(&key).is_some_and(|now| Arc::ptr_eq(now, connection)) {
@@ -299,8 +302,6 @@ impl Net {
 
     /// Member `id` speaks with `other` no more: it was removed.
     pub fn hang_up(&self, id: u64, other: u64) {
-        // Connections keep the world's time.
-        let _world = self.world.enter();
         let ways = [(id, other), (other, id)];
         let gone: Vec<_> = {
             let state = self.state();
@@ -315,7 +316,13 @@ impl Net {
     /// Another member that this one can reach has removed it, and says so when it is dialled.
     pub fn is_told_of_its_removal(&self, own: &Running, id: u64) -> bool {
         let facts = own.keyspace.raft_facts();
-        facts.voters.iter().chain(&facts.learners).map(|other| other.0).any(|other| {
+        let mut known: Vec<u64> =
+            facts.voters.iter().chain(&facts.learners).map(|other| other.0).collect();
+        if known.is_empty() {
+            // It has no log yet, and asks whoever introduces it.
+            known = self.fleet.cast();
+        }
+        known.into_iter().any(|other| {
             let ways = [(id, other), (other, id)];
             let other = self.fleet.member(other).filter(|other| !other.stands_still());
             !ways.iter().any(|way| self.is_cut(*way))

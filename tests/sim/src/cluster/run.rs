@@ -178,7 +178,13 @@ async fn serve_again(world: &World) -> Duration {
             }
         };
         if timeout(RECOVERY, serves).await.is_err() {
-            world.violation(format!("member {id} does not serve {RECOVERY:?} after the harm"));
+            let facts = world.fleet.member(id).map(|member| {
+                let keyspace = member.keyspace;
+                (keyspace.leader_view(), keyspace.raft_facts())
+            });
+            let words =
+                format!("member {id} does not serve {RECOVERY:?} after the harm: {facts:?}");
+            world.violation(words);
         }
     }
     world.line(|| format!("all serve after {:?}", began.elapsed()));

@@ -93,6 +93,7 @@ pub async fn watch(world: Arc<World>) {
             world.violation(words);
         }
         seen.fail_or_stop(&world);
+        let leaving = world.fleet.take_leaving();
         let everyone = world.fleet.everyone();
         let running: Vec<_> =
             everyone.into_iter().filter_map(|id| Some((id, world.fleet.member(id)?))).collect();
@@ -105,6 +106,7 @@ pub async fn watch(world: Arc<World>) {
             seen.installs(*id, member);
         }
         seen.quorum(&world, &running);
+        seen.leave(&world, leaving);
     }
     for (what, times) in seen.looks {
         world.looked(what, times);
@@ -128,18 +130,6 @@ impl Seen {
             }
             world.fleet.end(id, End::Kill);
         }
-        for (id, life) in world.fleet.take_leaving() {
-            if !world.fleet.lives(id, life) {
-                continue;
-            }
-            world.line(|| format!("member {id} was removed and ends"));
-            if self.members().is_none_or(|members| members.contains(&id)) {
-                world.violation(format!("member {id} ends and was not removed"));
-            }
-            self.looked("removed members that ended by themselves", 1);
-            world.fleet.end(id, End::Kill);
-            world.fleet.retire(id);
-        }
         for id in world.fleet.everyone() {
             let Some(life) = world.fleet.life(id) else { continue };
             if !world.fleet.is_doomed(id, life) {
@@ -151,6 +141,21 @@ impl Seen {
                 world.violation(format!("member {id} goes on after a failed sync"));
                 world.fleet.end(id, End::Kill);
             }
+        }
+    }
+
+    /// Members that have found that they are none any more, and end. What removed them was committed before: a look at
+    /// all logs has seen it.
+    fn leave(&mut self, world: &World, leaving: Vec<(u64, u64)>) {
+        let live = leaving.into_iter().filter(|(id, life)| world.fleet.lives(*id, *life));
+        for id in live.map(|(id, _)| id).collect::<Vec<_>>() {
+            world.line(|| format!("member {id} was removed and ends"));
+            if self.members().is_none_or(|members| members.contains(&id)) {
+                world.violation(format!("member {id} ends and was not removed"));
+            }
+            self.looked("removed members that ended by themselves", 1);
+            world.fleet.end(id, End::Kill);
+            world.fleet.retire(id);
         }
     }
 
