@@ -57,10 +57,15 @@ fn get(key: &str) -> pb::RangeRequest {
 }
 
 /// Sends bytes and reads until the other side has nothing more to say.
+/// Sends `bytes` and nothing after them: the end of the stream follows.
 async fn send(address: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let _ = stream.write_all(bytes).await;
     let _ = stream.shutdown().await;
+    rest_of(stream).await
+}
+
+async fn rest_of(mut stream: TcpStream) -> Vec<u8> {
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
     let _ = tokio::time::timeout(LONG, read).await.expect("the connection ends");
@@ -69,7 +74,9 @@ async fn send(address: &str, bytes: &[u8]) -> Vec<u8> {
 
 pub(super) async fn http(address: &str, head: &str) -> String {
     let request = format!("{head}\r\nHost: a\r\nConnection: close\r\n\r\n");
-    String::from_utf8_lossy(&send(address, request.as_bytes()).await).into_owned()
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    String::from_utf8_lossy(&rest_of(stream).await).into_owned()
 }
 
 #[tokio::test]

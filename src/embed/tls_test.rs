@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 
 use super::Server;
-use super::cluster_tests::Cluster;
+use super::cluster_tests::{Cluster, eventually};
 use crate::embed::Config;
 use crate::service::pb::etcdserverpb::auth_client::AuthClient;
 use crate::service::pb::etcdserverpb::kv_client::KvClient;
@@ -251,12 +251,7 @@ async fn a_refused_connection_is_one_line_in_the_log() {
     drop(TcpStream::connect(&address).await.unwrap());
     // A client may know its verdict before the server has told the log.
     let refused = || setup.log().matches("rejected connection on client endpoint").count();
-    for _ in 0..250 {
-        if refused() == 2 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually(LONG, "two lines are told", async || (refused() >= 2).then_some(())).await;
     server.stop().await.unwrap();
     let log = setup.log();
     let lines: Vec<serde_json::Value> = log

@@ -11,7 +11,8 @@ use http::{Request, Version};
 use crate::support::clock::{rfc3339, unix_micros};
 use crate::support::go::quote::quote;
 
-/// Their values let one in.
+/// How names end whose values let one in, also where the JSON gateway or another proxy is to pass them on
+/// (`grpc-metadata-token`).
 const SECRETS: [&str; 3] = ["authorization", "token", "cookie"];
 
 /// Writes the fields of a request that came by HTTP/2.
@@ -48,7 +49,8 @@ fn lines<B>(request: &Request<B>, stamp: &str) -> String {
     }
     for (name, value) in request.headers() {
         let shown = String::from_utf8_lossy(value.as_bytes());
-        line(name.as_str(), if SECRETS.contains(&name.as_str()) { "(sensitive)" } else { &shown });
+        let secret = SECRETS.iter().any(|end| name.as_str().ends_with(end));
+        line(name.as_str(), if secret { "(sensitive)" } else { &shown });
     }
     text
 }
@@ -63,6 +65,7 @@ mod tests {
             .version(Version::HTTP_2)
             .header("user-agent", "grpc-go/1.80")
             .header("token", "abc.17")
+            .header("grpc-metadata-authorization", "Bearer abc.17")
             .body(())
             .unwrap();
         let said = |name: &str, value: &str| {
@@ -77,6 +80,7 @@ mod tests {
             said(":authority", "localhost:2379"),
             said("user-agent", "grpc-go/1.80"),
             said("token", "(sensitive)"),
+            said("grpc-metadata-authorization", "(sensitive)"),
         ];
         assert_eq!(lines(&request, &stamp("2026-11-21T10:42:27.863685Z")), expected.concat());
     }

@@ -8,8 +8,8 @@
 //!
 //! Sources of chance that are closed: tokio's `select!` and scheduling (one thread, seeded), its clock (paused, steps
 //! when all tasks wait), openraft's election timeouts (feature `simulation`), the journal's salts, the proposer's
-//! incarnation, the order of threads (the journal, the store and long work run in place),
-//! and the numbers of tasks (`life::number_tasks_anew`).
+//! incarnation, the order of threads (the journal, the store and long work run in place), and the numbers of tasks
+//! (`life::number_tasks_anew`).
 
 pub mod cluster;
 pub mod life;

@@ -1,4 +1,5 @@
-//! Two runs of one seed; `SEED=<seed> cargo test --test same_seed` in tests/sim compares those of another. Alone in its process: tokio numbers tasks over all threads (`life::number_tasks_anew`).
+//! Two runs of one seed; `SEED=<seed> cargo test --test same_seed` in tests/sim compares those of another. Alone in its
+//! process: tokio numbers tasks over all threads (`life::number_tasks_anew`).
 
 use quorate_sim::cluster::run::run;
 use quorate_sim::seeds;
