@@ -156,6 +156,27 @@ async fn one_port_speaks_grpc_and_http_and_survives_garbage() {
     server.stop().await.unwrap();
 }
 
+/// As Go's server does (net/http `server.go`, `connReader`); the page is longer than a socket takes at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_ends_its_half_hears_its_answer_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(config(&dir)).await;
+    let address = &server.client_addresses()[0];
+    for turn in 0..300 {
+        let closing = ["", "Connection: close\r\n"][turn % 2];
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: a\r\n{closing}\r\n");
+        let answer = String::from_utf8(send(address, request.as_bytes()).await).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("turn {turn}"));
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        assert_eq!(body.len(), length.parse::<usize>().unwrap(), "turn {turn}");
+    }
+    // A call of the gateway ends with its client.
+    let watch = r#"{"create_request":{"key":"YQ=="}}"#;
+    let head = format!("POST /v3/watch HTTP/1.1\r\nHost: a\r\nContent-Length: {}", watch.len());
+    send(address, format!("{head}\r\n\r\n{watch}").as_bytes()).await;
+    server.stop().await.unwrap();
+}
+
 /// etcdctl 3.4 calls the members that `--cluster` finds by their URLs.
 #[tokio::test]
 async fn an_authority_that_is_a_url_is_served() {

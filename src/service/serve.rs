@@ -12,6 +12,7 @@
 //! **Invariant:** a connection's fault ends that connection and nothing else.
 
 mod fields;
+mod patience;
 mod wire;
 
 use std::convert::Infallible;
@@ -31,6 +32,7 @@ use tonic::body::Body;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
 
+use self::patience::{Answers, Patient};
 pub use self::wire::Security;
 use self::wire::{Open, open};
 use super::Desk;
@@ -266,11 +268,18 @@ async fn converse<C: Counter>(opened: Open, reception: Reception<C>, mut drainin
     let desk = Arc::new(desk);
     let afterwards = Afterwards::default();
     let left = afterwards.clone();
+    let answers = Answers::default();
+    let owing = answers.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (desk, identity, left) = (desk.clone(), identity.clone(), left.clone());
+        let answering = owing.begin(&request);
         async move {
             introduce(&mut request, encrypted, identity);
-            Ok::<_, Infallible>(desk.answer(traffic, request, &left).await)
+            let answer = desk.answer(traffic, request, &left).await;
+            Ok::<_, Infallible>(match answering {
+                Some(answering) => answering.with(answer),
+                None => answer,
+            })
         }
     });
     let ended = if traffic == Traffic::PeersOnly {
@@ -295,7 +304,7 @@ async fn converse<C: Counter>(opened: Open, reception: Reception<C>, mut drainin
             }
         }
     } else {
-        let wire = TokioIo::new(Mended::new(wire));
+        let wire = TokioIo::new(Patient::new(Mended::new(wire), answers));
         let mut connection = pin!(builder.serve_connection_with_upgrades(wire, service));
         tokio::select! {
             ended = connection.as_mut() => ended,

@@ -147,9 +147,8 @@ impl Site {
     fn refuse_named<B>(&self, request: &Request<B>) -> Option<Answer> {
         let identity = request.extensions().get::<PeerIdentity>()?;
         let named = identity.common_name.as_ref().is_some_and(|name| !name.is_empty());
-        let path = path::unescape(request.uri().path())?;
-        let at_gateway = ["/v3/", "/v3beta/"].iter().any(|below| path.starts_with(below));
-        let refused = named && at_gateway && self.gateway.is_some() && self.probe.auth_is_on();
+        let at_gateway = self.gateway.is_some() && is_for_gateway(request.uri().path());
+        let refused = named && at_gateway && self.probe.auth_is_on();
         refused.then(access::refused_name)
     }
 
@@ -213,6 +212,12 @@ impl Site {
         }
         health::check(&*self.probe, &self.metrics, &asked, request.uri()).await
     }
+}
+
+/// Whether a path is one of the JSON gateway's, if there is one.
+pub(super) fn is_for_gateway(path: &str) -> bool {
+    let path = path::unescape(path);
+    path.is_some_and(|path| ["/v3/", "/v3beta/"].iter().any(|below| path.starts_with(below)))
 }
 
 /// Go's `http.Error`.
