@@ -7,8 +7,15 @@
 //! text of the help, and the YAML parser's words behind `yaml:`.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 const OURS: &str = env!("CARGO_BIN_EXE_quorate");
 
@@ -133,5 +140,62 @@ fn the_version_begins_with_etcds_and_ends_with_ours() {
     assert_eq!(lines.len(), starts.len());
     for (line, start) in lines.iter().zip(starts) {
         assert!(line.starts_with(start), "{line}");
+    }
+}
+
+/// Whether somebody at `address` answers.
+fn answers(address: &str) -> bool {
+    let asked = TcpStream::connect(address).and_then(|mut stream| {
+        stream.write_all(b"GET /version HTTP/1.1\r\nHost: a\r\n\r\n")?;
+        stream.read(&mut [0; 64])
+    });
+    asked.is_ok_and(|length| length > 0)
+}
+
+/// Supervisors stop what they have just started, too, on busy machines. Ended in order, it exits with 0.
+#[test]
+fn a_member_that_has_answered_once_ends_in_order() {
+    let busy = AtomicBool::new(true);
+    let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+    std::thread::scope(|threads| {
+        for _ in 0..cores * 2 {
+            threads.spawn(|| {
+                while busy.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let ended = std::panic::catch_unwind(start_and_stop);
+        busy.store(false, Ordering::Relaxed);
+        if let Err(why) = ended {
+            std::panic::resume_unwind(why);
+        }
+    });
+}
+
+fn start_and_stop() {
+    for turn in 0..12 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let held = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
+        let [client, peer] = held.map(|held| held.local_addr().expect("its address").to_string());
+        let mut member = Command::new(OURS)
+            .current_dir(&folder)
+            .args([
+                format!("--listen-client-urls=http://{client}"),
+                format!("--advertise-client-urls=http://{client}"),
+                format!("--listen-peer-urls=http://{peer}"),
+                format!("--initial-advertise-peer-urls=http://{peer}"),
+                format!("--initial-cluster=default=http://{peer}"),
+            ])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program runs");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !answers(&client) && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        kill_process(Pid::from_child(&member), Signal::TERM).expect("the program has not ended");
+        let status = member.wait().expect("the program ends");
+        assert!(status.success(), "turn {turn}: {status}");
     }
 }

@@ -57,6 +57,8 @@ pub async fn run(mut built: Built, environment: &Environment) -> u8 {
         Err(why) => return fatal("discovery failed", &why.to_string()),
     };
     tokio::select! {
+        // A signal that comes once clients are served finds a server that is ready, and ends it in order.
+        biased;
         () = server.ready() => {}
         why = server.failed() => return fatal("server failed", &why),
         () = server.removed() => return leave(server).await,

@@ -472,11 +472,12 @@ impl Front {
         if elected {
             tracing::info!("ready to serve client requests");
             self.serving.send_replace(true);
+            // First, so that no client is answered by a server that is not ready.
+            self.ready.send_replace(true);
             for entrance in self.clients {
                 tell_serving(&entrance);
                 listen(&mut loops, entrance, draining.clone());
             }
-            self.ready.send_replace(true);
         }
         join_all(&mut loops).await;
     }
