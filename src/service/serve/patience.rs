@@ -8,22 +8,28 @@
 //! hyper takes such an end for the client's leaving and drops the answer; told to allow it (`half_close`), it would not
 //! notice a client that left a long call. Go's server writes its answer, and tells a handler by its context that the
 //! client is gone (net/http `server.go`, `connReader`): its pages do not ask, while etcd's JSON gateway ends the call.
-//! So only what is not for the gateway is owed.
+//! So only what is not for the gateway is owed, and for half a minute at most: a page that hangs is not waited for by a
+//! client that may have left.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::{Request, Response, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
 
 use crate::service::http::is_for_gateway;
+
+/// No page takes so long that is well.
+const WITHHELD_MAX: Duration = Duration::from_secs(30);
 
 /// The answers of one connection that its client waits for.
 #[derive(Clone, Debug, Default)]
@@ -105,11 +111,13 @@ pub(super) struct Patient<S> {
     inner: S,
     answers: Answers,
     ended: bool,
+    /// Begun when the end is first withheld.
+    limit: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Patient<S> {
     pub(super) fn new(inner: S, answers: Answers) -> Patient<S> {
-        Patient { inner, answers, ended: false }
+        Patient { inner, answers, ended: false, limit: None }
     }
 }
 
@@ -130,7 +138,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
             return Poll::Ready(Ok(()));
         }
         reader.register(context.waker());
-        if owed.load(Ordering::Acquire) { Poll::Pending } else { Poll::Ready(Ok(())) }
+        let limit = this.limit.get_or_insert_with(|| Box::pin(sleep(WITHHELD_MAX)));
+        if owed.load(Ordering::Acquire) {
+            limit.as_mut().poll(context).map(Ok)
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 }
 
@@ -209,5 +222,16 @@ mod tests {
         assert!(tokio::time::timeout(soon, &mut end).await.is_err(), "the rest is not flushed");
         write.flush().await.unwrap();
         assert_eq!(tokio::time::timeout(soon, end).await.unwrap().unwrap(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_never_comes_is_not_waited_for() {
+        let (client, server) = tokio::io::duplex(64);
+        let answers = Answers::default();
+        let _never = answers.begin(&to("/health", Version::HTTP_11)).unwrap();
+        drop(client);
+        let mut read = Patient::new(server, answers);
+        let end = tokio::time::timeout(WITHHELD_MAX * 2, read.read(&mut [0; 8])).await;
+        assert_eq!(end.unwrap().unwrap(), 0);
     }
 }
