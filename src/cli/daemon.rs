@@ -97,7 +97,7 @@ async fn leave(server: Server) -> u8 {
     let why = "the member has been permanently removed from the cluster";
     tracing::warn!(error = why, "server error");
     tracing::warn!("data-dir used by this member must be removed");
-    match tokio::time::timeout(STOP_AFTER_FAILURE, server.stop()).await {
+    match tokio::time::timeout(STOP_AFTER_FAILURE, server.leave()).await {
         Ok(Ok(())) => {}
         Ok(Err(why)) => tracing::warn!(error = %why, "stopping after the removal failed"),
         Err(_elapsed) => tracing::warn!("stopping after the removal takes too long"),

@@ -88,7 +88,7 @@ impl Cluster {
     /// A member that was removed goes by itself.
     async fn gone(&mut self, member: usize) {
         self.removed(member).await;
-        self.stop(member).await;
+        self.running[member].take().unwrap().leave().await.unwrap();
     }
 }
 
@@ -273,6 +273,30 @@ async fn three_become_five_and_three_again_under_load_with_a_watch_open() {
         hashes.push(cluster.keyspace(member).hash_kv(0).await.unwrap().hash);
     }
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_member_answers_who_waits_and_goes() {
+    let mut cluster = Cluster::growing(3, 3);
+    cluster.start_all(&[0, 1, 2]).await;
+    let leader = cluster.leader(LONG).await;
+    let (goes, asked) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.ready(goes).await;
+    let mut waiting = KvClient::new(cluster.channel(goes).await);
+    cluster.remove(asked, cluster.id(goes)).await;
+    cluster.removed(goes).await;
+    let waiting = tokio::spawn(async move {
+        let put = pb::PutRequest { key: b"a".to_vec().into(), ..Default::default() };
+        waiting.put(put).await.unwrap_err()
+    });
+    let pending = async || (cluster.keyspace(goes).proposal_counts().pending() > 0).then_some(());
+    eventually(LONG, "it waits", pending).await;
+    let limit = cluster.keyspace(goes).config().request_timeout() / 2;
+    tokio::time::timeout(limit, cluster.gone(goes)).await.expect("it waits for nobody");
+    let refused = waiting.await.unwrap();
+    let told = (refused.code(), refused.message());
+    assert_eq!(told, (Code::Unavailable, "etcdserver: server stopped"));
     cluster.stop_all().await;
 }
 

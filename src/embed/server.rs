@@ -120,13 +120,22 @@ impl Server {
     /// Stops in order. Watches and keep-alives end at once with the reason; other open calls may go on for one
     /// request timeout, then they are cut.
     pub async fn stop(self) -> Result<(), StartError> {
+        self.end(false).await
+    }
+
+    /// Stops a member that was removed: open calls are answered at once, for it will never know more.
+    pub async fn leave(self) -> Result<(), StartError> {
+        self.end(true).await
+    }
+
+    async fn end(self, removed: bool) -> Result<(), StartError> {
         match self.log.clone() {
-            Some(log) => self.stop_here().with_subscriber(log).await,
-            None => self.stop_here().await,
+            Some(log) => self.end_here(removed).with_subscriber(log).await,
+            None => self.end_here(removed).await,
         }
     }
 
-    async fn stop_here(mut self) -> Result<(), StartError> {
+    async fn end_here(mut self, removed: bool) -> Result<(), StartError> {
         let member = self.config.member.clone();
         let tell = |what: &'static str| {
             tracing::info!(
@@ -143,6 +152,9 @@ impl Server {
         // Watches would go on for ever: they get what is queued for them, and the reason.
         self.host.keyspace().watch_hub().close();
         self.drain.start();
+        if removed {
+            self.host.keyspace().shutdown().await;
+        }
         if let Err(why) = self.front.await {
             tracing::error!(error = %why, "a listener's task failed");
         }
