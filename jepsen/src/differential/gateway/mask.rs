@@ -35,7 +35,9 @@ pub(super) fn masked(path: &str, mut response: Response) -> Response {
     }
     match path {
         "/v3/maintenance/hash" => body = settled(&body, "hash"),
-        "/v3/lease/timetolive" | "/v3/kv/lease/timetolive" => body = settled(&body, "TTL"),
+        "/v3/lease/timetolive" | "/v3/kv/lease/timetolive" => {
+            body = with_sorted_keys(settled(&body, "TTL"))
+        }
         "/v3/maintenance/snapshot" => body.truncate(body.find("\"blob\"").unwrap_or(body.len())),
         path if path.starts_with("/v3/cluster/") => body = settled(&body, "ID"),
         _ => {}
@@ -72,6 +74,18 @@ fn settled(text: &str, name: &str) -> String {
     out + rest
 }
 
+/// A lease's keys come in the order of a Go map.
+fn with_sorted_keys(body: String) -> String {
+    let parts = body.split_once("\"keys\":[").and_then(|(head, rest)| {
+        let (keys, tail) = rest.split_once(']')?;
+        Some((head, keys, tail))
+    });
+    let Some((head, keys, tail)) = parts else { return body };
+    let mut keys: Vec<&str> = keys.split(',').collect();
+    keys.sort_unstable();
+    format!("{head}\"keys\":[{}]{tail}", keys.join(","))
+}
+
 fn without_ports(text: &str) -> String {
     let mut parts = text.split("127.0.0.1:");
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -103,6 +117,9 @@ mod tests {
         let want = r#"{"ID":"7","TTL":"0","grantedTTL":"600"}"#;
         assert_eq!(mask("/v3/lease/timetolive", ttl), want);
         assert_eq!(mask("/v3/lease/timetolive", r#"{"TTL":"-1"}"#), r#"{"TTL":"-1"}"#);
+        let keys = r#"{"TTL":"-1","keys":["LzE=","bC8x","ZS8x"]}"#;
+        let want = r#"{"TTL":"-1","keys":["LzE=","ZS8x","bC8x"]}"#;
+        assert_eq!(mask("/v3/kv/lease/timetolive", keys), want);
         let key = r#"{"leader":{"name":"bA==","rev":"4"}}"#;
         assert_eq!(mask("/v3/election/campaign", key), key);
         let late = LATE.map(|words| format!("{{\"error\":{{{words}}}}}"));
