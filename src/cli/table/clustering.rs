@@ -81,8 +81,10 @@ pub(super) const ROWS: [Row; 28] = [
     discovery("discovery-cacert", Kind::Text, "", client_of("secure", "cacert"))
         .help("CA file with which the discovery service is verified."),
     discovery("discovery-user", Kind::Text, "", client_of("auth", "username"))
+        .secret()
         .help("User at the discovery service, as name or name:password."),
     discovery("discovery-password", Kind::Text, "", client_of("auth", "password"))
+        .secret()
         .help("Password of that user."),
     row("discovery-fallback", Kind::OneOf(&["exit", "proxy"]), "")
         .silent()
