@@ -40,6 +40,24 @@ impl Service {
         service
     }
 
+    /// The same, for who logs in as `root` with the password `hunter2`.
+    async fn with_users(size: usize) -> Service {
+        let service = Service::of(size).await;
+        let mut auth = AuthClient::connect(service.plain()).await.unwrap();
+        let root = || "root".to_owned();
+        let user = pb::AuthUserAddRequest {
+            name: root(),
+            password: "hunter2".to_owned(),
+            ..Default::default()
+        };
+        auth.user_add(user).await.unwrap();
+        auth.role_add(pb::AuthRoleAddRequest { name: root() }).await.unwrap();
+        let grant = pb::AuthUserGrantRoleRequest { user: root(), role: root() };
+        auth.user_grant_role(grant).await.unwrap();
+        auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap();
+        service
+    }
+
     fn plain(&self) -> String {
         format!("http://{}", self.server.client_addresses()[0])
     }
@@ -179,28 +197,31 @@ async fn a_service_is_spoken_with_over_tls() {
 
 #[tokio::test]
 async fn a_member_logs_in_where_the_service_has_users() {
-    let service = Service::of(1).await;
-    let mut auth = AuthClient::connect(service.plain()).await.unwrap();
-    let root = || "root".to_owned();
-    let user = pb::AuthUserAddRequest {
-        name: root(),
-        password: "hunter2".to_owned(),
-        ..Default::default()
-    };
-    auth.user_add(user).await.unwrap();
-    auth.role_add(pb::AuthRoleAddRequest { name: root() }).await.unwrap();
-    let grant = pb::AuthUserGrantRoleRequest { user: root(), role: root() };
-    auth.user_grant_role(grant).await.unwrap();
-    auth.auth_enable(pb::AuthEnableRequest {}).await.unwrap();
+    let service = Service::with_users(1).await;
     let mut cluster = members(1, &service.plain());
     let config = &mut cluster.configs[0];
-    config.discovery.user = root();
+    config.discovery.user = "root".to_owned();
     config.discovery.password = "hunter3".to_owned();
     assert_eq!(
         refused(config).await,
         "failed to join discovery cluster (etcdserver: authentication failed, invalid user ID or password)"
     );
     config.discovery.password = "hunter2".to_owned();
+    let member = tokio::time::timeout(LONG, spawn(config)).await.unwrap().unwrap();
+    ready(&member).await;
+    member.stop().await.unwrap();
+    service.server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_member_logs_in_at_the_second_endpoint_where_the_first_is_silent() {
+    let service = Service::with_users(1).await;
+    // The kernel takes connections there, and nobody reads what they say.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut cluster = members(1, &format!("http://{}", silent.local_addr().unwrap()));
+    let config = &mut cluster.configs[0];
+    config.discovery.endpoints.push(service.plain());
+    config.discovery.user = "root:hunter2".to_owned();
     let member = tokio::time::timeout(LONG, spawn(config)).await.unwrap().unwrap();
     ready(&member).await;
     member.stop().await.unwrap();
