@@ -148,15 +148,32 @@ async fn a_token_that_was_not_prepared_refuses_the_start_in_etcds_words() {
         refused(&cluster.configs[0]).await,
         "discovery URL should not be set when joining existing initial cluster"
     );
-    // Names tell members apart.
-    service.want(2).await;
-    cluster.configs[0].cluster.initial_state = "new".to_owned();
-    cluster.configs[1].member.name = cluster.configs[0].member.name.clone();
-    for refused in join_all(cluster.configs.iter().map(refused)).await {
-        assert!(
-            refused.contains("does not list this member: its name \"m0\" must be its alone"),
-            "{refused}"
-        );
+    service.server.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn two_members_of_one_name_are_refused_as_is_everybody_who_finds_them() {
+    let service = Service::of(3).await;
+    let mut cluster = members(3, &service.plain());
+    cluster.configs[1].member.name = "m0".to_owned();
+    let whys = join_all(cluster.configs.iter().map(refused)).await;
+    for (why, want) in whys.iter().zip([
+        "does not list this member: its name \"m0\" must be its alone",
+        "does not list this member: its name \"m0\" must be its alone",
+        "has 2 members instead of 3: two have registered under one name",
+    ]) {
+        assert!(why.contains(want), "{why}");
+    }
+    // A name of its own is all that was missing.
+    cluster.configs[1].member.name = "m1".to_owned();
+    let renamed = spawn(&cluster.configs[1]).await.unwrap();
+    let others = join_all([0, 2].map(|member| spawn(&cluster.configs[member]))).await;
+    let others: Vec<Server> = others.into_iter().map(Result::unwrap).collect();
+    for server in others.iter().chain([&renamed]) {
+        ready(server).await;
+    }
+    for server in others.into_iter().chain([renamed]) {
+        server.stop().await.unwrap();
     }
     service.server.stop().await.unwrap();
 }
