@@ -1,13 +1,11 @@
 //! First members that find each other: real servers in this process, and one more of ours as the discovery service.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use quorate_core::api::pb::etcdserverpb as pb;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
-use super::cluster_tests::{Cluster, LONG};
+use super::cluster_tests::{Cluster, LONG, eventually};
 use super::tests::{config, start};
 use super::{Server, StartError};
 use crate::embed::Config;
@@ -73,6 +71,16 @@ impl Service {
             ..Default::default()
         };
         self.kv().await.put(put).await.unwrap();
+    }
+
+    /// How many members have registered.
+    async fn registered(&self) -> usize {
+        let members = pb::RangeRequest {
+            key: format!("/_etcd/registry/{TOKEN}/members/").into(),
+            range_end: format!("/_etcd/registry/{TOKEN}/members0").into(),
+            ..Default::default()
+        };
+        self.kv().await.range(members).await.unwrap().into_inner().kvs.len()
     }
 }
 
@@ -197,11 +205,24 @@ async fn a_service_is_spoken_with_over_tls() {
     let config = &mut cluster.configs[0];
     config.discovery.cert_file = client.cert_file;
     config.discovery.key_file = client.key_file;
-    // Whom the system's authorities do not vouch for is not spoken with: that is tried again for ever.
-    let strange = spawn(config);
-    assert!(tokio::time::timeout(Duration::from_secs(1), strange).await.is_err());
+    // Whom the system's authorities do not vouch for is told nothing: that is tried again for ever.
+    let log = service.dir.path().join("log");
+    let mut trusting_nobody = config.clone();
+    trusting_nobody.log.inherit = false;
+    trusting_nobody.log.outputs = vec![log.to_str().unwrap().to_owned()];
+    let refused = eventually(LONG, "the log names the fault", async || {
+        let log = std::fs::read_to_string(&log).ok()?;
+        log.contains("x509: certificate signed by unknown authority").then_some(())
+    });
+    let began = tokio::select! {
+        _ = spawn(&trusting_nobody) => true,
+        () = refused => false,
+    };
+    assert!(!began);
+    assert_eq!(service.registered().await, 0);
     config.discovery.insecure_skip_tls_verify = true;
     let member = tokio::time::timeout(LONG, spawn(config)).await.unwrap().unwrap();
+    assert_eq!(service.registered().await, 1);
     member.stop().await.unwrap();
     std::fs::remove_dir_all(&config.member.data_dir).unwrap();
     config.discovery.insecure_skip_tls_verify = false;
