@@ -1,6 +1,6 @@
 //! Flags from `ETCD_*` variables (etcd `pkg/flags/flag.go`).
 
-use super::table::variable;
+use super::table::{REDACTED, is_secret, variable};
 use crate::support::flags::FlagSet;
 use crate::support::go::quote::quote;
 
@@ -47,7 +47,7 @@ pub(super) fn take(flags: &mut FlagSet, environment: &Environment) -> Taken {
         match flags.set(name, value) {
             Ok(()) => tracing::info!(
                 "variable-name" = key,
-                "variable-value" = shown(name, value),
+                "variable-value" = if is_secret(name) { REDACTED } else { value },
                 "recognized and used environment variable"
             ),
             // etcd goes on and keeps the last fault.
@@ -71,16 +71,11 @@ pub(super) fn take(flags: &mut FlagSet, environment: &Environment) -> Taken {
         if key.starts_with("ETCD_") {
             // Container images hand passwords to their scripts this way.
             let secret = ["PASSWORD", "SECRET", "TOKEN"].iter().any(|word| key.contains(word));
-            let pair = format!("{key}={}", if secret { "[redacted]" } else { value });
+            let pair = format!("{key}={}", if secret { REDACTED } else { value });
             tracing::warn!("environment-variable" = pair, "unrecognized environment variable");
         }
     }
     fault.map_or(Taken::Well, Taken::Bad)
-}
-
-/// A secret is never shown, unlike in etcd.
-fn shown<'a>(name: &str, value: &'a str) -> &'a str {
-    if name == "discovery-password" || name == "discovery-user" { "[redacted]" } else { value }
 }
 
 #[cfg(test)]

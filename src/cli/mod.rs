@@ -28,7 +28,7 @@ use self::environment::{Environment, Taken};
 use self::file::FileError;
 use self::gateway::Gateway;
 use self::proxy::GrpcProxy;
-use self::table::{EXPERIMENTAL, Twin};
+use self::table::{EXPERIMENTAL, REDACTED, Twin, is_secret};
 use crate::embed::{ADVERTISE_MISSING, Built};
 use crate::service::version;
 use crate::support::flags::{FlagSet, ParseError};
@@ -241,19 +241,22 @@ fn failed(log: &Dispatch, arguments: &[String], why: &str) -> Outcome {
     Outcome::Exit(EXIT_FAILED)
 }
 
-/// The arguments, as one may log them: passwords are left out.
+/// The arguments, as one may log them: secrets are left out.
 fn shown(arguments: &[String]) -> Vec<String> {
     let mut hide_next = false;
     arguments
         .iter()
         .map(|argument| {
             let hide = std::mem::take(&mut hide_next);
-            let secret = argument.trim_start_matches('-').starts_with("discovery-password");
-            hide_next = secret && !argument.contains('=');
-            match argument.split_once('=') {
-                Some((flag, _)) if secret => format!("{flag}=[redacted]"),
-                _ if hide => "[redacted]".to_owned(),
-                _ => argument.clone(),
+            let flag = argument.split_once('=').map_or(argument.as_str(), |(flag, _)| flag);
+            let secret = flag.starts_with('-') && is_secret(flag.trim_start_matches('-'));
+            hide_next = secret && flag == argument;
+            if hide {
+                REDACTED.to_owned()
+            } else if secret && !hide_next {
+                format!("{flag}={REDACTED}")
+            } else {
+                argument.clone()
             }
         })
         .collect()
@@ -277,4 +280,27 @@ fn early_log() -> Dispatch {
 fn say(to: &mut impl Write, text: &str) {
     // Nowhere is left to say that nobody listens.
     let _ = to.write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_on_the_command_line_are_not_shown() {
+        let line = |text: &str| {
+            let arguments: Vec<String> = text.split(' ').map(str::to_owned).collect();
+            shown(&arguments).join(" ")
+        };
+        for (given, want) in [
+            ("--discovery-user=root:hunter2 --name=a", "--discovery-user=[redacted] --name=a"),
+            ("-discovery-user root:hunter2 --name=a", "-discovery-user [redacted] --name=a"),
+            ("--discovery-password=hunter=2 --name=a", "--discovery-password=[redacted] --name=a"),
+            ("--discovery-password hunter=2 --name=a", "--discovery-password [redacted] --name=a"),
+            ("--name discovery-user a:b", "--name discovery-user a:b"),
+            ("--discovery-token=t --data-dir /x", "--discovery-token=t --data-dir /x"),
+        ] {
+            assert_eq!(line(given), want);
+        }
+    }
 }

@@ -10,7 +10,7 @@ use quorate_core::api::ids::{ClusterId, MemberId};
 use tokio::time::Instant;
 
 use super::config::Config;
-use super::discovery::{self, dns};
+use super::discovery::{self, Joined, dns};
 use super::server::StartError;
 use crate::host::peers::remote_clusters;
 use crate::keyspace::InitialMember;
@@ -135,13 +135,13 @@ pub(super) async fn first_start(
         return Ok(who);
     }
     tracing::info!("Bootstrapping cluster using v3 discovery.");
-    let listed = discovery::join(&config.discovery, who.member, &who.first).await?;
-    discovered(config, &listed).map_err(StartError::Bootstrap)
+    let joined = discovery::join(&config.discovery, who.member, &who.first).await?;
+    discovered(config, &joined).map_err(StartError::Bootstrap)
 }
 
 /// Who this member is among those who have registered.
-fn discovered(config: &Config, listed: &str) -> Result<Who, String> {
-    let cluster = parse(listed)?;
+fn discovered(config: &Config, joined: &Joined) -> Result<Who, String> {
+    let cluster = parse(&joined.listed)?;
     if has_duplicates(&cluster) {
         return Err(format!("discovery cluster {} has duplicate url", print(&cluster)));
     }
@@ -152,6 +152,14 @@ fn discovered(config: &Config, listed: &str) -> Result<Who, String> {
             "discovery cluster {} does not list this member: its name {} must be its alone",
             print(&cluster),
             quote(&config.member.name)
+        ));
+    }
+    let (count, size) = (who.members.len(), joined.size);
+    if count < size {
+        return Err(format!(
+            "discovery cluster {} has {count} members instead of {size}: two have registered under one name; give \
+             each a name of its own and start all again",
+            print(&cluster)
         ));
     }
     Ok(who)
@@ -381,17 +389,27 @@ mod tests {
         let mut config = Config::default();
         config.discovery.token = "t".to_owned();
         config.discovery.endpoints = vec!["http://127.0.0.1:1".to_owned()];
-        let found = discovered(&config, "default=http://localhost:2380,b=http://b:1").unwrap();
+        let discovered =
+            |listed: &str, size| discovered(&config, &Joined { listed: listed.to_owned(), size });
+        let found = discovered("default=http://localhost:2380,b=http://b:1", 2).unwrap();
         assert_eq!(found.member, member_id(&["http://localhost:2380".to_owned()], "t"));
-        assert_eq!(
-            discovered(&config, "a=http://b:1,b=http://b:1").unwrap_err(),
-            "discovery cluster a=http://b:1,b=http://b:1 has duplicate url"
-        );
-        assert_eq!(
-            discovered(&config, "default=http://localhost:2380,default=http://b:1").unwrap_err(),
-            "discovery cluster default=http://b:1,default=http://localhost:2380 does not list this member: its \
-             name \"default\" must be its alone"
-        );
+        for (listed, why) in [
+            ("a=http://b:1,b=http://b:1", "has duplicate url"),
+            (
+                "default=http://localhost:2380,default=http://b:1",
+                "does not list this member: its name \"default\" must be its alone",
+            ),
+            (
+                "b=http://b:1,b=http://c:1,default=http://localhost:2380",
+                "has 2 members instead of 3: two have registered under one name; give each a name of its own and \
+                 start all again",
+            ),
+        ] {
+            let size = listed.split(',').count();
+            let shown = print(&parse(listed).unwrap());
+            let want = format!("discovery cluster {shown} {why}");
+            assert_eq!(discovered(listed, size), Err(want));
+        }
     }
 
     #[tokio::test(start_paused = true)]

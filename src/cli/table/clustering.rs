@@ -53,7 +53,7 @@ pub(super) const ROWS: [Row; 28] = [
     discovery("discovery-endpoints", Kind::UniqueTexts, "", client("endpoints"))
         .help("Another etcd cluster at which the first members find each other, instead of --initial-cluster."),
     discovery("discovery-dial-timeout", Kind::Duration, "2s", client("dial-timeout"))
-        .help("Time to connect to a discovery endpoint, and to log in."),
+        .help("Time to connect to a discovery endpoint, and to log in there."),
     discovery("discovery-request-timeout", Kind::Duration, "5s", client("request-timeout"))
         .help("Time for one request to the discovery service."),
     discovery("discovery-keepalive-time", Kind::Duration, "2s", client("keepalive-time"))
@@ -81,8 +81,10 @@ pub(super) const ROWS: [Row; 28] = [
     discovery("discovery-cacert", Kind::Text, "", client_of("secure", "cacert"))
         .help("CA file with which the discovery service is verified."),
     discovery("discovery-user", Kind::Text, "", client_of("auth", "username"))
+        .secret()
         .help("User at the discovery service, as name or name:password."),
     discovery("discovery-password", Kind::Text, "", client_of("auth", "password"))
+        .secret()
         .help("Password of that user."),
     row("discovery-fallback", Kind::OneOf(&["exit", "proxy"]), "")
         .silent()

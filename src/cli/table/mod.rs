@@ -108,6 +108,8 @@ pub struct Row {
     pub standing: Standing,
     /// Where the help lists it.
     pub group: Group,
+    /// No log may hold its value.
+    pub secret: bool,
     /// One sentence for whoever sets it.
     pub help: &'static str,
 }
@@ -115,7 +117,7 @@ pub struct Row {
 impl Row {
     const fn new(group: Group, name: &'static str, kind: Kind, default: &'static str) -> Row {
         let standing = Standing::Honoured;
-        Row { name, kind, default, key: Key::Same, standing, group, help: "" }
+        Row { name, kind, default, key: Key::Same, standing, group, secret: false, help: "" }
     }
 
     const fn help(self, help: &'static str) -> Row {
@@ -134,6 +136,10 @@ impl Row {
         Row { key, ..self }
     }
 
+    const fn secret(self) -> Row {
+        Row { secret: true, ..self }
+    }
+
     /// What the mechanism needs of it.
     pub fn spec(&self) -> FlagSpec {
         FlagSpec { name: self.name, kind: self.kind, default: self.default }
@@ -148,6 +154,14 @@ impl Row {
 /// The environment variable of the flag `name`.
 pub fn variable(name: &str) -> String {
     format!("ETCD_{}", name.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// Stands for a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
+/// Whether no log may hold the value of the flag `name`, unlike in etcd.
+pub(super) fn is_secret(name: &str) -> bool {
+    rows().any(|row| row.secret && row.name == name)
 }
 
 /// Every flag.

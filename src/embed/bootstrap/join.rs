@@ -5,12 +5,13 @@
 //! ```text
 //!   --initial-cluster without this member ── GET /members ──> ids and URLs
 //!   URLs of --initial-cluster, one member each? ──> this member's id, the cluster's id
-//!   ── GET /version ──> a version and a level that this software understands?
+//!   ── GET /version, until one is told ──> a version and a level that this software understands?
 //! ```
 
 use std::time::Duration;
 
 use quorate_core::state_machine::CLUSTER_LEVEL;
+use tokio::time::Instant;
 
 use super::{ASK_FOR, InitialCluster, Who, already_bootstrapped, difference, print};
 use crate::embed::Config;
@@ -46,8 +47,8 @@ pub(super) async fn join(
                 let others = existing.members.iter().filter(|member| member.id() != own.id());
                 let urls: Vec<String> =
                     others.flat_map(|member| member.peer_urls.clone()).collect();
-                let versions = remote_versions(&urls, tls, ASK_FOR).await;
-                if !is_compatible(existing.level, &versions, &cluster_version()) {
+                let election = Duration::from_millis(config.cluster.election_ms);
+                if !is_compatible(existing.level, &urls, tls, VERSION_WAIT + 2 * election).await {
                     return Err("incompatible with current running cluster".to_owned());
                 }
                 return settle(config, cluster, existing, own, introducers);
@@ -79,9 +80,50 @@ async fn ask(introducers: &[String], tls: &Connector) -> Option<Vec<RemoteCluste
 /// The oldest cluster version that etcd's members join (etcd `api/version/version.go`, `MinClusterVersion`).
 const VERSION_MIN: (u64, u64, u64) = (3, 0, 0);
 
-/// Whether a member that takes part in clusters up to the version `own` may join one of that level: some member's
-/// version is known, and none is out of range (etcd `server/etcdserver/cluster_util.go`, `isCompatibleWithVers`).
-fn is_compatible(level: Option<u32>, versions: &[RemoteVersion], own: &str) -> bool {
+/// How long some member's version is waited for, beside two election timeouts (etcd `server/config/config.go`,
+/// `ReqTimeout`).
+const VERSION_WAIT: Duration = Duration::from_secs(5);
+
+/// Whether this member may join a cluster of that level whose members are reached at `urls`. They are asked until one
+/// tells a version, for longer each time: who joins may come while they restart, elect, or have much to do.
+async fn is_compatible(
+    level: Option<u32>,
+    urls: &[String],
+    tls: &Connector,
+    limit: Duration,
+) -> bool {
+    let deadline = Instant::now() + limit;
+    let mut patience = ASK_FOR;
+    loop {
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let versions = remote_versions(urls, tls, patience.min(rest)).await;
+        match fit(level, &versions, &cluster_version()) {
+            Fit::Good => return true,
+            Fit::Bad => return false,
+            Fit::Unknown => tracing::warn!(?urls, "no member has told its cluster's version yet"),
+        }
+        if Instant::now() + ASK_AGAIN >= deadline {
+            return false;
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+        patience *= 2;
+    }
+}
+
+/// How a cluster and a member that is to join it go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fit {
+    /// Some member's version is known, and none is out of range.
+    Good,
+    /// No version is known.
+    Unknown,
+    /// The level or a version is out of range.
+    Bad,
+}
+
+/// What members tell, to one that takes part in clusters up to the version `own` (etcd
+/// `server/etcdserver/cluster_util.go`, `isCompatibleWithVers`).
+fn fit(level: Option<u32>, versions: &[RemoteVersion], own: &str) -> Fit {
     let known = level.is_some_and(|level| level <= CLUSTER_LEVEL);
     if !known {
         tracing::warn!(
@@ -89,10 +131,10 @@ fn is_compatible(level: Option<u32>, versions: &[RemoteVersion], own: &str) -> b
             "level-understood" = CLUSTER_LEVEL,
             "cluster level is not compatible"
         );
-        return false;
+        return Fit::Bad;
     }
     let most = version(own);
-    let mut some = false;
+    let mut fit = Fit::Unknown;
     for told in versions {
         // One that has not decided yet says nothing.
         let Some(cluster) = version(&told.cluster) else { continue };
@@ -105,11 +147,11 @@ fn is_compatible(level: Option<u32>, versions: &[RemoteVersion], own: &str) -> b
                 "cluster version of remote member is not compatible; too {}",
                 if low { "low" } else { "high" }
             );
-            return false;
+            return Fit::Bad;
         }
-        some = true;
+        fit = Fit::Good;
     }
-    some
+    fit
 }
 
 /// `major.minor.patch`.
@@ -204,7 +246,12 @@ fn show(cluster: &RemoteCluster) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
     use quorate_core::api::ids::ClusterId;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     use super::super::parse;
     use super::*;
@@ -257,20 +304,91 @@ mod tests {
             versions.iter().map(version).collect()
         };
         let ours = Some(CLUSTER_LEVEL);
-        for (level, versions, joins) in [
-            (ours, &["3.7.0", "3.7.0"][..], true),
-            (Some(0), &["3.6.0"], true),
-            (ours, &["not_decided", "3.7.0"], true),
-            (ours, &["not_decided"], false),
-            (ours, &[], false),
-            (ours, &["3.7.0", "3.8.0"], false),
-            (ours, &["2.3.0"], false),
-            (Some(CLUSTER_LEVEL + 1), &["3.7.0"], false),
-            (None, &["3.7.0"], false),
+        for (level, versions, want) in [
+            (ours, &["3.7.0", "3.7.0"][..], Fit::Good),
+            (Some(0), &["3.6.0"], Fit::Good),
+            (ours, &["not_decided", "3.7.0"], Fit::Good),
+            (ours, &["not_decided"], Fit::Unknown),
+            (ours, &[], Fit::Unknown),
+            (ours, &["3.7.0", "3.8.0"], Fit::Bad),
+            (ours, &["2.3.0"], Fit::Bad),
+            (Some(CLUSTER_LEVEL + 1), &["3.7.0"], Fit::Bad),
+            (None, &["3.7.0"], Fit::Bad),
         ] {
-            let outcome = is_compatible(level, &told(versions), "3.7.0");
-            assert_eq!(outcome, joins, "{level:?} {versions:?}");
+            assert_eq!(fit(level, &told(versions), "3.7.0"), want, "{level:?} {versions:?}");
         }
+    }
+
+    /// What a member says of its cluster's version, and when; `None` cuts the connection.
+    type Told = Option<(Duration, &'static str)>;
+
+    /// A member as one that joins sees it, and how often it was asked for a version; `told` says what it answers.
+    async fn introducer(told: fn(usize) -> Told) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let members = format!(
+            r#"[{{"id":10,"peerURLs":["{url}"]}},{{"id":11,"peerURLs":["http://127.0.0.1:2"]}}]"#
+        );
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let (members, count) = (members.clone(), count.clone());
+                tokio::spawn(async move {
+                    let mut request = [0; 1024];
+                    let length = stream.read(&mut request).await.unwrap();
+                    let (pause, body) = if request[..length].starts_with(b"GET /members ") {
+                        (Duration::ZERO, members)
+                    } else {
+                        let Some((pause, cluster)) = told(count.fetch_add(1, Relaxed)) else {
+                            return;
+                        };
+                        (pause, format!(r#"{{"etcdserver":"3.7.1","etcdcluster":"{cluster}"}}"#))
+                    };
+                    tokio::time::sleep(pause).await;
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\nX-Etcd-Cluster-Id: c1\r\nX-Quorate-Cluster-Level: {CLUSTER_LEVEL}\r\n\
+                         Content-Length: {}\r\n\r\n{body}",
+                        body.len()
+                    );
+                    // Who asked may have gone.
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                });
+            }
+        });
+        (url, asked)
+    }
+
+    async fn joins(introducer: &str) -> Result<Who, String> {
+        let mut config = Config::default();
+        config.member.name = "b".to_owned();
+        let cluster = parse(&format!("a={introducer},b=http://127.0.0.1:2")).unwrap();
+        join(&config, &cluster, vec![introducer.to_owned()], &Connector::default()).await
+    }
+
+    #[tokio::test]
+    async fn members_that_tell_no_version_at_first_are_asked_again() {
+        let (introducer, asked) = introducer(|before| match before {
+            0 => None,
+            1 => Some((Duration::ZERO, "not_decided")),
+            // Longer than the first time it is waited for.
+            _ => Some((ASK_FOR + ASK_AGAIN, "3.7.0")),
+        })
+        .await;
+        let joined = joins(&introducer).await;
+        assert_eq!(joined.map(|who| (who.cluster.0, who.member.0)), Ok((0xc1, 11)));
+        assert!(asked.load(Relaxed) >= 3);
+    }
+
+    #[tokio::test]
+    async fn a_version_that_is_too_high_refuses_at_once_and_none_at_all_in_the_end() {
+        let (later, asked) = introducer(|_| Some((Duration::ZERO, "3.8.0"))).await;
+        let refused = Err("incompatible with current running cluster".to_owned());
+        assert_eq!(joins(&later).await, refused);
+        assert_eq!(asked.load(Relaxed), 1);
+        let (undecided, asked) = introducer(|_| Some((Duration::ZERO, "not_decided"))).await;
+        assert!(!is_compatible(Some(0), &[undecided], &Connector::default(), 4 * ASK_AGAIN).await);
+        assert!(asked.load(Relaxed) > 1);
     }
 
     #[tokio::test]

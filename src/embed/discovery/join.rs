@@ -29,6 +29,15 @@ pub(super) struct Joining<R> {
     tries: u32,
 }
 
+/// The first members, once they have all registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::embed) struct Joined {
+    /// As `--initial-cluster` would list them.
+    pub(in crate::embed) listed: String,
+    /// How many the service wants.
+    pub(in crate::embed) size: usize,
+}
+
 /// What the service knows of a cluster.
 struct Found {
     roster: Roster,
@@ -43,14 +52,14 @@ impl<R: Registry> Joining<R> {
     }
 
     /// Registers as `own` and returns the first members once there are enough.
-    pub(super) async fn join(mut self, own: &str) -> Result<String, Fault> {
+    pub(super) async fn join(mut self, own: &str) -> Result<Joined, Fault> {
         self.check().await?;
         self.register(own).await;
         let Found { mut roster, size, revision } = self.check().await?;
         if roster.len() < size {
             self.wait(&mut roster, size, revision).await;
         }
-        roster.initial_cluster(size)
+        Ok(Joined { listed: roster.initial_cluster(size)?, size })
     }
 
     /// What is registered; refused if the cluster is full without this member.

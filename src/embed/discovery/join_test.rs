@@ -108,7 +108,8 @@ impl Registry for &mut Double {
 }
 
 async fn join(service: &mut Double) -> Result<String, Fault> {
-    Joining::new(service, Prefix::of("t"), MemberId(0xa)).join("a=http://a:1").await
+    let joining = Joining::new(service, Prefix::of("t"), MemberId(0xa));
+    joining.join("a=http://a:1").await.map(|joined| joined.listed)
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ mod settings;
 use quorate_core::api::ids::MemberId;
 use tracing::Instrument as _;
 
+pub(super) use self::join::Joined;
 pub use self::settings::DiscoverySettings;
 
 use self::join::Joining;
@@ -51,13 +52,12 @@ pub enum Fault {
     Client(String),
 }
 
-/// Registers the member `id`, which is `own` (`name=url`), and waits until there are as many as are wanted. All first
-/// members, as `--initial-cluster` would list them.
+/// Registers the member `id`, which is `own` (`name=url`), and waits until there are as many as are wanted.
 pub(super) async fn join(
     settings: &DiscoverySettings,
     id: MemberId,
     own: &str,
-) -> Result<String, DiscoveryError> {
+) -> Result<Joined, DiscoveryError> {
     let span = tracing::info_span!(
         "discovery",
         "discovery-token" = settings.token,
@@ -70,12 +70,14 @@ async fn join_there(
     settings: &DiscoverySettings,
     id: MemberId,
     own: &str,
-) -> Result<String, Fault> {
+) -> Result<Joined, Fault> {
     let prefix = Prefix::of(&settings.token);
     let client = Client::connect(settings, prefix.clone()).await.map_err(Fault::Client)?;
     let joined = Joining::new(client, prefix, id).join(own).await;
     match &joined {
-        Ok(cluster) => tracing::info!(cluster, "discovery joined cluster successfully"),
+        Ok(joined) => {
+            tracing::info!(cluster = joined.listed, "discovery joined cluster successfully")
+        }
         Err(why) => tracing::error!(error = %why, "discovery failed to join cluster"),
     }
     joined

@@ -146,7 +146,8 @@ impl Client {
         Ok(client)
     }
 
-    /// Fetches a token, if there is somebody to log in.
+    /// Fetches a token, if there is somebody to log in. Each endpoint has the dial timeout for itself: one that never
+    /// answers does not stand in the way of the others.
     async fn log_in(&mut self) -> Result<(), Status> {
         let Some((name, password)) = self.settings.login() else { return Ok(()) };
         let login =
@@ -155,14 +156,16 @@ impl Client {
         let asked = self.everywhere(move |channel, _| {
             let login = login.clone();
             Box::pin(async move {
-                AuthClient::new(channel).authenticate(login).await.map(Response::into_inner)
+                let mut client = AuthClient::new(channel);
+                let asked = client.authenticate(login);
+                let answer = match limit.0 {
+                    ..=0 => asked.await,
+                    _ => timeout(limit.to_std(), asked).await.unwrap_or_else(|_late| Err(late())),
+                };
+                answer.map(Response::into_inner)
             })
         });
-        let answer = match limit.0 {
-            ..=0 => asked.await,
-            _ => timeout(limit.to_std(), asked).await.unwrap_or_else(|_elapsed| Err(late())),
-        };
-        self.token = match answer {
+        self.token = match asked.await {
             Ok(answer) => answer.token.parse().ok(),
             Err(why) if why.message() == "etcdserver: authentication is not enabled" => None,
             Err(why) => return Err(why),

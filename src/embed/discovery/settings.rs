@@ -15,7 +15,7 @@ pub struct DiscoverySettings {
     pub token: String,
     /// `--discovery-endpoints`; empty for no such service.
     pub endpoints: Vec<String>,
-    /// `--discovery-dial-timeout`: for a connection, and for logging in.
+    /// `--discovery-dial-timeout`: for a connection to an endpoint, and for logging in there.
     pub dial_timeout: GoDuration,
     /// `--discovery-request-timeout`: for one question, over all endpoints.
     pub request_timeout: GoDuration,
