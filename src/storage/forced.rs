@@ -5,7 +5,7 @@
 //!   opened up to the commit index ──▶ this member alone, in force and in the log? ──yes──▶ nothing to do
 //!        │ no
 //!        ▼
-//!   vote of a later term, synced ──▶ one frame, synced: [entry: this member alone │ commit index: this entry]
+//!   one frame, synced: [vote of a later term │ entry: this member alone │ commit index: this entry]
 //!        ──▶ everything up to that entry is applied; raft, which starts later, finds a group of one
 //! ```
 //!
@@ -13,8 +13,8 @@
 //! of it may have been acknowledged, and a voter that is alone would commit its log anyway. What was not acknowledged
 //! was in doubt.
 //!
-//! **Invariant:** the entry and the commit stamp that covers it lie in one frame of the journal: after a power cut the
-//! old membership is in force, or the new one is, committed.
+//! **Invariant:** the vote, the entry and the commit stamp that covers it lie in one frame of the journal: after a power
+//! cut the member is as it was, or alone. A vote by itself would bar it from the old members' leader of that term.
 
 use std::sync::mpsc;
 
@@ -60,13 +60,10 @@ pub(crate) fn go_on_alone(
     let at = LogId { term: Term(term), index: last.index + 1 };
     // As if it had been elected: raft finds entries of a term only behind a vote for that term's leader.
     let vote = Vote { term, voted_for: Some(member), committed: true };
-    synced(|done| log.save_vote(vote, done))?;
     tell(member, &state, at, newest);
     let payload = LogPayload { payload: Some(Payload::Membership(alone)) };
     let record = LogRecord { id: at, payload: payload.encode_to_vec().into() };
-    // Told first: the stamp then goes into the frame that brings the entry.
-    log.set_committed(at);
-    synced(|done| log.append(vec![record], done))?;
+    synced(|done| log.decide_alone(vote, vec![record], done))?;
     Ok(Some(at))
 }
 
