@@ -27,7 +27,9 @@ use super::auth::Caller;
 use super::changes::{Changes, LEVEL};
 use super::mvcc::range::header;
 use super::mvcc::write::WriteTxn;
-use super::{CLUSTER_LEVEL, LEVEL_OF_REMOVED_MEMBERS, StateMachine, records, txn};
+use super::{
+    CLUSTER_LEVEL, LEVEL_OF_EARLIER_MEMBERS, LEVEL_OF_REMOVED_MEMBERS, StateMachine, records, txn,
+};
 
 /// How many revisions [`StateMachine::cold_reads`] names at most: a prefetch beyond it would fill memory instead of
 /// saving time.
@@ -265,8 +267,12 @@ impl StateMachine {
     fn raise_level(&mut self, at: LogId, level: u32, changes: &mut Changes) -> Result<(), Corrupt> {
         self.check_level(at, level)?;
         if level > self.cluster_level {
+            let notes = (self.cluster_level + 1..=level).contains(&LEVEL_OF_EARLIER_MEMBERS);
             self.cluster_level = level;
             changes.roll_fact(LEVEL, u64::from(level));
+            if notes {
+                self.members.note_gone(self.proposers.ids(), changes);
+            }
         }
         Ok(())
     }

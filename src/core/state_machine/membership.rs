@@ -3,7 +3,8 @@
 //! **Invariant:** raft's membership entry is the only truth for voters and peer URLs; names and client URLs are
 //! told by each member through the log, and go when the membership drops it.
 //! **Invariant:** who was a member once and is none any more is noted for ever, from cluster level 2 on: ids are never
-//! used again, and whoever comes with one is told that it was removed.
+//! used again, and whoever comes with one is told that it was removed. Who left before is noted when level 3 is reached, if
+//! it has ever run: it has proposed something then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,7 +50,14 @@ impl MemberBook {
             self.attributes.remove(&id);
             changes.record(Space::MemberAttributes, member_key(id.0), None);
         }
-        for id in before.into_iter().filter(|_| noted) {
+        if noted {
+            self.note_gone(before.into_iter(), changes);
+        }
+    }
+
+    /// Notes those of `ids` that are no members any more.
+    pub(crate) fn note_gone(&mut self, ids: impl Iterator<Item = MemberId>, changes: &mut Changes) {
+        for id in ids {
             if !self.admits(id) && self.removed.insert(id) {
                 let value = RemovedMember { member_id: id.0 }.encode_to_vec().into();
                 changes.record(Space::RemovedMember, member_key(id.0), Some(value));
