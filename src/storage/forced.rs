@@ -5,7 +5,8 @@
 //!   opened up to the commit index ──▶ this member alone, in force and in the log? ──yes──▶ nothing to do
 //!        │ no
 //!        ▼
-//!   one frame, synced: [vote of a later term │ entry: this member alone │ commit index: this entry]
+//!   one frame, synced: [vote of a later term │ entry: this member's cluster level │ entry: this member alone
+//!                       │ commit index: the last of these]
 //!        ──▶ everything up to that entry is applied; raft, which starts later, finds a group of one
 //! ```
 //!
@@ -13,17 +14,21 @@
 //! of it may have been acknowledged, and a voter that is alone would commit its log anyway. What was not acknowledged
 //! was in doubt.
 //!
-//! **Invariant:** the vote, the entry and the commit stamp that covers it lie in one frame of the journal: after a power
+//! The level comes before the membership: at a lower one nobody is noted as removed, and the others, if they were started
+//! again, would be introduced, elect one of them and overwrite this member's log.
+//!
+//! **Invariant:** the vote, the entries and the commit stamp that covers it lie in one frame of the journal: after a power
 //! cut the member is as it was, or alone. A vote by itself would bar it from the old members' leader of that term.
 
 use std::sync::mpsc;
 
 use prost::Message as _;
-use quorate_core::api::ids::{LogId, MemberId, Term};
+use quorate_core::api::ids::{LogId, MemberId};
 use quorate_core::api::pb::internal::{
-    LogPayload, MemberNode, Membership, VoterSet, log_payload::Payload,
+    ClusterLevel, Command, Entry, LogPayload, MemberNode, Membership, VoterSet, command::Request,
+    log_payload::Payload,
 };
-use quorate_core::state_machine::StateMachine;
+use quorate_core::state_machine::{CLUSTER_LEVEL, StateMachine, level_of};
 
 use super::error::OpenError;
 use super::journal::{Done, GroupLog, GroupState, JournalError, LogRecord, Vote};
@@ -34,11 +39,12 @@ const READ_BYTES: usize = 4 << 20;
 /// Makes `member` the only member, by an entry at the end of its log, which is durable and committed when this returns.
 /// That entry's position; `None` if there is nothing to do, because it is alone already or has no log yet.
 ///
-/// `machine` stands at the commit index.
+/// `machine` stands at the commit index; it is `now_ms` since 1970.
 pub(crate) fn go_on_alone(
     log: &GroupLog,
     machine: &StateMachine,
     member: MemberId,
+    now_ms: i64,
 ) -> Result<Option<LogId>, OpenError> {
     let state = log.state();
     let Some(last) = state.last else {
@@ -57,14 +63,36 @@ pub(crate) fn go_on_alone(
         return Ok(None);
     }
     let term = state.vote.map_or(0, |vote| vote.term).max(last.term.0) + 1;
-    let at = LogId { term: Term(term), index: last.index + 1 };
+    let mut records = Vec::new();
+    let mut put = |payload| {
+        let payload = LogPayload { payload: Some(payload) };
+        let at = LogId::new(term, last.index + 1 + records.len() as u64);
+        records.push(LogRecord { id: at, payload: payload.encode_to_vec().into() });
+        at
+    };
+    if machine.cluster_level() < CLUSTER_LEVEL {
+        put(Payload::Entry(own_level(member, last, now_ms)));
+    }
+    let at = put(Payload::Membership(alone));
     // As if it had been elected: raft finds entries of a term only behind a vote for that term's leader.
     let vote = Vote { term, voted_for: Some(member), committed: true };
     tell(member, &state, at, newest);
-    let payload = LogPayload { payload: Some(Payload::Membership(alone)) };
-    let record = LogRecord { id: at, payload: payload.encode_to_vec().into() };
-    synced(|done| log.decide_alone(vote, vec![record], done))?;
+    synced(|done| log.decide_alone(vote, records, done))?;
     Ok(Some(at))
+}
+
+/// What this member understands is what every member understands now; from there on it is noted who leaves.
+fn own_level(member: MemberId, last: LogId, now_ms: i64) -> Entry {
+    let request = Request::ClusterLevel(ClusterLevel { level: CLUSTER_LEVEL });
+    Entry {
+        level: level_of(&request),
+        member_id: member.0,
+        // Of no process, which would draw another, and not sent again.
+        incarnation: 0,
+        seq: last.index + 1,
+        time_ms: now_ms,
+        commands: vec![Command { request: Some(request), ..Command::default() }],
+    }
 }
 
 fn tell(member: MemberId, state: &GroupState, at: LogId, before: &Membership) {

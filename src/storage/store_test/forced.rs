@@ -34,11 +34,11 @@ fn alone(member: &Member) -> bool {
 }
 
 /// One of these members stops, with entries in its log of which it does not know that they are committed: two writes,
-/// and a change of the members between them.
-fn stopped(disk: &DoubleDevice, voters: &[u64], learners: &[u64]) -> u64 {
+/// and a change of the members between them. The members have agreed on `level`.
+fn stopped(disk: &DoubleDevice, level: u32, voters: &[u64], learners: &[u64]) -> u64 {
     let mut member = open(&restarted(disk));
     member.propose_members(voters, learners);
-    member.propose(vec![Request::ClusterLevel(ClusterLevel { level: CLUSTER_LEVEL })]);
+    member.propose(vec![Request::ClusterLevel(ClusterLevel { level })]);
     member.write_randomly(1, 5, 200);
     let known = member.propose(vec![put("known", b"1")]);
     member.receive(member.entry(vec![put("tail", b"1")]));
@@ -55,44 +55,58 @@ fn newest(member: &Member, key: &str) -> Option<Vec<u8>> {
 
 #[test]
 fn a_member_goes_on_alone_with_everything_it_has() {
-    for (voters, learners) in [(&[1, SELF, 8][..], &[][..]), (&[1, 2][..], &[SELF, 3][..])] {
-        let disk = DoubleDevice::default();
-        let known = stopped(&disk, voters, learners);
-        let as_it_was = open(&restarted(&disk.after_kill()));
-        assert_eq!(newest(&as_it_was, "tail"), None, "it does not know that it is committed");
+    for level in 0..=CLUSTER_LEVEL {
+        goes_on_alone(level, &[1, SELF, 8], &[]);
+        goes_on_alone(level, &[1, 2], &[SELF, 3]);
+    }
+}
 
-        let member = open(&forced(&disk));
-        assert!(alone(&member), "{:?}", in_force(&member));
-        assert_eq!(newest(&member, "tail").unwrap(), b"2");
-        let gone: Vec<u64> = member.machine.removed_members().iter().map(|id| id.0).collect();
-        let mut others = [voters, learners, &[9]].concat();
-        others.retain(|id| *id != SELF);
-        others.sort_unstable();
-        assert_eq!(gone, others, "they are known as removed");
-        let state = member.journal.group(GROUP).state();
-        assert_eq!(state.committed, state.last);
-        assert!(state.last.unwrap().index == known + 4 && state.last.unwrap().term.0 > 1);
-        let before = member.snapshot();
-        drop(member);
+fn goes_on_alone(level: u32, voters: &[u64], learners: &[u64]) {
+    let disk = DoubleDevice::default();
+    let known = stopped(&disk, level, voters, learners);
+    let as_it_was = open(&restarted(&disk.after_kill()));
+    assert_eq!(newest(&as_it_was, "tail"), None, "it does not know that it is committed");
 
-        // Whatever it is started with from now on, and whether or not the power was cut.
-        for place in [restarted, forced] {
-            let after = disk.after_power_cut(5);
-            let member = open(&place(&after));
-            assert!(alone(&member));
-            assert_eq!(member.snapshot(), before);
-            assert_eq!(member.journal.group(GROUP).state().last, state.last, "nothing was added");
-            member.goes_on(&after, 6, "alone");
-        }
+    let member = open(&forced(&disk));
+    assert!(alone(&member), "{:?}", in_force(&member));
+    assert_eq!(newest(&member, "tail").unwrap(), b"2");
+    let gone: Vec<u64> = member.machine.removed_members().iter().map(|id| id.0).collect();
+    let mut others = [voters, learners, &[9]].concat();
+    others.retain(|id| *id != SELF);
+    others.sort_unstable();
+    assert_eq!(gone, others, "they are known as removed, at level {level} before");
+    assert_eq!(member.machine.cluster_level(), CLUSTER_LEVEL, "it understands itself");
+    let state = member.journal.group(GROUP).state();
+    assert_eq!(state.committed, state.last);
+    let added = if level < CLUSTER_LEVEL { 2 } else { 1 };
+    let last = state.last.unwrap();
+    assert!(last.index == known + 3 + added && last.term.0 > 1, "{state:?}");
+    let before = member.snapshot();
+    drop(member);
+
+    // Whatever it is started with from now on, and whether or not the power was cut.
+    for place in [restarted, forced] {
+        let after = disk.after_power_cut(5);
+        let member = open(&place(&after));
+        assert!(alone(&member));
+        assert_eq!(member.snapshot(), before);
+        assert_eq!(member.journal.group(GROUP).state().last, state.last, "nothing was added");
+        member.goes_on(&after, 6, "alone");
     }
 }
 
 #[test]
 fn a_power_cut_while_a_member_is_made_the_only_one_leaves_the_old_members_or_the_new() {
+    for level in 0..=CLUSTER_LEVEL {
+        cut_at_every_sync(level);
+    }
+}
+
+fn cut_at_every_sync(level: u32) {
     let mut seen = [0; 2];
     for cut in 0.. {
         let disk = DoubleDevice::default();
-        stopped(&disk, &[1, SELF, 8], &[]);
+        stopped(&disk, level, &[1, SELF, 8], &[]);
         disk.freeze_at(disk.syncs() + cut);
         drop(try_open(&forced(&disk)));
         let whole = !disk.is_frozen();
