@@ -27,9 +27,7 @@ use super::auth::Caller;
 use super::changes::{Changes, LEVEL};
 use super::mvcc::range::header;
 use super::mvcc::write::WriteTxn;
-use super::{
-    CLUSTER_LEVEL, LEVEL_OF_EARLIER_MEMBERS, LEVEL_OF_REMOVED_MEMBERS, StateMachine, records, txn,
-};
+use super::{CLUSTER_LEVEL, LEVEL_OF_EARLIER_MEMBERS, StateMachine, records, txn};
 
 /// How many revisions [`StateMachine::cold_reads`] names at most: a prefetch beyond it would fill memory instead of
 /// saving time.
@@ -51,8 +49,7 @@ impl StateMachine {
         match &payload.payload {
             Some(Payload::Blank(_)) => {}
             Some(Payload::Membership(membership)) => {
-                let noted = self.cluster_level >= LEVEL_OF_REMOVED_MEMBERS;
-                self.members.change(at, membership, noted, &mut changes);
+                self.members.change(at, membership, self.cluster_level, &mut changes);
             }
             Some(Payload::Entry(entry)) => {
                 self.check_level(at, entry.level)?;

@@ -71,6 +71,9 @@ const LEVEL_OF_REMOVED_MEMBERS: u32 = 2;
 /// When this cluster level is reached, it is noted who has left before.
 const LEVEL_OF_EARLIER_MEMBERS: u32 = 3;
 
+/// Since this cluster level who is a member again is not noted as removed.
+const LEVEL_OF_RETURN: u32 = 3;
+
 /// The lowest cluster level that understands a request: that of the entry it is packed in must be no lower.
 pub fn level_of(request: &Request) -> u32 {
     match request {

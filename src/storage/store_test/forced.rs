@@ -142,13 +142,60 @@ fn cut_at_every_sync(level: u32) {
     assert!(seen.iter().all(|times| *times > 0), "both were seen: {seen:?}");
 }
 
+/// What was known to be committed left it a member.
+#[test]
+fn who_does_not_know_its_removal_to_be_committed_goes_on_alone() {
+    for level in 0..=CLUSTER_LEVEL {
+        let disk = DoubleDevice::default();
+        let mut member = open(&restarted(&disk));
+        member.propose_members(&[1, SELF, 8], &[]);
+        member.propose(vec![Request::ClusterLevel(ClusterLevel { level })]);
+        member.receive(member.entry(vec![put("tail", b"1")]));
+        member.receive(Payload::Membership(members(&[1, 8], &[])));
+        member.receive(member.entry(vec![put("tail", b"2")]));
+        drop(member);
+
+        let member = open(&forced(&disk));
+        let gone = |member: &Member| -> Vec<u64> {
+            member.machine.removed_members().iter().map(|id| id.0).collect()
+        };
+        assert!(alone(&member), "level {level}: {:?}", in_force(&member));
+        assert_eq!(newest(&member, "tail").unwrap(), b"2", "level {level}");
+        assert_eq!(gone(&member), [1, 8], "level {level}: it is none of those removed");
+        let url = &member.machine.membership().membership.as_ref().unwrap().nodes[0].peer_urls;
+        assert_eq!(url, &["http://7".to_owned()]);
+        let before = member.snapshot();
+        member.take_base();
+        drop(member);
+        for place in [restarted, forced] {
+            let after = disk.after_power_cut(3);
+            let member = open(&place(&after));
+            assert!(alone(&member) && member.snapshot() == before, "level {level}");
+            assert_eq!(gone(&member), [1, 8], "level {level}");
+            member.goes_on(&after, 6, "alone");
+        }
+    }
+}
+
+/// Its log has brought it in, and no commit index with it yet.
+#[test]
+fn who_does_not_know_its_addition_to_be_committed_goes_on_alone() {
+    let disk = DoubleDevice::default();
+    let mut member = open(&restarted(&disk));
+    member.propose_members(&[1, 8], &[]);
+    member.receive(Payload::Membership(members(&[1, 8], &[SELF])));
+    drop(member);
+    assert!(alone(&open(&forced(&disk))));
+}
+
 #[test]
 fn who_was_removed_makes_no_cluster_of_its_own() {
     let disk = DoubleDevice::default();
     let mut member = open(&restarted(&disk));
     member.propose_members(&[1, SELF, 8], &[]);
     member.propose_members(&[1, 8], &[]);
-    drop(member);
+    // In order: the last commit index is written.
+    member.close();
     let refused = try_open(&forced(&disk)).err();
     assert!(
         matches!(refused, Some(OpenError::NotAMember { member: MemberId(SELF) })),

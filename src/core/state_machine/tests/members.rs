@@ -64,6 +64,20 @@ fn who_has_run_and_left_is_noted_when_the_level_is_reached() {
     }
 }
 
+/// Members of a lower level would keep the record.
+#[test]
+fn who_is_a_member_again_is_not_noted_as_removed() {
+    for (at, noted) in [(2, &[2, 3][..]), (3, &[3])] {
+        let mut member = Member::new(0);
+        member.payload(membership(&[PROPOSER, 2, 3])).unwrap();
+        member.one(level(at)).unwrap();
+        member.payload(membership(&[PROPOSER])).unwrap();
+        assert_eq!(member.machine.removed_members(), &removed(&[2, 3]));
+        member.payload(membership(&[PROPOSER, 2])).unwrap();
+        assert_eq!(member.machine.removed_members(), &removed(noted), "level {at}");
+    }
+}
+
 #[test]
 fn who_leaves_is_noted_for_ever() {
     let mut member = Member::new(0);
