@@ -121,7 +121,7 @@ impl StateMachine {
         if !self.auth.is_enabled() {
             return Ok(());
         }
-        self.auth.check_command(&Caller::of(command), request, &self.leases)
+        self.auth.check_command(&Caller::of(command), request, &self.leases, self.cluster_level)
     }
 
     fn decide(

@@ -74,6 +74,9 @@ const LEVEL_OF_EARLIER_MEMBERS: u32 = 3;
 /// Since this cluster level who is a member again is not noted as removed.
 const LEVEL_OF_RETURN: u32 = 3;
 
+/// Since this cluster level a user without a name is somebody, if it was admitted.
+const LEVEL_OF_UNNAMED_USERS: u32 = 3;
+
 /// The lowest cluster level that understands a request: that of the entry it is packed in must be no lower.
 pub fn level_of(request: &Request) -> u32 {
     match request {
