@@ -64,6 +64,8 @@ struct Decided {
     compacted_to: Option<i64>,
     leases: Vec<LeaseChange>,
     tokens: Vec<TokenChange>,
+    /// It may have come out who has left.
+    raises_level: bool,
 }
 
 impl Sink {
@@ -90,7 +92,7 @@ impl Sink {
         if !tokens.is_empty() {
             self.authority.changed(at, tokens);
         }
-        if matches!(payload.payload, Some(Payload::Membership(_))) {
+        if matches!(payload.payload, Some(Payload::Membership(_))) || decided.raises_level {
             self.roll.changed(&self.state.machine.read());
         }
         self.state.advance(at);
@@ -105,6 +107,7 @@ impl Sink {
     fn decide(&self, view: &impl View, at: LogId, payload: &LogPayload) -> Result<Decided, Fatal> {
         let mut machine = self.state.machine.write();
         let previous = machine.compact_revision();
+        let level = machine.cluster_level();
         let applied = machine.apply(view, at, payload).map_err(fatal)?;
         let decided = Decided {
             replies: applied.replies,
@@ -115,6 +118,7 @@ impl Sink {
             compacted_to: applied.batch.compacted_to,
             leases: applied.leases,
             tokens: applied.tokens,
+            raises_level: machine.cluster_level() > level,
         };
         self.authority.follow(&machine);
         #[cfg(feature = "failpoints")]

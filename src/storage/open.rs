@@ -306,7 +306,8 @@ fn replay_forced(
         return Ok(0);
     };
     let applied = machine.applied();
-    match forced::go_on_alone(log, machine, member)? {
+    let now_ms = store.shared.options.clock.unix_ms();
+    match forced::go_on_alone(log, machine, member, now_ms)? {
         Some(end) => replay_to(store, log, machine, applied, end.index, |_, _| true),
         None => Ok(0),
     }

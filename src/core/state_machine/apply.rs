@@ -27,7 +27,7 @@ use super::auth::Caller;
 use super::changes::{Changes, LEVEL};
 use super::mvcc::range::header;
 use super::mvcc::write::WriteTxn;
-use super::{CLUSTER_LEVEL, LEVEL_OF_REMOVED_MEMBERS, StateMachine, records, txn};
+use super::{CLUSTER_LEVEL, LEVEL_OF_EARLIER_MEMBERS, StateMachine, records, txn};
 
 /// How many revisions [`StateMachine::cold_reads`] names at most: a prefetch beyond it would fill memory instead of
 /// saving time.
@@ -49,8 +49,7 @@ impl StateMachine {
         match &payload.payload {
             Some(Payload::Blank(_)) => {}
             Some(Payload::Membership(membership)) => {
-                let noted = self.cluster_level >= LEVEL_OF_REMOVED_MEMBERS;
-                self.members.change(at, membership, noted, &mut changes);
+                self.members.change(at, membership, self.cluster_level, &mut changes);
             }
             Some(Payload::Entry(entry)) => {
                 self.check_level(at, entry.level)?;
@@ -122,7 +121,7 @@ impl StateMachine {
         if !self.auth.is_enabled() {
             return Ok(());
         }
-        self.auth.check_command(&Caller::of(command), request, &self.leases)
+        self.auth.check_command(&Caller::of(command), request, &self.leases, self.cluster_level)
     }
 
     fn decide(
@@ -265,8 +264,12 @@ impl StateMachine {
     fn raise_level(&mut self, at: LogId, level: u32, changes: &mut Changes) -> Result<(), Corrupt> {
         self.check_level(at, level)?;
         if level > self.cluster_level {
+            let notes = (self.cluster_level + 1..=level).contains(&LEVEL_OF_EARLIER_MEMBERS);
             self.cluster_level = level;
             changes.roll_fact(LEVEL, u64::from(level));
+            if notes {
+                self.members.note_gone(self.proposers.ids(), changes);
+            }
         }
         Ok(())
     }

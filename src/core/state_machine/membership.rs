@@ -2,8 +2,9 @@
 //!
 //! **Invariant:** raft's membership entry is the only truth for voters and peer URLs; names and client URLs are
 //! told by each member through the log, and go when the membership drops it.
-//! **Invariant:** who was a member once and is none any more is noted for ever, from cluster level 2 on: ids are never
-//! used again, and whoever comes with one is told that it was removed.
+//! **Invariant:** who was a member once and is none any more is noted for ever, from cluster level 2 on: ids are
+//! never used again, and whoever comes with one is told that it was removed. Who left before is noted when level 3 is
+//! reached, if it has ever run: it has proposed something then.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,7 @@ use crate::api::refusal::Corrupt;
 
 use super::changes::Changes;
 use super::records::{decode, member_key, position};
+use super::{LEVEL_OF_REMOVED_MEMBERS, LEVEL_OF_RETURN};
 
 /// The membership in force and the members' attributes.
 #[derive(Debug, Default)]
@@ -27,13 +29,14 @@ pub(crate) struct MemberBook {
 }
 
 impl MemberBook {
-    /// Puts a membership in force. Who leaves is `noted` where every member can: a member of an older level would not,
-    /// and be another one by that.
+    /// Puts a membership in force, at cluster level `level`. Who leaves is noted where every member can: a member of
+    /// an older level would not, and be another one by that. Nobody comes back but a member that goes on alone: it was
+    /// to leave by an entry that it did not know to be committed.
     pub(crate) fn change(
         &mut self,
         at: LogId,
         membership: &Membership,
-        noted: bool,
+        level: u32,
         changes: &mut Changes,
     ) {
         let before: Vec<MemberId> = self.ids().collect();
@@ -49,7 +52,21 @@ impl MemberBook {
             self.attributes.remove(&id);
             changes.record(Space::MemberAttributes, member_key(id.0), None);
         }
-        for id in before.into_iter().filter(|_| noted) {
+        if level >= LEVEL_OF_REMOVED_MEMBERS {
+            self.note_gone(before.into_iter(), changes);
+        }
+        if level >= LEVEL_OF_RETURN {
+            let back: Vec<MemberId> = self.ids().filter(|id| self.removed.contains(id)).collect();
+            for id in back {
+                self.removed.remove(&id);
+                changes.record(Space::RemovedMember, member_key(id.0), None);
+            }
+        }
+    }
+
+    /// Notes those of `ids` that are no members any more.
+    pub(crate) fn note_gone(&mut self, ids: impl Iterator<Item = MemberId>, changes: &mut Changes) {
+        for id in ids {
             if !self.admits(id) && self.removed.insert(id) {
                 let value = RemovedMember { member_id: id.0 }.encode_to_vec().into();
                 changes.record(Space::RemovedMember, member_key(id.0), Some(value));

@@ -63,10 +63,19 @@ use self::mvcc::Mvcc;
 use self::once::ProposerBook;
 
 /// The newest cluster level this code understands. An entry that needs more stops the member.
-pub const CLUSTER_LEVEL: u32 = 2;
+pub const CLUSTER_LEVEL: u32 = 3;
 
 /// Since this cluster level it is noted who was removed.
 const LEVEL_OF_REMOVED_MEMBERS: u32 = 2;
+
+/// When this cluster level is reached, it is noted who has left before.
+const LEVEL_OF_EARLIER_MEMBERS: u32 = 3;
+
+/// Since this cluster level who is a member again is not noted as removed.
+const LEVEL_OF_RETURN: u32 = 3;
+
+/// Since this cluster level a user without a name is somebody, if it was admitted.
+const LEVEL_OF_UNNAMED_USERS: u32 = 3;
 
 /// The lowest cluster level that understands a request: that of the entry it is packed in must be no lower.
 pub fn level_of(request: &Request) -> u32 {

@@ -48,6 +48,11 @@ impl ProposerBook {
         self.last.get(&id).map(|last| (last.incarnation, last.seq))
     }
 
+    /// Whoever has ever proposed anything: every member that has run, because it has told its name.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = MemberId> {
+        self.last.keys().copied()
+    }
+
     pub(crate) fn records(&self) -> impl Iterator<Item = (Bytes, Bytes)> {
         self.last.iter().map(|(id, last)| (member_key(id.0), last.encode(*id)))
     }

@@ -97,7 +97,7 @@ impl Keyspace {
         Ok(())
     }
 
-    /// Passes whoever is known by name.
+    /// Passes whoever says who it is.
     pub async fn require_user(&self) -> Result<(), KeyspaceError> {
         let _seen = self.permit(|machine, caller| machine.auth().check_somebody(caller)).await?;
         Ok(())

@@ -199,6 +199,27 @@ async fn members_are_changed_one_after_the_other_however_many_ask() {
     cluster.stop_all().await;
 }
 
+/// The level waits for a member that is dead for good, so it is removed while nobody is noted as such.
+#[tokio::test(start_paused = true)]
+async fn who_is_removed_beside_older_members_is_known_as_removed_once_they_are_upgraded() {
+    let mut cluster = Cluster::start_beside([2, 3].map(MemberId).into(), |_| {}).await;
+    until_healthy().await;
+    let leader = cluster.leader().await;
+    // Of the two others the last is of an older version, whoever leads.
+    let [dead, older] = cluster.followers().await[..] else { panic!("three members") };
+    cluster.stop(dead).await;
+    within(LONG, cluster.member(leader).member_remove(dead)).await.unwrap();
+    let removed = |cluster: &Cluster, id| cluster.member(id).roster().borrow().removed.clone();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(removed(&cluster, leader).is_empty());
+    cluster.upgrade_all();
+    for id in [leader, older] {
+        eventually(LONG, || removed(&cluster, id) == BTreeSet::from([dead])).await;
+    }
+    cluster.settle().await;
+    cluster.stop_all().await;
+}
+
 /// Whoever leads, another one is of an older version: raised by what a single member understands, the level would stop
 /// it, and with it the upgrade.
 #[tokio::test(start_paused = true)]

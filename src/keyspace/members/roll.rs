@@ -1,9 +1,9 @@
 //! Who the members are, as applied here: told to whoever has to follow.
 //!
 //! ```text
-//!   sink: a membership entry, an installed state --> Roll --> host: whom to speak with, whom to hang up on
-//!                                                        --> service: is this member a learner?
-//!                                                        --> embed: is it none any more?
+//!   sink: a membership or level entry, a state --> Roll --> host: whom to speak with, whom to hang up on
+//!                                                      --> service: is this member a learner?
+//!                                                      --> embed: is it none any more?
 //! ```
 
 use std::collections::BTreeSet;
@@ -62,7 +62,7 @@ impl Roll {
         }
     }
 
-    /// A membership was applied, or a whole state.
+    /// A membership was applied, a higher cluster level, or a whole state.
     pub(crate) fn changed(&self, machine: &StateMachine) {
         let next = Arc::new(Roster::of(machine));
         self.learner.store(next.has_learner(self.own), Ordering::Relaxed);

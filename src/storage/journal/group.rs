@@ -15,7 +15,9 @@ use super::error::{JournalError, Violation};
 use super::options::{Rule, Runner};
 use super::reader;
 use super::record::{BaseMark, GroupState, InstallMark, LogRecord, Record, Vote};
-use super::shared::{Change, Done, DurableListener, Front, Group, Submission, TailEntry};
+use super::shared::{
+    Change, Done, DurableListener, Front, Group, Submission, TailEntry, bytes_alone,
+};
 
 /// A handle on one group of a [`super::Journal`]. Clones are the same group.
 #[derive(Clone)]
@@ -57,17 +59,34 @@ impl GroupLog {
         self.submit(done, |front, figures_tail| {
             check_entries(front, &records, limit)?;
             let first_serial = front.next_serial;
-            let mut bytes = 0;
-            for record in &records {
-                front.ledger.append(record.id);
-                bytes += record.payload.len();
-                front
-                    .tail
-                    .push_back(TailEntry { record: record.clone(), serial: front.next_serial });
-                front.next_serial += 1;
-            }
-            figures_tail.fetch_add(bytes, Ordering::Relaxed);
+            figures_tail.fetch_add(take_entries(front, &records), Ordering::Relaxed);
             Ok(Change::Append { records, first_serial })
+        })
+    }
+
+    /// Keeps a vote, appends entries and commits them to the last: of all this either everything is durable or nothing.
+    /// For a member that asks nobody. Together no longer than one entry may be.
+    pub fn decide_alone(
+        &self,
+        vote: Vote,
+        records: Vec<LogRecord>,
+        done: Done,
+    ) -> Result<(), JournalError> {
+        let limit = self.entry_bytes_max();
+        self.submit(done, |front, figures_tail| {
+            front.ledger.check(&Record::Vote(vote)).map_err(JournalError::Refused)?;
+            check_entries(front, &records, limit)?;
+            let bytes = bytes_alone(&records);
+            if bytes > limit {
+                return Err(JournalError::Refused(Violation::TooLarge { bytes, limit }));
+            }
+            let first_serial = front.next_serial;
+            front.ledger.apply(&Record::Vote(vote));
+            figures_tail.fetch_add(take_entries(front, &records), Ordering::Relaxed);
+            if let Some(last) = records.last() {
+                front.ledger.raise_committed(last.id);
+            }
+            Ok(Change::Alone { vote, records, first_serial })
         })
     }
 
@@ -302,6 +321,18 @@ impl GroupLog {
         }
         Ok(())
     }
+}
+
+/// Shows entries to readers; returns their bytes.
+fn take_entries(front: &mut Front, records: &[LogRecord]) -> usize {
+    let mut bytes = 0;
+    for record in records {
+        front.ledger.append(record.id);
+        bytes += record.payload.len();
+        front.tail.push_back(TailEntry { record: record.clone(), serial: front.next_serial });
+        front.next_serial += 1;
+    }
+    bytes
 }
 
 fn check_entries(front: &Front, records: &[LogRecord], limit: usize) -> Result<(), JournalError> {

@@ -173,3 +173,57 @@ fn a_stepped_journal_acknowledges_what_was_stepped_and_keeps_no_more() {
     journal.close().unwrap();
     assert_eq!(told.try_iter().collect::<Vec<_>>(), ["last"]);
 }
+
+/// Wherever in a segment it falls, and with what is before it in the same frame or not.
+#[test]
+fn what_a_member_decides_alone_is_durable_together_or_not_at_all() {
+    let vote = Vote { term: 2, voted_for: Some(MemberId(9)), committed: true };
+    let mut seen = [0; 2];
+    for filled in (0..600).step_by(7) {
+        let device = DoubleDevice::default();
+        let journal = Journal::open(Arc::new(device.clone()), options(), Runner::Stepped).unwrap();
+        let log = journal.group(GroupId(3));
+        for index in 0..filled {
+            log.append(entries(1, index..index + 1), must()).unwrap();
+        }
+        journal.step(journal.waiting());
+        log.append(entries(1, filled..filled + 3), Box::new(drop)).unwrap();
+        let before = GroupState { last: Some(LogId::new(1, filled + 2)), ..log.state() };
+        let alone = entries(2, filled + 3..filled + 5);
+        log.decide_alone(vote, alone.clone(), Box::new(drop)).unwrap();
+        let after = log.state();
+        assert_eq!((after.vote, after.committed), (Some(vote), after.last));
+        assert_eq!(log.entries(filled + 3, u64::MAX, usize::MAX).unwrap(), alone);
+        device.freeze_at(device.syncs() + filled % 3);
+        journal.step(2);
+        let seeds = if device.is_frozen() { 0..6 } else { 0..1 };
+        for seed in seeds {
+            let found = open(&device.after_power_cut(seed)).group(GroupId(3)).state();
+            let whole = found == after;
+            let lost = GroupState { last: found.last, ..before.clone() } == found;
+            assert!(whole != lost, "{filled} filled, seed {seed}: {found:?}");
+            assert!(whole || device.is_frozen());
+            seen[usize::from(whole)] += 1;
+        }
+    }
+    assert!(seen.iter().all(|times| *times > 0), "{seen:?}");
+}
+
+#[test]
+fn what_a_member_decides_alone_is_refused_as_a_whole() {
+    let device = DoubleDevice::default();
+    let log = open(&device).group(GroupId(3));
+    log.append(entries(3, 0..3), must()).unwrap();
+    log.save_vote(Vote { term: 3, voted_for: Some(MemberId(1)), committed: true }, must()).unwrap();
+    let before = log.state();
+    let vote = |term| Vote { term, voted_for: Some(MemberId(9)), committed: true };
+    let large = LogRecord { id: LogId::new(4, 3), payload: vec![0; log.entry_bytes_max()].into() };
+    for (vote, records) in
+        [(vote(3), entries(4, 3..4)), (vote(4), entries(4, 4..5)), (vote(4), vec![large])]
+    {
+        let refused = log.decide_alone(vote, records, must());
+        assert!(matches!(refused, Err(JournalError::Refused(_))), "{refused:?}");
+        assert_eq!(log.state(), before);
+    }
+    log.decide_alone(vote(4), entries(4, 3..4), must()).unwrap();
+}

@@ -15,7 +15,7 @@ use quorate_core::api::ids::{GroupId, LogId};
 use super::error::JournalError;
 use super::ledger::Ledger;
 use super::options::{JournalOptions, Runner};
-use super::record::{LogRecord, Record};
+use super::record::{LogRecord, Record, Vote};
 use super::runs::Runs;
 use crate::storage::device::{LogDevice, LogFile};
 
@@ -35,6 +35,9 @@ pub(crate) struct Submission {
 pub(crate) enum Change {
     /// Entries, the first of which has serial `first_serial`.
     Append { records: Vec<LogRecord>, first_serial: u64 },
+    /// A vote, then entries, the first of which has serial `first_serial`, then the stamp that commits the last: one
+    /// frame.
+    Alone { vote: Vote, records: Vec<LogRecord>, first_serial: u64 },
     /// Any other record.
     Record(Record),
 }
@@ -42,7 +45,8 @@ pub(crate) enum Change {
 impl Change {
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Change::Append { records, .. } => records.iter().map(|r| r.payload.len() + 64).sum(),
+            Change::Append { records, .. } => bytes_of(records),
+            Change::Alone { records, .. } => bytes_alone(records),
             Change::Record(record) => record.size_bound(),
         }
     }
@@ -51,9 +55,19 @@ impl Change {
     pub(crate) fn is_waited_for(&self) -> bool {
         match self {
             Change::Record(Record::Base(_) | Record::Install { .. } | Record::GroupDropped) => true,
-            Change::Append { .. } | Change::Record(_) => false,
+            Change::Append { .. } | Change::Alone { .. } | Change::Record(_) => false,
         }
     }
+}
+
+/// Bytes that these entries take in a frame, or a few more.
+fn bytes_of(records: &[LogRecord]) -> usize {
+    records.iter().map(|record| record.payload.len() + 64).sum()
+}
+
+/// The same with a vote and a stamp.
+pub(crate) fn bytes_alone(records: &[LogRecord]) -> usize {
+    bytes_of(records) + 128
 }
 
 /// The queue before the writer.

@@ -23,7 +23,7 @@ use super::frame::{self, FRAME_HEADER, FRAME_MAX};
 use super::ledger::Ledger;
 use super::options::{FrameFigures, Rule};
 use super::pool::Pool;
-use super::record::{ENTRY_OVERHEAD, LogRecord, RECORD_HEADER, Record, Seal};
+use super::record::{ENTRY_OVERHEAD, LogRecord, RECORD_HEADER, Record, Seal, Vote};
 use super::runs::{Place, Run};
 use super::segment::FileName;
 use super::shared::{Change, Done, Group, Shared, Submission};
@@ -164,6 +164,7 @@ impl Writer {
 
     fn compose(&mut self, submission: Submission) -> Result<(), JournalError> {
         let group = submission.group;
+        let size = submission.change.bytes();
         match submission.change {
             Change::Append { records, first_serial } => {
                 for (serial, record) in (first_serial + 1..).zip(&records) {
@@ -171,7 +172,29 @@ impl Writer {
                 }
                 Ok(())
             }
+            Change::Alone { vote, records, first_serial } => {
+                // What follows needs no more: it is all in one frame.
+                self.reserve(size)?;
+                self.add_alone(&group, vote, &records, first_serial)
+            }
             Change::Record(record) => self.add_record(&group, &record),
+        }
+    }
+
+    fn add_alone(
+        &mut self,
+        group: &Arc<Group>,
+        vote: Vote,
+        records: &[LogRecord],
+        first_serial: u64,
+    ) -> Result<(), JournalError> {
+        self.add_record(group, &Record::Vote(vote))?;
+        for (serial, record) in (first_serial + 1..).zip(records) {
+            self.add_entry(group, record, Some(serial))?;
+        }
+        match records.last() {
+            Some(last) => self.add_record(group, &Record::Committed(last.id)),
+            None => Ok(()),
         }
     }
 

@@ -23,7 +23,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::storage::device::double::DoubleDevice;
 use crate::storage::device::{FileDevice, LogDevice, LogFile};
-use crate::storage::journal::{Journal, JournalError, JournalOptions, LogRecord, Runner};
+use crate::storage::journal::{Journal, JournalError, JournalOptions, LogRecord, Runner, Vote};
 use crate::storage::{
     DefragError, EngineKind, InstallError, OpenError, Opened, Prepared, RebuildReport, Store,
     StoreOptions, StoreView, UpkeepRunner,
@@ -248,6 +248,14 @@ impl Member {
         let record = LogRecord { id: at, payload: payload.encode_to_vec().into() };
         let (sender, receiver) = std::sync::mpsc::channel();
         let queued = log.append(vec![record], Box::new(move |result| sender.send(result).unwrap()));
+        queued.is_ok() && receiver.recv().unwrap().is_ok()
+    }
+
+    /// Whether a vote is kept, synced.
+    pub(super) fn saves(&self, vote: Vote) -> bool {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let done = Box::new(move |result| sender.send(result).unwrap());
+        let queued = self.journal.group(GROUP).save_vote(vote, done);
         queued.is_ok() && receiver.recv().unwrap().is_ok()
     }
 

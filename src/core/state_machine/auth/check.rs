@@ -24,8 +24,8 @@ use crate::api::refusal::{AuthRefusal, Refusal};
 
 use super::permitted::{Permitted, Ranges};
 use super::{AuthState, Caller};
-use crate::state_machine::StateMachine;
 use crate::state_machine::lease::LeaseBook;
+use crate::state_machine::{LEVEL_OF_UNNAMED_USERS, StateMachine};
 
 impl AuthState {
     /// Reading `key`, or the range to `range_end` as a request means it: Range, compare, watch. A watch's empty key
@@ -57,12 +57,21 @@ impl AuthState {
         if user.is_root() { Ok(()) } else { Err(AuthRefusal::PermissionDenied.into()) }
     }
 
-    /// What anybody may do who says who it is.
+    /// What anybody may do who says who it is. A client's certificate without a common name says that it is a user whom
+    /// nobody knows.
     pub fn check_somebody(&self, caller: &Caller) -> Result<(), Refusal> {
-        if self.enabled && caller.user.is_empty() {
+        if self.enabled && caller.is_nobody() {
             return Err(AuthRefusal::UserEmpty.into());
         }
         Ok(())
+    }
+
+    /// The same of a command that is applied at cluster level `level`: at a lower one members ask for a name.
+    fn check_somebody_at(&self, level: u32, caller: &Caller) -> Result<(), Refusal> {
+        if self.enabled && level < LEVEL_OF_UNNAMED_USERS && caller.user.is_empty() {
+            return Err(AuthRefusal::UserEmpty.into());
+        }
+        self.check_somebody(caller)
     }
 
     /// After a read that took a while: refused if users or roles have changed since the caller was admitted. Nobody in
@@ -173,20 +182,21 @@ impl AuthState {
         leases.each_key(id).try_for_each(|key| self.check_read(caller, key, b""))
     }
 
-    /// Whether a command of the log may be applied.
+    /// Whether a command of the log may be applied at cluster level `level`.
     pub(crate) fn check_command(
         &self,
         caller: &Caller,
         request: &Request,
         leases: &LeaseBook,
+        level: u32,
     ) -> Result<(), Refusal> {
         match request {
             Request::Put(put) => self.check_put(caller, put, leases),
             Request::DeleteRange(delete) => self.check_delete(caller, delete),
             Request::Txn(txn) => self.check_txn(caller, txn, leases),
-            Request::LeaseGrant(_) => self.check_somebody(caller),
+            Request::LeaseGrant(_) => self.check_somebody_at(level, caller),
             Request::LeaseRevoke(revoke) => {
-                self.check_somebody(caller)?;
+                self.check_somebody_at(level, caller)?;
                 self.check_lease_write(caller, LeaseId(revoke.id), leases)
             }
             Request::Auth(auth) => match &auth.ask {

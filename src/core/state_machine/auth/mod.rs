@@ -46,7 +46,7 @@ pub const ROOT_ROLE: &str = "root";
 /// Who asks, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The user's name; empty: nobody said.
+    /// The user's name; empty: nobody said, or a certificate has none.
     pub user: String,
     /// The auth revision at which the caller was admitted; 0: it never was.
     pub auth_revision: u64,
@@ -55,6 +55,11 @@ pub struct Caller {
 impl Caller {
     pub(crate) fn of(command: &Command) -> Caller {
         Caller { user: command.user.clone(), auth_revision: command.auth_revision }
+    }
+
+    /// No one has said who it is.
+    fn is_nobody(&self) -> bool {
+        self.user.is_empty() && self.auth_revision == 0
     }
 }
 

@@ -98,7 +98,7 @@ impl AuthModel {
         let user = self.users.iter().find(|user| user.name == asker.0);
         let is_root = user.is_some_and(|user| user.roles.iter().any(|role| role == "root"));
         match need {
-            Need::Somebody if asker.0.is_empty() => Err(R::UserEmpty),
+            Need::Somebody if asker == ("", 0) => Err(R::UserEmpty),
             Need::Somebody => Ok(()),
             Need::Admin if asker.0.is_empty() => Err(R::UserEmpty),
             Need::Admin if user.is_none() => Err(R::UserNotFound),

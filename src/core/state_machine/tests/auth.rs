@@ -528,6 +528,59 @@ fn a_lease_is_shown_and_kept_by_who_may_read_or_write_its_keys() {
     assert_eq!(checks(""), [empty(), empty(), empty(), empty()]);
 }
 
+/// In etcd, too, it is asked whether somebody was admitted, not under which name (`requireAuthInfo`).
+#[test]
+fn who_shows_a_certificate_without_a_common_name_is_somebody_whom_nobody_knows() {
+    use AuthRefusal as R;
+    let grant = |id| Request::LeaseGrant(pb::LeaseGrantRequest { id, ttl: 60 });
+    let revoke = |id| Request::LeaseRevoke(pb::LeaseRevokeRequest { id });
+    // Members of level 2 ask for a name, and what is applied beside them is decided as they do.
+    for (level, is_somebody) in [(2, false), (3, true)] {
+        let mut member = enabled();
+        let to = crate::api::pb::internal::ClusterLevel { level };
+        ok(&mut member, "", Request::ClusterLevel(to));
+        ok(&mut member, "root", grant(7));
+        ok(&mut member, "root", Request::Put(pb::PutRequest { lease: 7, ..put("a") }));
+        let auth_revision = member.machine.auth().revision();
+        let unnamed = Caller { user: String::new(), auth_revision };
+        let mut refusal = |request: &Request, auth_revision| {
+            let command =
+                crate::api::pb::internal::Command { auth_revision, ..command(request.clone()) };
+            member.pack_commands(vec![command]).replies.remove(0).err()
+        };
+        #[rustfmt::skip]
+        let table = [
+            (grant(8),                None),
+            (revoke(8),               None),
+            (revoke(9),               Some(Refusal::LeaseNotFound)),
+            (revoke(7),               Some(R::PermissionDenied.into())),
+        ];
+        for (request, refused) in table {
+            let refused = if is_somebody { refused } else { Some(R::UserEmpty.into()) };
+            assert_eq!(refusal(&request, auth_revision), refused, "{request:?} at {level}");
+            assert_eq!(refusal(&request, 0), Some(R::UserEmpty.into()), "nobody: {request:?}");
+        }
+        let denied = Some(R::PermissionDenied.into());
+        assert_eq!(refusal(&Request::Put(put("a")), auth_revision), denied);
+        assert_eq!(refusal(&user_add("x"), auth_revision), Some(R::UserEmpty.into()));
+
+        // Of what is not in the log, every member decides for itself.
+        ok(&mut member, "root", grant(8));
+        let (machine, of_a, of_none) =
+            (&member.machine, crate::api::ids::LeaseId(7), crate::api::ids::LeaseId(8));
+        assert_eq!(machine.auth().check_somebody(&unnamed), Ok(()));
+        assert_eq!(machine.check_lease_renew(&unnamed, of_none), Ok(()));
+        assert_eq!(machine.check_lease_renew(&unnamed, of_a).err(), denied);
+        assert_eq!(machine.check_lease_time_to_live(&unnamed, of_a, false), Ok(()));
+        assert_eq!(machine.check_lease_time_to_live(&unnamed, of_a, true).err(), denied);
+        assert_eq!(machine.check_lease_leases(&unnamed).err(), denied);
+        assert_eq!(machine.auth().check_read(&unnamed, b"a", b"").err(), denied);
+        let empty = Some(R::UserEmpty.into());
+        assert_eq!(machine.auth().check_admin(&unnamed).err(), empty);
+        assert_eq!(machine.check_lease_renew(&Caller::default(), of_none).err(), empty);
+    }
+}
+
 #[test]
 fn members_own_commands_need_nobody() {
     let mut member = enabled();

@@ -18,6 +18,9 @@ use crate::state_machine::{HashScope, KvHash, RangeWork, StateMachine};
 /// The term of every entry unless a test says otherwise.
 pub(crate) const TERM: u64 = 3;
 
+/// Who proposes unless a test says otherwise.
+pub(crate) const PROPOSER: u64 = 0xa;
+
 pub(crate) struct Member {
     pub(crate) machine: StateMachine,
     pub(crate) view: MemoryView,
@@ -67,6 +70,13 @@ impl Member {
         let entry = internal::Entry { commands, ..entry(1, self.next_seq, Vec::new()) };
         self.next_seq += 1;
         self.payload(Payload::Entry(entry)).expect("nothing is broken")
+    }
+
+    /// Applies an entry of another member.
+    pub(crate) fn proposes(&mut self, member_id: u64) {
+        let entry = internal::Entry { member_id, ..entry(1, 1, Vec::new()) };
+        let applied = self.payload(Payload::Entry(entry)).expect("nothing is broken");
+        assert!(!applied.duplicate);
     }
 
     /// Applies one request of `user`, admitted just now, in an entry of its own.
@@ -154,7 +164,7 @@ pub(crate) enum Age {
 pub(crate) fn entry(incarnation: u64, seq: u64, requests: Vec<Request>) -> internal::Entry {
     internal::Entry {
         level: 1,
-        member_id: 0xa,
+        member_id: PROPOSER,
         incarnation,
         seq,
         time_ms: 1_000 + seq as i64,

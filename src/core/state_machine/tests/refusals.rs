@@ -12,7 +12,7 @@ use crate::api::refusal::{Corrupt, Refusal};
 use crate::state_machine::check::{
     check_delete_range, check_put, check_range, check_range_stream, check_txn,
 };
-use crate::state_machine::{Limits, StateMachine};
+use crate::state_machine::{CLUSTER_LEVEL, Limits, StateMachine};
 
 use super::member::{Member, entry};
 
@@ -141,12 +141,12 @@ fn what_cannot_be_stops_the_member() {
 
     let mut member = Member::new(0);
     let mut too_new = entry(1, 1, vec![put()]);
-    too_new.level = 3;
+    too_new.level = CLUSTER_LEVEL + 1;
     let stopped = payload(&mut member, Payload::Entry(too_new));
-    assert!(matches!(stopped, Corrupt::LevelTooNew { index: 0, needed: 3, known: 2 }));
+    assert!(matches!(stopped, Corrupt::LevelTooNew { index: 0, needed: 4, known: 3 }));
 
     let mut member = Member::new(0);
-    let level = Request::ClusterLevel(internal::ClusterLevel { level: 3 });
+    let level = Request::ClusterLevel(internal::ClusterLevel { level: CLUSTER_LEVEL + 1 });
     let stopped = payload(&mut member, Payload::Entry(entry(1, 1, vec![level])));
     assert!(matches!(stopped, Corrupt::LevelTooNew { .. }));
 
