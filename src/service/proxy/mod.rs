@@ -24,6 +24,10 @@ mod site;
 mod upstream;
 mod watch;
 
+#[cfg(test)]
+#[path = "fake_test.rs"]
+mod fake;
+
 use std::sync::Arc;
 use std::time::Duration;
 
