@@ -249,13 +249,13 @@ impl State {
     /// A member ends the watch, or never made it.
     fn cancel(&mut self, at: usize, response: &WatchResponse) {
         for watcher in self.feeds.swap_remove(at).watchers {
-            watcher.outbox.forget(watcher.watch_id);
             let never_made = response.watch_id == NO_WATCH && !watcher.created;
-            watcher.outbox.say(WatchResponse {
+            let word = WatchResponse {
                 watch_id: if never_made { NO_WATCH } else { watcher.watch_id },
                 created: response.created && !watcher.created,
                 ..response.clone()
-            });
+            };
+            watcher.outbox.finish(watcher.watch_id, word);
         }
     }
 

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::super::super::namespace::Namespace;
 use super::super::super::upstream::Caller;
+use super::super::outbox::Due;
 use super::*;
 use crate::support::metrics::Metrics;
 
@@ -37,6 +38,15 @@ fn events(places: &[Place], fragment: bool) -> WatchResponse {
     let events: Vec<Event> = places.iter().copied().map(event).collect();
     let revision = places.last().map_or(0, |last| last.0);
     WatchResponse { header: header(revision), events, fragment, ..WatchResponse::default() }
+}
+
+/// What a client is to hear beside its events.
+fn words(outbox: &Outbox) -> Vec<WatchResponse> {
+    let word = || match outbox.due(u64::MAX)? {
+        Due::Word(word) => Some(word),
+        Due::End(status) => panic!("{status}"),
+    };
+    std::iter::from_fn(word).collect()
 }
 
 fn told(response: &WatchResponse) -> Vec<Place> {
@@ -139,16 +149,16 @@ fn progress_is_told_of_all_watches_only_when_all_have_reached_it() {
         |revision| WatchResponse { header: header(revision), watch_id: NO_WATCH, ..created(0) };
     let progress = |revision| WatchResponse { created: false, ..progress(revision) };
     board.take(behind.id, &progress(30));
-    assert!(outbox.take().0.is_empty());
+    assert!(words(&outbox).is_empty());
     board.take(ahead.id, &progress(25));
-    let (words, _) = outbox.take();
-    assert_eq!(words.len(), 1);
-    assert_eq!((words[0].watch_id, words[0].header.unwrap().revision), (NO_WATCH, 25));
+    let said = words(&outbox);
+    assert_eq!(said.len(), 1);
+    assert_eq!((said[0].watch_id, said[0].header.unwrap().revision), (NO_WATCH, 25));
     // One that ends is not waited for.
     assert_eq!(outbox.ask().len(), 2);
     outbox.forget(late);
     board.take(ahead.id, &progress(26));
-    assert_eq!(outbox.take().0.len(), 1);
+    assert_eq!(words(&outbox).len(), 1);
 }
 
 #[test]
@@ -162,7 +172,7 @@ fn a_watch_that_is_not_made_is_told_so_and_one_that_ends_with_its_own_id() {
     };
     let (client, begun) = Client::open(&board, 0);
     assert!(board.take(begun.id, &refusal).over);
-    let said = client.outbox.take().0.remove(0);
+    let said = words(&client.outbox).remove(0);
     assert!(said.created && said.canceled && said.watch_id == NO_WATCH);
     let (other, _queued) = Outbox::new();
     assert_eq!((other.claim(7, &board), other.claim(7, &board)), (Some(7), None));
@@ -171,7 +181,7 @@ fn a_watch_that_is_not_made_is_told_so_and_one_that_ends_with_its_own_id() {
     let compacted =
         WatchResponse { canceled: true, compact_revision: 5, ..WatchResponse::default() };
     assert!(board.take(begun.id, &compacted).over);
-    let said = other.take().0.remove(0);
+    let said = words(&other).remove(0);
     assert!(!said.created && said.canceled);
     assert_eq!((said.watch_id, said.compact_revision), (7, 5));
     assert!(board.is_empty());
