@@ -72,7 +72,12 @@ pub(super) enum Unsent {
 
 impl Outbox {
     pub(super) fn new() -> (Arc<Outbox>, mpsc::Receiver<WatchResponse>) {
-        let (queue, queued) = mpsc::channel(QUEUE_MAX);
+        Outbox::with_room(QUEUE_MAX)
+    }
+
+    /// One in which so many responses may wait.
+    pub(super) fn with_room(room: usize) -> (Arc<Outbox>, mpsc::Receiver<WatchResponse>) {
+        let (queue, queued) = mpsc::channel(room);
         let spoken = Notify::new();
         (Arc::new(Outbox { queue, state: Mutex::default(), spoken }), queued)
     }
