@@ -34,6 +34,11 @@ impl Caller {
         self.0.iter().any(|(name, value)| *name == "hasleader" && value == b"true")
     }
 
+    /// About how many bytes it takes.
+    pub(in crate::service::proxy) fn len(&self) -> usize {
+        self.0.iter().map(|shown| size_of_val(shown) + shown.1.len()).sum()
+    }
+
     /// What a member is told.
     pub(in crate::service::proxy) fn metadata(&self) -> MetadataMap {
         let mut told = MetadataMap::new();
