@@ -371,6 +371,11 @@ impl Broken {
         Broken { fault: Fault::of(&status), status }
     }
 
+    /// The member ended a conversation that was not over.
+    pub(super) fn ended() -> Broken {
+        Broken::new(Status::unavailable("the member ended the stream"))
+    }
+
     /// Whether another member, or the same one later, may well go on with it.
     pub(super) fn may_go_on(&self) -> bool {
         match self.fault {
