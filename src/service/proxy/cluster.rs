@@ -29,13 +29,8 @@ use tonic::metadata::MetadataMap;
 
 use super::kv::{Kv, decode};
 use super::namespace::Namespace;
+use super::paths::{KEEP_ALIVE, LEASE_GRANT, LEASE_REVOKE, MEMBER_LIST, WATCH};
 use super::upstream::{Caller, Repeat, Upstream};
-
-const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
-const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
-const REVOKE: &str = "/etcdserverpb.Lease/LeaseRevoke";
-const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
-const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
 /// Between two attempts to register, or to follow (etcd's `registerRetryRate` and `resolveRetryRate`).
 const REST: Duration = Duration::from_secs(1);
@@ -140,7 +135,7 @@ impl Cluster {
     async fn register_once(&self, resolver: &Resolver) -> Result<(), Status> {
         let none = MetadataMap::new();
         let grant = LeaseGrantRequest { ttl: resolver.ttl_s, id: 0 }.encode_to_vec().into();
-        let path = PathAndQuery::from_static(GRANT);
+        let path = PathAndQuery::from_static(LEASE_GRANT);
         let granted = self.upstream.unary(&path, &none, grant, Repeat::Never).await?;
         let granted: LeaseGrantResponse = decode(granted)?;
         let meta = serde_json::to_string(&Meta { name: self.hostname.clone() });
@@ -169,7 +164,7 @@ impl Cluster {
 
     /// Takes a lease back, and the key if it was written after all.
     async fn revoke(&self, id: i64) {
-        let path = PathAndQuery::from_static(REVOKE);
+        let path = PathAndQuery::from_static(LEASE_REVOKE);
         let revoke = LeaseRevokeRequest { id }.encode_to_vec().into();
         let none = MetadataMap::new();
         if let Err(why) = self.upstream.unary(&path, &none, revoke, Repeat::Never).await {
@@ -281,6 +276,7 @@ pub(super) async fn endpoints(upstream: &Upstream) -> Result<Vec<String>, Status
 mod tests {
     use super::super::fake::Fake;
     use super::super::figures::Figures;
+    use super::super::paths::PUT;
     use super::super::upstream::UpstreamSettings;
     use super::*;
     use crate::support::metrics::Metrics;
@@ -288,11 +284,11 @@ mod tests {
     #[tokio::test]
     async fn a_registration_that_is_refused_leaves_no_lease_behind() {
         let member = Fake::start(|path| match path {
-            GRANT => {
+            LEASE_GRANT => {
                 let granted = LeaseGrantResponse { id: 7, ttl: 60, ..Default::default() };
                 Ok(granted.encode_to_vec().into())
             }
-            "/etcdserverpb.KV/Put" => Err(Status::permission_denied("no")),
+            PUT => Err(Status::permission_denied("no")),
             _ => Ok(Bytes::new()),
         });
         let member = member.await;
@@ -304,6 +300,6 @@ mod tests {
         let resolver = Resolver { prefix: "p".to_owned(), ttl_s: 60 };
         let cluster = Cluster::new(upstream, kv, names, "a:1".to_owned(), None);
         assert!(cluster.register_once(&resolver).await.is_err());
-        assert_eq!(member.asked(), [GRANT, "/etcdserverpb.KV/Put", REVOKE]);
+        assert_eq!(member.asked(), [LEASE_GRANT, PUT, LEASE_REVOKE]);
     }
 }

@@ -25,14 +25,9 @@ use tonic::metadata::MetadataMap;
 use super::cache::{Cache, Known};
 use super::figures::Figures;
 use super::namespace::Namespace;
+use super::paths::{COMPACT, DELETE, PUT, RANGE, TXN};
 use super::upstream::{Caller, Repeat, Upstream};
 use crate::service::status::{no_message, owned};
-
-const RANGE: &str = "/etcdserverpb.KV/Range";
-const PUT: &str = "/etcdserverpb.KV/Put";
-const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
-const TXN: &str = "/etcdserverpb.KV/Txn";
-const COMPACT: &str = "/etcdserverpb.KV/Compact";
 
 /// A member that is behind is asked again at most so often before the whole cluster is asked.
 const ORDER_TRIES: usize = 5;

@@ -25,10 +25,8 @@ use tonic::{Status, Streaming};
 
 use super::kv::decode;
 use super::namespace::Namespace;
+use super::paths::{KEEP_ALIVE, TIME_TO_LIVE};
 use super::upstream::{Broken, Caller, Repeat, Upstream};
-
-const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
-const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 
 /// A client may have so many renewals unanswered; then no more are read.
 const UNANSWERED_MAX: usize = 64;

@@ -20,6 +20,7 @@ mod grpc;
 mod kv;
 mod lease;
 mod namespace;
+mod paths;
 mod site;
 mod upstream;
 mod watch;

@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 
+use super::paths::{RANGE, WATCH};
 use super::upstream::{Repeat, Upstream};
 use crate::service::http::{Answer, error, get_only, no_pprof, not_found, plain, told, with_type};
 use crate::support::metrics::Metrics;
@@ -96,7 +97,7 @@ fn health(unhealthy: Result<(), String>) -> Answer {
 
 /// Reads a key, whoever may: permission denied is an answer.
 async fn read(from: &Upstream) -> Result<(), String> {
-    let path = PathAndQuery::from_static("/etcdserverpb.KV/Range");
+    let path = PathAndQuery::from_static(RANGE);
     let request = RangeRequest { key: "a".into(), ..RangeRequest::default() };
     let (none, message) = (MetadataMap::new(), request.encode_to_vec().into());
     let asked = from.unary(&path, &none, message, Repeat::Freely);
@@ -117,8 +118,7 @@ impl Inner {
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         requests.try_send(create).expect("the channel has just been made");
         let made = async {
-            let path = "/etcdserverpb.Watch/Watch";
-            let opened = own.converse::<_, WatchResponse>(path, MetadataMap::new(), sent).await;
+            let opened = own.converse::<_, WatchResponse>(WATCH, MetadataMap::new(), sent).await;
             opened.ok()?.message().await.ok().flatten()
         };
         match timeout(WATCH_MAX, made).await {

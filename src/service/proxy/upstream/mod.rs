@@ -464,6 +464,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::super::fake::{Fake, Hole, mute};
+    use super::super::paths::{PUT, RANGE};
     use super::*;
 
     /// Far more than anything here takes on a busy machine.
@@ -475,7 +476,7 @@ mod tests {
     }
 
     fn range() -> PathAndQuery {
-        PathAndQuery::from_static("/etcdserverpb.KV/Range")
+        PathAndQuery::from_static(RANGE)
     }
 
     async fn ask(upstream: &Upstream, repeat: Repeat) -> Result<Bytes, Status> {
@@ -563,7 +564,7 @@ mod tests {
         let address = gone.local_addr().unwrap().to_string();
         drop(gone);
         let upstream = upstream(&[&address]);
-        let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
+        let path = PathAndQuery::from_static(PUT);
         let asked = upstream.unary(&path, &MetadataMap::new(), Bytes::new(), Repeat::Never).await;
         let refused = asked.unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);
