@@ -310,11 +310,20 @@ fn head(row: &Row) -> String {
 }
 
 fn shown_default(row: &Row) -> String {
+    if row.default.is_empty() {
+        return String::new();
+    }
     match row.kind {
-        _ if row.default.is_empty() => String::new(),
         Text => format!(" (default {})", quote(row.default)),
         Texts => format!(" (default [{}])", row.default),
-        _ => format!(" (default {})", row.default),
+        Int | Uint | Uint32 | Duration | Bool => format!(" (default {})", row.default),
+        // No flag of the table is one of these.
+        Kind::Urls { .. }
+        | Kind::UniqueTexts
+        | Kind::OneOf(_)
+        | Kind::SomeOf(_)
+        | Kind::Gates(_)
+        | Kind::Ignored => String::new(),
     }
 }
 

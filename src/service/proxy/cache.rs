@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use prost::Message as _;
 use quorate_core::api::pb::etcdserverpb::{RangeRequest, RangeResponse};
+use quorate_core::api::pb::mvccpb::KeyValue;
 use tokio::time::Instant;
 
 use super::upstream::Caller;
@@ -21,8 +23,11 @@ use super::upstream::Caller;
 /// So many answers are kept (etcd's `DefaultMaxEntries`).
 const ENTRIES_MAX: usize = 2048;
 
-/// Longer answers are not: this bounds the whole to 128 MiB.
+/// Longer answers are not.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// What is kept takes about so much room at most.
+const BYTES_MAX: usize = 128 << 20;
 
 /// So long an answer is given again. etcd keeps it until a write through the same proxy touches it, be it for ever.
 pub(super) const LIFETIME: Duration = Duration::from_secs(1);
@@ -35,6 +40,7 @@ struct Entries {
     kept: HashMap<Asked, Entry>,
     /// Who was used when, for who has to go.
     used: BTreeMap<u64, Asked>,
+    bytes: usize,
     clock: u64,
     turn: u64,
     compacted: i64,
@@ -51,6 +57,15 @@ struct Entry {
     response: RangeResponse,
     since: Instant,
     used: u64,
+    touched: Instant,
+    bytes: usize,
+}
+
+/// About how much room an entry takes. What was asked is kept twice.
+fn room(asked: &Asked, response: &RangeResponse, bytes: usize) -> usize {
+    let pairs = response.kvs.len() * size_of::<KeyValue>();
+    let twice = size_of::<Asked>() + asked.caller.len() + asked.request.encoded_len();
+    2 * twice + size_of::<Entry>() + bytes + pairs
 }
 
 /// The turn in which a read began.
@@ -79,6 +94,7 @@ impl Cache {
     pub(super) fn get(&self, caller: &Caller, request: &RangeRequest) -> Known {
         let asked = asked(caller, request);
         let entries = &mut *self.0.lock();
+        entries.sweep();
         if request.revision > 0 && request.revision < entries.compacted {
             entries.remove(&asked);
             return Known::Compacted;
@@ -94,6 +110,7 @@ impl Cache {
         let clock = entries.tick();
         let entry = entries.kept.get_mut(&asked).expect("it was there under the same lock");
         let before = std::mem::replace(&mut entry.used, clock);
+        entry.touched = Instant::now();
         let response = entry.response.clone();
         entries.used.remove(&before);
         entries.used.insert(clock, asked);
@@ -118,15 +135,18 @@ impl Cache {
         {
             return;
         }
+        entries.sweep();
         entries.remove(&asked);
-        if entries.kept.len() == ENTRIES_MAX
-            && let Some((_, oldest)) = entries.used.pop_first()
-        {
-            entries.kept.remove(&oldest);
+        let bytes = room(&asked, response, bytes);
+        while entries.kept.len() == ENTRIES_MAX || entries.bytes + bytes > BYTES_MAX {
+            if !entries.remove_oldest() {
+                return;
+            }
         }
-        let used = entries.tick();
+        let (used, now) = (entries.tick(), Instant::now());
         entries.used.insert(used, asked.clone());
-        let entry = Entry { response: response.clone(), since: Instant::now(), used };
+        entries.bytes += bytes;
+        let entry = Entry { response: response.clone(), since: now, used, touched: now, bytes };
         entries.kept.insert(asked, entry);
     }
 
@@ -158,6 +178,12 @@ impl Cache {
         entries.compacted = entries.compacted.max(revision);
     }
 
+    /// Nothing is known any more. Reads that are under way are not kept.
+    pub(super) fn clear(&self) {
+        let entries = &mut *self.0.lock();
+        *entries = Entries { clock: entries.clock, turn: entries.turn + 1, ..Entries::default() };
+    }
+
     pub(super) fn len(&self) -> usize {
         self.0.lock().kept.len()
     }
@@ -172,6 +198,25 @@ impl Entries {
     fn remove(&mut self, asked: &Asked) {
         if let Some(entry) = self.kept.remove(asked) {
             self.used.remove(&entry.used);
+            self.bytes -= entry.bytes;
+        }
+    }
+
+    /// Whether there was one.
+    fn remove_oldest(&mut self) -> bool {
+        let Some((_, asked)) = self.used.pop_first() else { return false };
+        if let Some(entry) = self.kept.remove(&asked) {
+            self.bytes -= entry.bytes;
+        }
+        true
+    }
+
+    /// Takes away what has not been used for so long that it cannot be told any more.
+    fn sweep(&mut self) {
+        while let Some((_, asked)) = self.used.first_key_value()
+            && self.kept.get(asked).is_none_or(|entry| entry.touched.elapsed() > LIFETIME)
+        {
+            self.remove_oldest();
         }
     }
 }
@@ -279,5 +324,28 @@ mod tests {
         keep(&cache, &at(5000), 5000);
         assert_eq!((known(&cache, &at(1)), known(&cache, &at(2))), (Some(1), None));
         assert_eq!(cache.len(), ENTRIES_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_requests_count_as_long_answers_do() {
+        let cache = Cache::default();
+        let key = Bytes::from(vec![b'k'; 60 << 10]);
+        for revision in 1..=ENTRIES_MAX as i64 {
+            let request = RangeRequest { key: key.clone(), revision, ..RangeRequest::default() };
+            cache.add(cache.begin(), &Caller::default(), &request, &answer(1), 60 << 10);
+        }
+        assert!(cache.len() <= (128 << 20) / (120 << 10), "{}", cache.len());
+        assert!(cache.len() > 100, "{}", cache.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_too_old_to_be_told_is_not_kept() {
+        let cache = Cache::default();
+        for key in ["a", "b", "c"] {
+            keep(&cache, &range(key, ""), 1);
+        }
+        tokio::time::advance(LIFETIME + Duration::from_millis(1)).await;
+        keep(&cache, &range("d", ""), 1);
+        assert_eq!(cache.len(), 1);
     }
 }

@@ -17,9 +17,9 @@ use parking_lot::RwLock;
 use prost::Message as _;
 use quorate_core::api::pb::etcdserverpb::watch_request::RequestUnion;
 use quorate_core::api::pb::etcdserverpb::{
-    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, Member,
-    MemberListRequest, MemberListResponse, PutRequest, RangeRequest, WatchCreateRequest,
-    WatchRequest, WatchResponse,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse,
+    LeaseRevokeRequest, Member, MemberListRequest, MemberListResponse, PutRequest, RangeRequest,
+    WatchCreateRequest, WatchRequest, WatchResponse,
 };
 use quorate_core::api::pb::mvccpb::event::EventType;
 use serde::{Deserialize, Serialize};
@@ -29,12 +29,8 @@ use tonic::metadata::MetadataMap;
 
 use super::kv::{Kv, decode};
 use super::namespace::Namespace;
+use super::paths::{KEEP_ALIVE, LEASE_GRANT, LEASE_REVOKE, MEMBER_LIST, WATCH};
 use super::upstream::{Caller, Repeat, Upstream};
-
-const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
-const GRANT: &str = "/etcdserverpb.Lease/LeaseGrant";
-const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
-const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
 /// Between two attempts to register, or to follow (etcd's `registerRetryRate` and `resolveRetryRate`).
 const REST: Duration = Duration::from_secs(1);
@@ -139,7 +135,7 @@ impl Cluster {
     async fn register_once(&self, resolver: &Resolver) -> Result<(), Status> {
         let none = MetadataMap::new();
         let grant = LeaseGrantRequest { ttl: resolver.ttl_s, id: 0 }.encode_to_vec().into();
-        let path = PathAndQuery::from_static(GRANT);
+        let path = PathAndQuery::from_static(LEASE_GRANT);
         let granted = self.upstream.unary(&path, &none, grant, Repeat::Never).await?;
         let granted: LeaseGrantResponse = decode(granted)?;
         let meta = serde_json::to_string(&Meta { name: self.hostname.clone() });
@@ -156,11 +152,24 @@ impl Cluster {
             lease: granted.id,
             ..PutRequest::default()
         };
-        self.kv.put_own(put).await?;
+        if let Err(why) = self.kv.put_own(put).await {
+            self.revoke(granted.id).await;
+            return Err(why);
+        }
         let (addr, ttl) = (&self.advertised, resolver.ttl_s);
         tracing::info!(addr, "lease-ttl" = ttl, "registered session with lease");
         self.keep(granted.id, Duration::from_secs(granted.ttl.max(1).unsigned_abs())).await;
         Ok(())
+    }
+
+    /// Takes a lease back, and the key if it was written after all.
+    async fn revoke(&self, id: i64) {
+        let path = PathAndQuery::from_static(LEASE_REVOKE);
+        let revoke = LeaseRevokeRequest { id }.encode_to_vec().into();
+        let none = MetadataMap::new();
+        if let Err(why) = self.upstream.unary(&path, &none, revoke, Repeat::Never).await {
+            tracing::debug!(error = why.message(), "a lease is left to its time");
+        }
     }
 
     /// Keeps a lease alive as long as that can be done.
@@ -261,4 +270,36 @@ pub(super) async fn endpoints(upstream: &Upstream) -> Result<Vec<String>, Status
     let listed: MemberListResponse = decode(answer)?;
     let serving = listed.members.into_iter().filter(|m| !m.name.is_empty() && !m.is_learner);
     Ok(serving.flat_map(|member| member.client_ur_ls).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::Fake;
+    use super::super::figures::Figures;
+    use super::super::paths::PUT;
+    use super::super::upstream::UpstreamSettings;
+    use super::*;
+    use crate::support::metrics::Metrics;
+
+    #[tokio::test]
+    async fn a_registration_that_is_refused_leaves_no_lease_behind() {
+        let member = Fake::start(|path| match path {
+            LEASE_GRANT => {
+                let granted = LeaseGrantResponse { id: 7, ttl: 60, ..Default::default() };
+                Ok(granted.encode_to_vec().into())
+            }
+            PUT => Err(Status::permission_denied("no")),
+            _ => Ok(Bytes::new()),
+        });
+        let member = member.await;
+        let settings = UpstreamSettings::default();
+        let upstream = Upstream::new(settings, std::slice::from_ref(&member.address)).unwrap();
+        let names = Namespace::default();
+        let figures = Figures::new(&Metrics::default());
+        let kv = Arc::new(Kv::new(upstream.clone(), names.clone(), figures, false));
+        let resolver = Resolver { prefix: "p".to_owned(), ttl_s: 60 };
+        let cluster = Cluster::new(upstream, kv, names, "a:1".to_owned(), None);
+        assert!(cluster.register_once(&resolver).await.is_err());
+        assert_eq!(member.asked(), [LEASE_GRANT, PUT, LEASE_REVOKE]);
+    }
 }

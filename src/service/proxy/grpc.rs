@@ -27,6 +27,7 @@ use tower_service::Service as _;
 
 use super::Parts;
 use super::lease::{keep_alive, time_to_live};
+use super::paths::{MEMBER_LIST, RANGE_STREAM, TIME_TO_LIVE, WATCH};
 use super::upstream::{Broken, Caller, Raw, Repeat, carried};
 use super::watch::Hub;
 use crate::service::grpc::counts::{GrpcCounts, MethodCounts};
@@ -38,11 +39,6 @@ use crate::service::status::{no_range_stream, unreadable};
 
 /// The longest message a client may send: grpc-go's own limit, which etcd's proxy leaves as it is.
 const RECEIVE_BYTES_MAX: usize = 4 << 20;
-
-const WATCH: &str = "/etcdserverpb.Watch/Watch";
-const RANGE_STREAM: &str = "/etcdserverpb.KV/RangeStream";
-const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
-const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
 
 /// Calls that change nothing, so that another member may be asked when one is not available.
 const READS: [&str; 9] = [

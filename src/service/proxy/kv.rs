@@ -25,14 +25,9 @@ use tonic::metadata::MetadataMap;
 use super::cache::{Cache, Known};
 use super::figures::Figures;
 use super::namespace::Namespace;
+use super::paths::{COMPACT, DELETE, PUT, RANGE, TXN};
 use super::upstream::{Caller, Repeat, Upstream};
 use crate::service::status::{no_message, owned};
-
-const RANGE: &str = "/etcdserverpb.KV/Range";
-const PUT: &str = "/etcdserverpb.KV/Put";
-const DELETE: &str = "/etcdserverpb.KV/DeleteRange";
-const TXN: &str = "/etcdserverpb.KV/Txn";
-const COMPACT: &str = "/etcdserverpb.KV/Compact";
 
 /// A member that is behind is asked again at most so often before the whole cluster is asked.
 const ORDER_TRIES: usize = 5;
@@ -43,9 +38,18 @@ pub(super) struct Kv {
     names: Namespace,
     cache: Cache,
     figures: Figures,
-    /// The newest revision that was told, where serializable reads must not go back
-    /// (`--experimental-serializable-ordering`).
-    told: Option<Mutex<i64>>,
+    /// Serializable reads must not go back (`--experimental-serializable-ordering`).
+    ordered: bool,
+    told: Mutex<Told>,
+}
+
+/// What members have said.
+#[derive(Default)]
+struct Told {
+    /// Whose members they are; 0 for nobody's yet.
+    cluster: u64,
+    /// The newest revision.
+    revision: i64,
 }
 
 pub(super) fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
@@ -58,8 +62,8 @@ fn encode(message: &impl Message) -> Bytes {
 
 impl Kv {
     pub(super) fn new(upstream: Upstream, names: Namespace, figures: Figures, ordered: bool) -> Kv {
-        let told = ordered.then(Mutex::default);
-        Kv { upstream, names, cache: Cache::default(), figures, told }
+        let (cache, told) = (Cache::default(), Mutex::default());
+        Kv { upstream, names, cache, figures, ordered, told }
     }
 
     /// Answers one call of the service.
@@ -134,6 +138,7 @@ impl Kv {
             let answer = self.ask(RANGE, metadata, message, Repeat::Freely).await?;
             let bytes = answer.len();
             let mut response: RangeResponse = decode(answer)?;
+            self.recognize(response.header.as_ref());
             if request.serializable && !self.is_in_order(response.header.as_ref()) {
                 tries -= 1;
                 // All members together know what any of them has told.
@@ -147,14 +152,27 @@ impl Kv {
     }
 
     fn is_in_order(&self, header: Option<&ResponseHeader>) -> bool {
-        let Some(told) = &self.told else { return true };
-        header.is_some_and(|header| header.revision >= *told.lock())
+        !self.ordered || header.is_some_and(|header| header.revision >= self.told.lock().revision)
+    }
+
+    /// What was known of a cluster is of no use with another one, restored behind the same addresses.
+    fn recognize(&self, header: Option<&ResponseHeader>) {
+        let Some(header) = header else { return };
+        let told = &mut *self.told.lock();
+        if told.cluster == header.cluster_id {
+            return;
+        }
+        if told.cluster != 0 {
+            self.cache.clear();
+        }
+        *told = Told { cluster: header.cluster_id, revision: 0 };
     }
 
     fn note(&self, header: Option<&ResponseHeader>) {
-        if let (Some(told), Some(header)) = (&self.told, header) {
-            let mut told = told.lock();
-            *told = header.revision.max(*told);
+        self.recognize(header);
+        if let Some(header) = header {
+            let told = &mut *self.told.lock();
+            told.revision = told.revision.max(header.revision);
         }
     }
 
@@ -226,9 +244,8 @@ impl Kv {
         touched: &[(Bytes, Bytes)],
     ) -> Result<Bytes, Status> {
         self.cache.forget(touched);
-        let answer = self.ask(path, metadata, message, Repeat::Never).await;
-        self.cache.forget(touched);
-        answer
+        let _forgets = Forgets { cache: &self.cache, touched };
+        self.ask(path, metadata, message, Repeat::Never).await
     }
 
     async fn compact(&self, metadata: &MetadataMap, message: Bytes) -> Result<Bytes, Status> {
@@ -244,6 +261,18 @@ impl Kv {
     }
 }
 
+/// Forgets what a write touched when that ends, be it that its client gave it up.
+struct Forgets<'a> {
+    cache: &'a Cache,
+    touched: &'a [(Bytes, Bytes)],
+}
+
+impl Drop for Forgets<'_> {
+    fn drop(&mut self) {
+        self.cache.forget(self.touched);
+    }
+}
+
 /// Every range that a transaction may write to, whichever way it goes.
 fn collect_writes(request: &TxnRequest, into: &mut Vec<(Bytes, Bytes)>) {
     for RequestOp { request } in request.success.iter().chain(&request.failure) {
@@ -255,5 +284,68 @@ fn collect_writes(request: &TxnRequest, into: &mut Vec<(Bytes, Bytes)>) {
             Some(Request::RequestTxn(txn)) => collect_writes(txn, into),
             Some(Request::RequestRange(_)) | None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use futures::FutureExt as _;
+
+    use super::super::fake::{Fake, mute};
+    use super::super::upstream::UpstreamSettings;
+    use super::*;
+    use crate::support::metrics::Metrics;
+
+    fn kv(endpoint: &str, ordered: bool) -> Kv {
+        let upstream = Upstream::new(UpstreamSettings::default(), &[endpoint.to_owned()]);
+        let figures = Figures::new(&Metrics::default());
+        Kv::new(upstream.unwrap(), Namespace::default(), figures, ordered)
+    }
+
+    fn serializable(key: &'static str, revision: i64) -> RangeRequest {
+        RangeRequest { key: key.into(), serializable: true, revision, ..RangeRequest::default() }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_its_client_gave_up_forgets_as_one_that_was_answered() {
+        let (mute, _listener) = mute();
+        let kv = kv(&mute, false);
+        let metadata = MetadataMap::new();
+        let put = encode(&PutRequest { key: "a".into(), ..PutRequest::default() });
+        let mut write = Box::pin(kv.put(&metadata, put));
+        assert!(write.as_mut().now_or_never().is_none());
+        let began = kv.cache.begin();
+        drop(write);
+        let caller = Caller::default();
+        kv.cache.add(began, &caller, &serializable("a", 0), &RangeResponse::default(), 1);
+        assert_eq!(kv.cache.get(&caller, &serializable("a", 0)), Known::Nothing);
+    }
+
+    #[tokio::test]
+    async fn another_cluster_behind_the_same_address_begins_anew() {
+        let revision = Arc::new(AtomicI64::new(100));
+        let newest = Arc::clone(&revision);
+        let member = Fake::start(move |_| {
+            let revision = newest.load(Ordering::Relaxed);
+            let cluster_id = if revision == 100 { 7 } else { 8 };
+            let header = ResponseHeader { cluster_id, revision, ..ResponseHeader::default() };
+            Ok(encode(&RangeResponse { header: Some(header), ..RangeResponse::default() }))
+        });
+        let member = member.await;
+        let kv = kv(&member.address, true);
+        let none = MetadataMap::new();
+        kv.range(&none, serializable("a", 0)).await.unwrap();
+        let compaction = CompactionRequest { revision: 50, ..CompactionRequest::default() };
+        kv.compact(&none, encode(&compaction)).await.unwrap();
+        assert!(kv.range(&none, serializable("a", 3)).await.is_err());
+        assert_eq!(member.asked().len(), 2);
+        revision.store(5, Ordering::Relaxed);
+        kv.range(&none, serializable("b", 0)).await.unwrap();
+        kv.range(&none, serializable("a", 3)).await.unwrap();
+        kv.range(&none, serializable("a", 0)).await.unwrap();
+        assert_eq!(member.asked().len(), 3, "each is asked for once");
     }
 }

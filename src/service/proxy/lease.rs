@@ -25,10 +25,8 @@ use tonic::{Status, Streaming};
 
 use super::kv::decode;
 use super::namespace::Namespace;
+use super::paths::{KEEP_ALIVE, TIME_TO_LIVE};
 use super::upstream::{Broken, Caller, Repeat, Upstream};
-
-const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
-const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 
 /// A client may have so many renewals unanswered; then no more are read.
 const UNANSWERED_MAX: usize = 64;
@@ -133,8 +131,9 @@ where
                     }
                     return Some((Ok(response.encode_to_vec().into()), Some(self)));
                 }
-                Some(Ok(None)) => self.open = None,
-                Some(Err(broken)) => {
+                Some(Ok(None)) if self.unanswered.is_empty() => self.open = None,
+                Some(ended) => {
+                    let broken = ended.err().unwrap_or_else(Broken::ended);
                     self.open = None;
                     if let Err(status) = self.rest(broken).await {
                         return Some((Err(status), None));
@@ -187,4 +186,29 @@ async fn open(
     }
     let responses = upstream.converse(KEEP_ALIVE, caller.metadata(), sent).await?;
     Ok(Open { requests, responses })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::super::fake::Fake;
+    use super::super::upstream::UpstreamSettings;
+    use super::*;
+
+    #[tokio::test]
+    async fn a_member_that_answers_no_renewal_is_asked_again_after_a_rest() {
+        let member = Fake::start(|_| Err(Status::ok(""))).await;
+        let settings = UpstreamSettings::default();
+        let upstream = Upstream::new(settings, std::slice::from_ref(&member.address)).unwrap();
+        let renewal = LeaseKeepAliveRequest { id: 7 }.encode_to_vec().into();
+        let requests = futures::stream::iter([Ok(renewal)]).chain(futures::stream::pending());
+        let mut answers = keep_alive(upstream, Caller::default(), requests);
+        let second = Duration::from_secs(1);
+        assert!(timeout(second, answers.next()).await.is_err(), "there is no answer yet");
+        let asked = member.asked().len();
+        assert!((1..=30).contains(&asked), "{asked}");
+        let told = timeout(60 * second, answers.next()).await.expect("an end in time");
+        assert_eq!(told.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
+    }
 }

@@ -20,9 +20,14 @@ mod grpc;
 mod kv;
 mod lease;
 mod namespace;
+mod paths;
 mod site;
 mod upstream;
 mod watch;
+
+#[cfg(test)]
+#[path = "fake_test.rs"]
+mod fake;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 
+use super::paths::{RANGE, WATCH};
 use super::upstream::{Repeat, Upstream};
 use crate::service::http::{Answer, error, get_only, no_pprof, not_found, plain, told, with_type};
 use crate::support::metrics::Metrics;
@@ -33,6 +34,10 @@ use crate::support::metrics::Metrics;
 /// How long a read may take, and making a watch.
 const READ_MAX: Duration = Duration::from_secs(1);
 const WATCH_MAX: Duration = Duration::from_secs(3);
+
+/// How long a member may take to tell its metrics, and how many bytes.
+const METRICS_MAX: Duration = Duration::from_secs(5);
+const METRICS_BYTES_MAX: usize = 16 << 20;
 
 /// Answers HTTP. Cheap to clone.
 #[derive(Clone)]
@@ -92,7 +97,7 @@ fn health(unhealthy: Result<(), String>) -> Answer {
 
 /// Reads a key, whoever may: permission denied is an answer.
 async fn read(from: &Upstream) -> Result<(), String> {
-    let path = PathAndQuery::from_static("/etcdserverpb.KV/Range");
+    let path = PathAndQuery::from_static(RANGE);
     let request = RangeRequest { key: "a".into(), ..RangeRequest::default() };
     let (none, message) = (MetadataMap::new(), request.encode_to_vec().into());
     let asked = from.unary(&path, &none, message, Repeat::Freely);
@@ -113,8 +118,7 @@ impl Inner {
         let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
         requests.try_send(create).expect("the channel has just been made");
         let made = async {
-            let path = "/etcdserverpb.Watch/Watch";
-            let opened = own.converse::<_, WatchResponse>(path, MetadataMap::new(), sent).await;
+            let opened = own.converse::<_, WatchResponse>(WATCH, MetadataMap::new(), sent).await;
             opened.ok()?.message().await.ok().flatten()
         };
         match timeout(WATCH_MAX, made).await {
@@ -125,7 +129,8 @@ impl Inner {
     }
 
     async fn metrics_of_a_member(&self) -> Answer {
-        match self.fetch().await {
+        let fetched = timeout(METRICS_MAX, self.fetch()).await;
+        match fetched.unwrap_or_else(|_elapsed| Err("no answer in time".to_owned())) {
             Ok(text) => {
                 let mut answer = plain_metrics(String::new());
                 *answer.body_mut() = text.into();
@@ -157,7 +162,7 @@ impl Inner {
             .map_err(|why| why.to_string())?;
         let asked = async {
             let response = sender.send_request(request).await?;
-            response.into_body().collect().await
+            Limited::new(response.into_body(), METRICS_BYTES_MAX).collect().await
         };
         let mut asked = std::pin::pin!(asked);
         let mut connection = std::pin::pin!(connection);
@@ -169,5 +174,50 @@ impl Inner {
             }
         };
         body.map(http_body_util::Collected::to_bytes).map_err(|why| why.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::super::fake::mute;
+    use super::super::upstream::UpstreamSettings;
+    use super::*;
+
+    async fn metrics_of(endpoint: String) -> StatusCode {
+        let members = Upstream::new(UpstreamSettings::default(), &[endpoint]).unwrap();
+        let site = Site::new(members, None, Metrics::default(), false);
+        let request = Request::builder().uri("/metrics").body(()).unwrap();
+        let answered = timeout(Duration::from_secs(60), site.answer(&request)).await;
+        answered.expect("an answer in time").status()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_does_not_tell_its_metrics_is_not_waited_for() {
+        let (mute, _listener) = mute();
+        assert_eq!(metrics_of(mute).await, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[tokio::test]
+    async fn metrics_without_end_are_not_read_to_the_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = listener.local_addr().unwrap().to_string();
+        let babbling = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            let head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            let text = vec![b'a'; 1 << 20];
+            for _ in 0..64 {
+                if stream.write_all(&text).await.is_err() {
+                    return;
+                }
+            }
+        });
+        assert_eq!(metrics_of(endpoint).await, StatusCode::INTERNAL_SERVER_ERROR);
+        babbling.await.unwrap();
     }
 }

@@ -3,24 +3,19 @@
 //! An endpoint is written as etcd's clients write it: `host:port` with or without `http://` or `https://`, or a
 //! `unix://` socket. Without a scheme it is TLS that decides: spoken if any of its settings was given.
 
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-use tower_service::Service;
 
 use crate::support::listen::words;
 use crate::support::tls::Connector;
 
 /// How long connecting may take (etcd's `DialTimeout` of the proxy's client).
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// What a TLS connection is to carry.
 const HTTP_2: &[&[u8]] = &[b"h2"];
@@ -93,8 +88,7 @@ impl Dial {
     /// A new connection.
     pub(in crate::service::proxy) async fn connect(&self) -> io::Result<Box<dyn Wire>> {
         let connected = timeout(CONNECT_MAX, self.connect_at_leisure()).await;
-        connected
-            .unwrap_or_else(|_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "i/o timeout")))
+        connected.unwrap_or_else(|_elapsed| Err(late()))
     }
 
     async fn connect_at_leisure(&self) -> io::Result<Box<dyn Wire>> {
@@ -125,20 +119,8 @@ impl Dial {
     }
 }
 
-/// As a channel of tonic's dials.
-impl Service<Uri> for Dial {
-    type Response = TokioIo<Box<dyn Wire>>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let dial = self.clone();
-        Box::pin(async move { dial.connect().await.map(TokioIo::new) })
-    }
+pub(super) fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "i/o timeout")
 }
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
 //! The members behind the proxy: which there are, and calls to them, one after the other in turn.
 //!
 //! ```text
-//!   call ── next endpoint that is not aside ── not reached: aside for a second, the next one
-//!                                           └─ read, and refused as unavailable: the next one
-//!                                           └─ all else: the client hears of it
+//!   call ── next endpoint that is connected ── gone: the next one
+//!    │                                      └─ read, and refused as unavailable: the next one
+//!    │                                      └─ all else: the client hears of it
+//!    └── none is: wait for the dials that may succeed ── none may: rest, and again
 //! ```
+//!
+//! Every call sees to it that those which are not connected are dialled, beside it.
 //!
 //! **Invariant:** what may have reached a member is sent again only if it is a read (etcd `client/v3/retry.go`).
 
 mod caller;
 mod dial;
+mod link;
 mod raw;
 
 use std::error::Error as _;
@@ -21,28 +25,32 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use parking_lot::{Mutex, RwLock};
 use prost::Message;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::client::Grpc;
 use tonic::metadata::MetadataMap;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, ConnectError, Extensions, Request, Status, Streaming, TimeoutExpired};
 use tonic_prost::ProstCodec;
+use tracing::instrument::WithSubscriber as _;
 
+use self::caller::within;
 pub(super) use self::caller::{Caller, carried};
 pub(super) use self::dial::{Dial, Speech};
+use self::link::{Link, Up};
 pub(super) use self::raw::Raw;
 use crate::service::status::{message_too_large, sending_too_large};
 use crate::support::tls::Connector;
 
-/// So often a call is sent at most (etcd's `defaultUnaryMaxRetries`).
+/// So often members are tried for a call at most (etcd's `defaultUnaryMaxRetries`).
 const TRIES_MAX: usize = 100;
 
 /// The rest after every endpoint has been tried (etcd's `defaultBackoffWaitBetween`).
 const REST: Duration = Duration::from_millis(25);
 
-/// An endpoint that was not reached is not asked for so long, if there are others.
+/// An endpoint that was not reached is not dialled for so long, if there are others.
 const ASIDE: Duration = Duration::from_secs(1);
 
 /// What one stream may have under way, and all of a connection: streams that nobody reads must not stop the others.
@@ -81,15 +89,20 @@ pub(super) struct Upstream(Arc<Inner>);
 
 struct Inner {
     settings: UpstreamSettings,
-    members: RwLock<Vec<Member>>,
+    members: RwLock<Vec<Arc<Link>>>,
     turn: AtomicUsize,
+    dials: Mutex<JoinSet<()>>,
+    /// A dial has ended.
+    changed: Arc<Notify>,
 }
 
-#[derive(Clone)]
-struct Member {
-    endpoint: String,
-    channel: Channel,
-    aside: Arc<Mutex<Option<Instant>>>,
+/// Where a call goes.
+enum Pick {
+    Up(Up),
+    /// Nobody is connected, but somebody may soon be.
+    Wait,
+    /// Nobody was reached.
+    Down(Status),
 }
 
 impl Upstream {
@@ -98,8 +111,13 @@ impl Upstream {
         settings: UpstreamSettings,
         endpoints: &[String],
     ) -> Result<Upstream, String> {
-        let members = RwLock::default();
-        let upstream = Upstream(Arc::new(Inner { settings, members, turn: AtomicUsize::new(0) }));
+        let upstream = Upstream(Arc::new(Inner {
+            settings,
+            members: RwLock::default(),
+            turn: AtomicUsize::new(0),
+            dials: Mutex::default(),
+            changed: Arc::default(),
+        }));
         upstream.set(endpoints)?;
         Ok(upstream)
     }
@@ -129,37 +147,73 @@ impl Upstream {
         Dial::new(endpoint, self.0.settings.tls.as_ref(), Speech::Http1)
     }
 
-    fn member(&self, endpoint: &str) -> Result<Member, String> {
+    fn member(&self, endpoint: &str) -> Result<Arc<Link>, String> {
         let settings = &self.0.settings;
         let dial = Dial::new(endpoint, settings.tls.as_ref(), Speech::Http2);
         let uri = dial.uri()?;
         // Of the scheme the dial has taken care; the channel only speaks of it.
         let plain = uri.to_string().replacen("https://", "http://", 1);
-        let mut channel = Channel::from_shared(plain)
+        let mut setup = Endpoint::from_shared(plain)
             .map_err(|why| format!("bad endpoint {endpoint}: {why}"))?
             .origin(uri)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
         if let Some(interval) = settings.ping_interval {
-            channel = channel
+            setup = setup
                 .http2_keep_alive_interval(interval)
                 .keep_alive_timeout(settings.ping_timeout)
                 .keep_alive_while_idle(settings.ping_idle);
         }
-        Ok(Member {
-            endpoint: endpoint.to_owned(),
-            channel: channel.connect_with_connector_lazy(dial),
-            aside: Arc::default(),
+        Ok(Link::new(endpoint, dial, setup, Arc::clone(&self.0.changed)))
+    }
+
+    /// The next one in turn of those that are connected. The others are dialled.
+    fn pick(&self) -> Pick {
+        let members = self.0.members.read();
+        let up: Vec<&Arc<Link>> = members.iter().filter(|member| member.is_up()).collect();
+        let rest = if up.is_empty() { REST } else { ASIDE };
+        for member in members.iter() {
+            if let Some(number) = member.begin(rest) {
+                self.spawn(Arc::clone(member).run(number));
+            }
+        }
+        let first = self.0.turn.fetch_add(1, Ordering::Relaxed);
+        let mut in_turn = (0..up.len()).map(|i| up[(first + i) % up.len()]);
+        if let Some(up) = in_turn.find_map(Link::up) {
+            return Pick::Up(up);
+        }
+        if members.iter().any(|member| member.is_hopeful()) {
+            return Pick::Wait;
+        }
+        Pick::Down(match members.iter().find_map(|member| member.failure()) {
+            Some(why) => Status::from_error(Box::new(ConnectError(why.into()))),
+            None if members.is_empty() => Status::unavailable("there is no address available"),
+            None => Status::from_error(Box::new(ConnectError("transport is closing".into()))),
         })
     }
 
-    /// The next one in turn, of those that are not aside if there are any.
-    fn pick(&self) -> Result<Member, Status> {
-        let members = self.0.members.read();
-        let first = self.0.turn.fetch_add(1, Ordering::Relaxed);
-        let in_turn = || (0..members.len()).map(|i| &members[(first + i) % members.len()]);
-        let picked = in_turn().find(|member| !member.is_aside()).or_else(|| in_turn().next());
-        picked.cloned().ok_or_else(|| Status::unavailable("there is no address available"))
+    fn spawn(&self, dial: impl Future<Output = ()> + Send + 'static) {
+        let dials = &mut *self.0.dials.lock();
+        while dials.try_join_next().is_some() {}
+        dials.spawn(dial.with_current_subscriber());
+    }
+
+    /// A connection to the next member in turn, or to the first that there is one to.
+    async fn reach(&self) -> Result<Up, Status> {
+        loop {
+            let changed = self.0.changed.notified();
+            match self.pick() {
+                Pick::Up(up) => return Ok(up),
+                Pick::Down(status) => return Err(status),
+                // Who refused before may do so no longer.
+                Pick::Wait => drop(timeout(ASIDE, changed).await),
+            }
+        }
+    }
+
+    /// How many members there are, at least one.
+    fn count(&self) -> usize {
+        self.0.members.read().len().max(1)
     }
 
     /// One message there, one back.
@@ -171,30 +225,49 @@ impl Upstream {
         repeat: Repeat,
     ) -> Result<Bytes, Status> {
         self.check(message.len())?;
+        within(metadata, self.send(path, metadata, message, repeat)).await
+    }
+
+    async fn send(
+        &self,
+        path: &PathAndQuery,
+        metadata: &MetadataMap,
+        message: Bytes,
+        repeat: Repeat,
+    ) -> Result<Bytes, Status> {
         let mut tries = 0;
         loop {
-            let member = self.pick()?;
-            let request = Request::from_parts(metadata.clone(), Extensions::new(), message.clone());
-            let asked = async {
-                let mut client = self.client(&member).await?;
-                client.unary(request, path.clone(), Raw).await
+            let (status, fault, tried) = match self.reach().await {
+                Ok(member) => {
+                    let request =
+                        Request::from_parts(metadata.clone(), Extensions::new(), message.clone());
+                    let asked = async {
+                        let mut client = self.client(&member).await?;
+                        client.unary(request, path.clone(), Raw).await
+                    };
+                    let status = match asked.await {
+                        Ok(response) => return Ok(response.into_inner()),
+                        Err(status) => status,
+                    };
+                    let fault = judge(&member, &status);
+                    (status, fault, 1)
+                }
+                Err(status) => {
+                    let fault = Fault::of(&status);
+                    (status, fault, self.count())
+                }
             };
-            let status = match asked.await {
-                Ok(response) => return Ok(response.into_inner()),
-                Err(status) => status,
-            };
-            tries += 1;
-            let fault = member.judge(&status);
+            tries += tried;
             let again = match fault {
                 Fault::Unsent => true,
                 Fault::Broken => repeat == Repeat::Freely,
                 Fault::Told => repeat == Repeat::Freely && status.code() == Code::Unavailable,
                 Fault::Late => false,
             };
-            if !again || tries == TRIES_MAX {
+            if !again || tries >= TRIES_MAX {
                 return Err(fault.in_words(status));
             }
-            if tries % self.0.members.read().len().max(1) == 0 {
+            if tried == self.count() || tries % self.count() == 0 {
                 tokio::time::sleep(REST).await;
             }
         }
@@ -208,24 +281,29 @@ impl Upstream {
         message: Bytes,
     ) -> Result<Streaming<Bytes>, Status> {
         self.check(message.len())?;
-        let mut left = self.0.members.read().len().max(1);
-        loop {
-            let member = self.pick()?;
-            let request = Request::from_parts(metadata.clone(), Extensions::new(), message.clone());
-            let asked = async {
-                let mut client = self.client(&member).await?;
-                client.server_streaming(request, path.clone(), Raw).await
-            };
-            let status = match asked.await {
-                Ok(response) => return Ok(response.into_inner()),
-                Err(status) => status,
-            };
-            left -= 1;
-            let fault = member.judge(&status);
-            if fault != Fault::Unsent || left == 0 {
-                return Err(fault.in_words(status));
+        let mut left = self.count();
+        let opened = async {
+            loop {
+                let reached = self.reach().await;
+                let member = reached.map_err(|status| Fault::of(&status).in_words(status))?;
+                let request =
+                    Request::from_parts(metadata.clone(), Extensions::new(), message.clone());
+                let asked = async {
+                    let mut client = self.client(&member).await?;
+                    client.server_streaming(request, path.clone(), Raw).await
+                };
+                let status = match asked.await {
+                    Ok(response) => return Ok(response.into_inner()),
+                    Err(status) => status,
+                };
+                left -= 1;
+                let fault = judge(&member, &status);
+                if fault != Fault::Unsent || left == 0 {
+                    return Err(fault.in_words(status));
+                }
             }
-        }
+        };
+        within(metadata, opened).await
     }
 
     /// Many messages both ways, with the next member in turn. Members may answer only once the first message has come.
@@ -239,7 +317,7 @@ impl Upstream {
         Q: Message + Send + 'static,
         A: Message + Default + Send + 'static,
     {
-        let member = self.pick().map_err(|status| Broken { fault: Fault::Unsent, status })?;
+        let member = self.reach().await.map_err(Broken::new)?;
         let requests = ReceiverStream::new(requests);
         let request = Request::from_parts(metadata, Extensions::new(), requests);
         let asked = async {
@@ -249,11 +327,11 @@ impl Upstream {
         };
         match asked.await {
             Ok(response) => Ok(response.into_inner()),
-            Err(status) => Err(Broken { fault: member.judge(&status), status }),
+            Err(status) => Err(Broken { fault: judge(&member, &status), status }),
         }
     }
 
-    async fn client(&self, member: &Member) -> Result<Grpc<Channel>, Status> {
+    async fn client(&self, member: &Up) -> Result<Grpc<Channel>, Status> {
         let limit = match self.0.settings.receive_bytes_max {
             0 => usize::MAX,
             limit => limit,
@@ -271,23 +349,15 @@ impl Upstream {
     }
 }
 
-impl Member {
-    fn is_aside(&self) -> bool {
-        self.aside.lock().is_some_and(|since| since.elapsed() < ASIDE)
+/// What became of a call; a connection that did not take it takes no other.
+fn judge(member: &Up, status: &Status) -> Fault {
+    let fault = Fault::of(status);
+    if fault == Fault::Unsent {
+        member.lose();
+        let endpoint = member.endpoint();
+        tracing::debug!(endpoint, error = status.message(), "a connection is gone");
     }
-
-    fn judge(&self, status: &Status) -> Fault {
-        let fault = Fault::of(status);
-        if fault == Fault::Unsent {
-            *self.aside.lock() = Some(Instant::now());
-            tracing::debug!(
-                endpoint = self.endpoint,
-                error = status.message(),
-                "an endpoint was not reached"
-            );
-        }
-        fault
-    }
+    fault
 }
 
 /// A conversation that was not to be, or has ended early.
@@ -299,6 +369,11 @@ pub(super) struct Broken {
 impl Broken {
     pub(super) fn new(status: Status) -> Broken {
         Broken { fault: Fault::of(&status), status }
+    }
+
+    /// The member ended a conversation that was not over.
+    pub(super) fn ended() -> Broken {
+        Broken::new(Status::unavailable("the member ended the stream"))
     }
 
     /// Whether another member, or the same one later, may well go on with it.
@@ -386,26 +461,101 @@ fn oversized(status: &Status) -> Option<Status> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
+    use super::super::fake::{Fake, Hole, mute};
+    use super::super::paths::{PUT, RANGE};
     use super::*;
+
+    /// Far more than anything here takes on a busy machine.
+    const LONG: Duration = Duration::from_secs(60);
 
     fn upstream(endpoints: &[&str]) -> Upstream {
         let endpoints: Vec<String> = endpoints.iter().map(|&text| text.to_owned()).collect();
         Upstream::new(UpstreamSettings::default(), &endpoints).unwrap()
     }
 
+    fn range() -> PathAndQuery {
+        PathAndQuery::from_static(RANGE)
+    }
+
+    async fn ask(upstream: &Upstream, repeat: Repeat) -> Result<Bytes, Status> {
+        upstream.unary(&range(), &MetadataMap::new(), Bytes::new(), repeat).await
+    }
+
     #[tokio::test]
-    async fn endpoints_take_turns_and_one_that_was_not_reached_stands_aside() {
-        let upstream = upstream(&["a:1", "b:1", "c:1"]);
-        let picked = |n: usize| -> Vec<String> {
-            (0..n).map(|_| upstream.pick().unwrap().endpoint).collect()
+    async fn endpoints_take_turns_and_one_that_is_gone_is_left_out() {
+        let answer = |_: &str| Ok(Bytes::new());
+        let (a, b, c) =
+            (Fake::start(answer).await, Fake::start(answer).await, Fake::start(answer).await);
+        let upstream = upstream(&[&a.address, &b.address, &c.address]);
+        let all_answer = async {
+            let (mut asked, all) = ([0; 3], [&a, &b, &c]);
+            while asked.contains(&0) {
+                ask(&upstream, Repeat::Never).await.unwrap();
+                for (count, fake) in asked.iter_mut().zip(all) {
+                    *count += fake.asked().len();
+                }
+            }
         };
-        assert_eq!(picked(4), ["a:1", "b:1", "c:1", "a:1"]);
-        let unsent = Status::from_error(Box::new(ConnectError("refused".into())));
-        assert_eq!(upstream.pick().unwrap().judge(&unsent), Fault::Unsent);
-        assert!(!picked(6).contains(&"b:1".to_owned()));
-        assert!(upstream.set(&["d:1".to_owned()]).unwrap());
-        assert!(!upstream.set(&["d:1".to_owned()]).unwrap());
-        assert_eq!(picked(1), ["d:1"]);
+        timeout(LONG, all_answer).await.expect("all are connected in time");
+        for _ in 0..6 {
+            ask(&upstream, Repeat::Never).await.unwrap();
+        }
+        assert_eq!([&a, &b, &c].map(|fake| fake.asked().len()), [2, 2, 2]);
+        drop(b);
+        for _ in 0..20 {
+            ask(&upstream, Repeat::Freely).await.unwrap();
+        }
+        assert_eq!(a.asked().len() + c.asked().len(), 20);
+        let d = Fake::start(answer).await;
+        assert!(upstream.set(std::slice::from_ref(&d.address)).unwrap());
+        assert!(!upstream.set(std::slice::from_ref(&d.address)).unwrap());
+        ask(&upstream, Repeat::Never).await.unwrap();
+        assert_eq!((d.asked().len(), a.asked().len()), (1, 0));
+    }
+
+    /// Half of what a dial may take.
+    const SOON: Duration = Duration::from_millis(2500);
+
+    #[tokio::test]
+    async fn members_that_answer_nobody_hold_no_call() {
+        let (hole, (mute, _listener)) = (Hole::new(), mute());
+        let live = Fake::start(|_| Ok(Bytes::new())).await;
+        for silent in [&hole.address, &mute] {
+            let upstream = upstream(&[silent, &live.address]);
+            let calls = async {
+                for _ in 0..30 {
+                    ask(&upstream, Repeat::Never).await.unwrap();
+                }
+            };
+            timeout(SOON, calls).await.expect("the other one answers at once");
+            assert_eq!(live.asked().len(), 30);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_that_wait_for_one_dial_fail_together() {
+        let hole = Hole::new();
+        let upstream = upstream(&[&hole.address]);
+        let begun = Instant::now();
+        let calls = (0..20).map(|_| ask(&upstream, Repeat::Never));
+        let answers = futures::future::join_all(calls).await;
+        assert!(answers.iter().all(|told| told.as_ref().unwrap_err().code() == Code::Unavailable));
+        // One dial, and the rests of a call that is sent again and again.
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clients_time_runs_while_a_member_is_dialled() {
+        let hole = Hole::new();
+        let upstream = upstream(&[&hole.address]);
+        let mut metadata = MetadataMap::new();
+        metadata.insert("grpc-timeout", "200m".parse().unwrap());
+        let begun = Instant::now();
+        let asked = upstream.unary(&range(), &metadata, Bytes::new(), Repeat::Freely).await;
+        assert_eq!(asked.unwrap_err().code(), Code::DeadlineExceeded);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     }
 
     #[tokio::test]
@@ -414,7 +564,7 @@ mod tests {
         let address = gone.local_addr().unwrap().to_string();
         drop(gone);
         let upstream = upstream(&[&address]);
-        let path = PathAndQuery::from_static("/etcdserverpb.KV/Put");
+        let path = PathAndQuery::from_static(PUT);
         let asked = upstream.unary(&path, &MetadataMap::new(), Bytes::new(), Repeat::Never).await;
         let refused = asked.unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);

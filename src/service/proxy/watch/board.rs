@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   watcher ── a feed of its own, until a member has made the watch
-//!          └── then: another feed that is not ahead of it? ── yes: joins it, and its own one ends
+//!          └── then: another feed that has caught up, and is not ahead of it? ── yes: joins it, and its own one ends
 //!   a client that does not read ── leaves the feed it shares for one of its own
 //! ```
 //!
@@ -30,13 +30,12 @@ pub(super) struct Board {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     feeds: Vec<Feed>,
     next_id: u64,
     /// Watchers beyond the first of each feed, as they were counted last.
     shared: i64,
-    figures: Option<Figures>,
+    figures: Figures,
 }
 
 /// The next event that is wanted: its revision, and how many events of that revision come before it. (0, 0) is not
@@ -49,8 +48,10 @@ struct Feed {
     place: Place,
     /// Where the present conversation is, for events of one revision that come in several responses.
     seen: Place,
-    /// A member has made the watch, and it is being listened to.
+    /// A member has made the watch, and it is being listened to: no response of it waits for a client.
     live: bool,
+    /// The newest revision when the member made the watch: what is up to it is history.
+    history: i64,
     header: ResponseHeader,
     watchers: Vec<Watcher>,
     nudge: Arc<Notify>,
@@ -74,7 +75,7 @@ pub(super) struct Taken {
     pub(super) full: Option<Arc<Outbox>>,
     /// The feed has ended.
     pub(super) over: bool,
-    /// A feed for a client that reads too slowly.
+    /// Feeds for clients that read too slowly, or that a compaction leaves alone.
     pub(super) split: Vec<Begun>,
 }
 
@@ -86,7 +87,7 @@ pub(super) struct Begun {
 
 impl Board {
     pub(super) fn new(subject: Subject, figures: Figures) -> Arc<Board> {
-        let state = State { figures: Some(figures), ..State::default() };
+        let state = State { feeds: Vec::new(), next_id: 0, shared: 0, figures };
         Arc::new(Board { subject, state: Mutex::new(state) })
     }
 
@@ -167,8 +168,7 @@ impl Board {
             return Taken { over: true, ..Taken::default() };
         };
         let taken = if response.canceled {
-            state.cancel(at, response);
-            Taken { over: true, ..Taken::default() }
+            Taken { over: true, split: state.cancel(at, response), full: None }
         } else if response.created {
             state.created(at, response)
         } else if response.events.is_empty() {
@@ -190,6 +190,7 @@ impl State {
             place: watcher.place,
             seen: (0, 0),
             live: false,
+            history: 0,
             header: ResponseHeader::default(),
             watchers: vec![watcher],
             nudge: Arc::clone(&nudge),
@@ -225,15 +226,19 @@ impl State {
             watcher.created = true;
             watcher.place = watcher.place.max(place);
         }
-        (feed.live, feed.header) = (true, header);
+        (feed.live, feed.history, feed.header) = (true, header.revision, header);
         self.join(at)
     }
 
-    /// Joins a feed that has not passed this one's place, if there is one.
+    /// Joins a feed that has caught up and has not passed this one's place, if there is one: that which is furthest on.
     fn join(&mut self, at: usize) -> Taken {
         let place = self.feeds[at].place;
-        let fits = |(i, feed): (usize, &Feed)| i != at && feed.live && feed.place <= place;
-        let Some(other) = self.feeds.iter().enumerate().position(fits) else {
+        let fits = |i: &usize| {
+            let feed = &self.feeds[*i];
+            *i != at && feed.live && feed.has_caught_up() && feed.place <= place
+        };
+        let fitting = (0..self.feeds.len()).filter(fits);
+        let Some(other) = fitting.max_by_key(|i| self.feeds[*i].place) else {
             return Taken::default();
         };
         let joining = std::mem::take(&mut self.feeds[at].watchers);
@@ -246,17 +251,22 @@ impl State {
         Taken { over: true, ..Taken::default() }
     }
 
-    /// A member ends the watch, or never made it.
-    fn cancel(&mut self, at: usize, response: &WatchResponse) {
-        for watcher in self.feeds.swap_remove(at).watchers {
-            watcher.outbox.forget(watcher.watch_id);
+    /// A member ends the watch, or never made it. Whom a compaction does not reach goes on with a feed of its own.
+    fn cancel(&mut self, at: usize, response: &WatchResponse) -> Vec<Begun> {
+        let compacted = response.compact_revision;
+        let watchers = self.feeds.swap_remove(at).watchers.into_iter();
+        let (go_on, end): (Vec<_>, Vec<_>) =
+            watchers.partition(|watcher| 0 < compacted && compacted <= watcher.place.0);
+        for watcher in end {
             let never_made = response.watch_id == NO_WATCH && !watcher.created;
-            watcher.outbox.say(WatchResponse {
+            let word = WatchResponse {
                 watch_id: if never_made { NO_WATCH } else { watcher.watch_id },
                 created: response.created && !watcher.created,
                 ..response.clone()
-            });
+            };
+            watcher.outbox.finish(watcher.watch_id, word);
         }
+        go_on.into_iter().map(|watcher| self.begin(watcher)).collect()
     }
 
     /// Everything up to a revision has come.
@@ -282,7 +292,7 @@ impl State {
                 let _ = watcher.outbox.try_send(told);
             }
         }
-        Taken::default()
+        self.join(at)
     }
 
     fn events(&mut self, at: usize, response: &WatchResponse) -> Taken {
@@ -300,6 +310,8 @@ impl State {
                 Some(Err(Unsent::Full)) if alone => {
                     let full = Some(Arc::clone(&watcher.outbox));
                     feed.watchers.push(watcher);
+                    // Who joined now would wait with it.
+                    feed.live = false;
                     return Taken { full, ..Taken::default() };
                 }
                 Some(Err(Unsent::Full)) => slow.push(watcher),
@@ -307,14 +319,13 @@ impl State {
                 Some(Err(Unsent::Gone)) => {}
             }
         }
+        feed.live = true;
         feed.watchers = kept;
         feed.seen = places.last().map_or(feed.seen, |last| (last.0, last.1 + 1));
         feed.place = feed.place.max(end);
         feed.header = response.header.unwrap_or(feed.header);
         let others = feed.watchers.len().saturating_sub(1);
-        if let Some(figures) = &self.figures {
-            figures.events_shared.inc_by(others as u64);
-        }
+        self.figures.events_shared.inc_by(others as u64);
         let split = slow.into_iter().map(|watcher| self.begin(watcher)).collect();
         if self.feeds[at].watchers.is_empty() {
             self.close_if_empty(at);
@@ -329,9 +340,7 @@ impl State {
             |feed: &Feed| i64::try_from(feed.watchers.len()).unwrap_or(i64::MAX).max(1) - 1;
         let shared = self.feeds.iter().map(beyond).sum();
         let before = std::mem::replace(&mut self.shared, shared);
-        if let Some(figures) = &self.figures {
-            figures.watchers_shared.add(shared - before);
-        }
+        self.figures.watchers_shared.add(shared - before);
     }
 }
 
@@ -354,6 +363,10 @@ fn revision(event: &Event) -> i64 {
 }
 
 impl Feed {
+    fn has_caught_up(&self) -> bool {
+        self.place.0 > self.history
+    }
+
     fn position(&self, outbox: &Arc<Outbox>, watch_id: i64) -> Option<usize> {
         self.watchers.iter().position(|watcher| watcher.is(outbox, watch_id))
     }

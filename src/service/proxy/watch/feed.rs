@@ -12,14 +12,12 @@ use quorate_core::api::pb::etcdserverpb::watch_request::RequestUnion;
 use quorate_core::api::pb::etcdserverpb::{WatchProgressRequest, WatchRequest, WatchResponse};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tonic::Status;
 
+use super::super::paths::WATCH;
 use super::super::upstream::{Broken, Upstream};
 use super::Hub;
 use super::board::{Begun, Board, Taken};
 use super::outbox::Outbox;
-
-const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
 /// Between two attempts that failed.
 const REST_MIN: Duration = Duration::from_millis(50);
@@ -126,7 +124,7 @@ impl Feeding {
             };
             let mut response = match message {
                 Ok(Some(response)) => response,
-                Ok(None) => return End::Broken(Broken::new(ended())),
+                Ok(None) => return End::Broken(Broken::ended()),
                 Err(status) => return End::Broken(Broken::new(status)),
             };
             self.hub.names().leave_events(&mut response.events);
@@ -169,8 +167,4 @@ impl Feeding {
             let _ = requests.try_send(WatchRequest { request_union: Some(progress) });
         }
     }
-}
-
-fn ended() -> Status {
-    Status::unavailable("the member ended the stream")
 }

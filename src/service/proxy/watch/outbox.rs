@@ -1,14 +1,15 @@
 //! What is on its way to the client of one stream.
 //!
 //! ```text
-//!   feeds ── queue, bounded: events ────────────────────────────┐
-//!        └── words: last answers of watches, progress ── behind ┴──> session ──> client
+//!   feeds ── queue, bounded: events ────────────────────────────────────────┐
+//!        └── words: last answers of watches, progress ── each in its place ─┴──> session ──> client
 //! ```
 //!
-//! **Invariant:** a word is said only after everything that was in the queue when it was put down.
+//! **Invariant:** a word is said after everything that was put into the queue before it, and before everything that was
+//! put there later.
 //! **Invariant:** a board's lock may be held when this one's is taken, never the other way round.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -38,8 +39,21 @@ struct State {
     watches: HashMap<i64, Arc<Board>>,
     next_id: i64,
     asked: Option<Asked>,
-    words: Vec<WatchResponse>,
-    ended: Option<Status>,
+    /// How many responses the queue has been given.
+    queued: u64,
+    words: VecDeque<Placed<WatchResponse>>,
+    ended: Option<Placed<Status>>,
+}
+
+/// What has its place behind so many responses of the queue.
+struct Placed<T>(u64, T);
+
+/// What a client is to hear next, before the next response of the queue.
+#[derive(Debug)]
+pub(super) enum Due {
+    Word(WatchResponse),
+    /// The stream's end.
+    End(Status),
 }
 
 /// The client wants to hear how far all of its watches are.
@@ -58,7 +72,12 @@ pub(super) enum Unsent {
 
 impl Outbox {
     pub(super) fn new() -> (Arc<Outbox>, mpsc::Receiver<WatchResponse>) {
-        let (queue, queued) = mpsc::channel(QUEUE_MAX);
+        Outbox::with_room(QUEUE_MAX)
+    }
+
+    /// One in which so many responses may wait.
+    pub(super) fn with_room(room: usize) -> (Arc<Outbox>, mpsc::Receiver<WatchResponse>) {
+        let (queue, queued) = mpsc::channel(room);
         let spoken = Notify::new();
         (Arc::new(Outbox { queue, state: Mutex::default(), spoken }), queued)
     }
@@ -100,6 +119,15 @@ impl Outbox {
         board
     }
 
+    /// A watch has ended, and this is its last word.
+    pub(super) fn finish(&self, id: i64, word: WatchResponse) {
+        let state = &mut *self.state.lock();
+        state.watches.remove(&id);
+        state.settle(id, None);
+        state.say(word);
+        self.spoken.notify_one();
+    }
+
     /// Every watch that has not ended.
     pub(super) fn watches(&self) -> Vec<(i64, Arc<Board>)> {
         self.state.lock().watches.iter().map(|(id, board)| (*id, Arc::clone(board))).collect()
@@ -122,10 +150,13 @@ impl Outbox {
     }
 
     pub(super) fn try_send(&self, response: WatchResponse) -> Result<(), Unsent> {
+        let mut state = self.state.lock();
         self.queue.try_send(response).map_err(|why| match why {
             TrySendError::Full(_) => Unsent::Full,
             TrySendError::Closed(_) => Unsent::Gone,
-        })
+        })?;
+        state.queued += 1;
+        Ok(())
     }
 
     /// Returns once there is room for a response, or nobody to read it.
@@ -136,24 +167,33 @@ impl Outbox {
 
     /// Something to be said once all that is queued has been.
     pub(super) fn say(&self, word: WatchResponse) {
-        self.state.lock().words.push(word);
+        self.state.lock().say(word);
         self.spoken.notify_one();
     }
 
-    /// Ends the stream.
+    /// Ends the stream, behind all that is queued.
     pub(super) fn end(&self, status: Status) {
-        self.state.lock().ended.get_or_insert(status);
+        let state = &mut *self.state.lock();
+        state.ended.get_or_insert(Placed(state.queued, status));
         self.spoken.notify_one();
     }
 
-    /// What is to be said, and how the stream ends, if it does.
-    pub(super) fn take(&self) -> (Vec<WatchResponse>, Option<Status>) {
+    /// What has its place here, when so many responses of the queue have been handed out.
+    pub(super) fn due(&self, handed_out: u64) -> Option<Due> {
         let state = &mut *self.state.lock();
-        (std::mem::take(&mut state.words), state.ended.take())
+        if state.words.front().is_some_and(|word| word.0 <= handed_out) {
+            return state.words.pop_front().map(|Placed(_, word)| Due::Word(word));
+        }
+        let ended = state.ended.take_if(|ended| ended.0 <= handed_out);
+        ended.map(|Placed(_, status)| Due::End(status))
     }
 }
 
 impl State {
+    fn say(&mut self, word: WatchResponse) {
+        self.words.push_back(Placed(self.queued, word));
+    }
+
     /// One watch less to wait for. True if that was the last, and what all have reached is to be told.
     fn settle(&mut self, id: i64, reached: Option<ResponseHeader>) -> bool {
         let Some(asked) = &mut self.asked else { return false };
@@ -174,8 +214,8 @@ impl State {
             watch_id: NO_WATCH,
             ..WatchResponse::default()
         });
-        let said = word.is_some();
-        self.words.extend(word);
-        said
+        let says = word.is_some();
+        word.into_iter().for_each(|word| self.say(word));
+        says
     }
 }

@@ -1,6 +1,5 @@
 //! One client's stream: its requests, and its responses in their order.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
@@ -13,25 +12,24 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::super::upstream::Caller;
-use super::outbox::{NO_WATCH, Outbox};
+use super::outbox::{Due, NO_WATCH, Outbox};
 use super::{Hub, Responses};
 use crate::service::status::owned;
 
 /// What a client is told that names a watch as another one is named (etcd `server/storage/mvcc/watcher.go`).
 const DUPLICATE: &str = "mvcc: duplicate watch ID provided on the WatchStream";
 
-/// A stream of one client. Its watches end with it.
+/// A stream of one client. Its watches end with it; it goes on when the client has sent its last request.
 pub(super) struct Session<R> {
     hub: Hub,
     caller: Caller,
     requests: R,
     outbox: Arc<Outbox>,
     queued: mpsc::Receiver<WatchResponse>,
-    /// What is said next, before anything that is queued.
-    words: VecDeque<WatchResponse>,
-    /// How many of the queued responses come before what is to be said.
-    before: Option<usize>,
-    ended: Option<Status>,
+    /// How many of the queued responses the client has been handed.
+    handed_out: u64,
+    /// The client has sent its last.
+    no_more: bool,
 }
 
 type Step<R> = Option<(Result<WatchResponse, Status>, Option<Session<R>>)>;
@@ -42,8 +40,7 @@ where
 {
     pub(super) fn new(hub: Hub, caller: Caller, requests: R) -> Session<R> {
         let (outbox, queued) = Outbox::new();
-        let words = VecDeque::new();
-        Session { hub, caller, requests, outbox, queued, words, before: None, ended: None }
+        Session { hub, caller, requests, outbox, queued, handed_out: 0, no_more: false }
     }
 
     pub(super) fn responses(self) -> Responses {
@@ -53,31 +50,23 @@ where
 
     async fn step(mut self) -> Step<R> {
         loop {
-            if self.before == Some(0) {
-                let (words, ended) = self.outbox.take();
-                self.words.extend(words);
-                self.ended = ended;
-                self.before = None;
+            match self.outbox.due(self.handed_out) {
+                Some(Due::Word(word)) => return Some((Ok(word), Some(self))),
+                Some(Due::End(status)) => return Some((Err(status), None)),
+                None => {}
             }
-            if let Some(word) = self.words.pop_front() {
-                return Some((Ok(word), Some(self)));
-            }
-            if let Some(status) = self.ended.take() {
-                return Some((Err(status), None));
-            }
+            // In no order, so that neither requests nor responses wait for as long as there are others.
             tokio::select! {
-                biased;
-                () = self.outbox.spoken.notified(), if self.before.is_none() => {
-                    self.before = Some(self.queued.len());
-                }
+                () = self.outbox.spoken.notified() => {}
                 // The outbox is held here, so the queue does not end.
                 Some(response) = self.queued.recv() => {
-                    self.before = self.before.map(|before| before - 1);
+                    self.handed_out += 1;
                     return Some((Ok(response), Some(self)));
                 }
-                request = self.requests.next() => match request? {
-                    Ok(request) => self.take(request),
-                    Err(status) => return Some((Err(status), None)),
+                request = self.requests.next(), if !self.no_more => match request {
+                    Some(Ok(request)) => self.take(request),
+                    Some(Err(status)) => return Some((Err(status), None)),
+                    None => self.no_more = true,
                 },
             }
         }
@@ -137,5 +126,78 @@ impl<R> Drop for Session<R> {
             board.remove(&self.outbox, id);
             self.hub.sweep(&board);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use futures::stream;
+
+    use super::super::super::figures::Figures;
+    use super::super::super::namespace::Namespace;
+    use super::super::super::upstream::{Upstream, UpstreamSettings};
+    use super::super::outbox::Unsent;
+    use super::*;
+    use crate::support::metrics::Metrics;
+
+    fn session<R>(requests: R) -> (Arc<Outbox>, Responses)
+    where
+        R: Stream<Item = Result<WatchRequest, Status>> + Unpin + Send + 'static,
+    {
+        let upstream = Upstream::new(UpstreamSettings::default(), &[]).unwrap();
+        let figures = Figures::new(&Metrics::default());
+        let hub = Hub::new(upstream, Namespace::default(), figures);
+        let session = Session::new(hub, Caller::default(), requests);
+        (Arc::clone(&session.outbox), session.responses())
+    }
+
+    fn response(watch_id: i64) -> WatchResponse {
+        WatchResponse { watch_id, ..WatchResponse::default() }
+    }
+
+    async fn next(responses: &mut Responses) -> i64 {
+        responses.next().await.unwrap().unwrap().watch_id
+    }
+
+    #[tokio::test]
+    async fn words_and_events_come_in_the_order_in_which_they_were_put_down() {
+        let (outbox, mut responses) = session(stream::pending());
+        outbox.try_send(response(1)).unwrap();
+        outbox.say(response(2));
+        assert_eq!(next(&mut responses).await, 1);
+        outbox.try_send(response(3)).unwrap();
+        outbox.say(response(4));
+        outbox.try_send(response(5)).unwrap();
+        outbox.end(Status::unavailable("gone"));
+        for want in [2, 3, 4, 5] {
+            assert_eq!(next(&mut responses).await, want);
+        }
+        assert_eq!(responses.next().await.unwrap().unwrap_err().message(), "gone");
+        assert!(responses.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_always_has_something_to_read_is_listened_to() {
+        let create = WatchCreateRequest { start_revision: -1, ..WatchCreateRequest::default() };
+        let request = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+        let requests = stream::iter([Ok(request)]).chain(stream::pending());
+        let (outbox, mut responses) = session(requests);
+        for _ in 0..1000 {
+            while outbox.try_send(response(1)) != Err(Unsent::Full) {}
+            if next(&mut responses).await == NO_WATCH {
+                return;
+            }
+        }
+        panic!("the request was not answered");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_sent_its_last_goes_on_reading() {
+        let (outbox, mut responses) = session(stream::empty());
+        assert!(responses.next().now_or_never().is_none(), "the stream goes on");
+        outbox.try_send(response(1)).unwrap();
+        assert_eq!(next(&mut responses).await, 1);
+        assert!(responses.next().now_or_never().is_none(), "the stream goes on");
     }
 }
