@@ -10,9 +10,8 @@ use tonic::{Request, Response, Status};
 
 use super::line::Place;
 use super::observe::Observer;
-use super::{
-    Recipes, Store, get, key_of, oldest, patience, prefix, put, read_by, revision, within,
-};
+use super::{Recipes, Store, get, key_of, oldest, prefix, put, read_by, revision};
+use crate::service::patience::{patience, within};
 use crate::service::pb::v3electionpb::election_server;
 
 /// The service.

@@ -6,9 +6,8 @@ use quorate_core::api::pb::v3lockpb as pb;
 use tonic::{Request, Response, Status};
 
 use super::line::Place;
-use super::{
-    Recipes, Store, get, key_of, oldest, patience, prefix, put, read_by, revision, within,
-};
+use super::{Recipes, Store, get, key_of, oldest, prefix, put, read_by, revision};
+use crate::service::patience::{patience, within};
 use crate::service::pb::v3lockpb::lock_server;
 
 /// The service.

@@ -15,12 +15,9 @@ mod line;
 mod lock;
 mod observe;
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::etcdserverpb::request_op::Request as Operation;
-use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 
 pub(crate) use self::election::ElectionService;
@@ -181,33 +178,6 @@ fn revision(header: Option<&pb::ResponseHeader>) -> i64 {
     header.map_or(0, |header| header.revision)
 }
 
-/// How long the caller waits, by the metadata `grpc-timeout`; a caller that is cut off without a word cannot take its
-/// key back itself.
-fn patience(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let count: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(count.checked_mul(3600)?),
-        "M" => Duration::from_secs(count.checked_mul(60)?),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return None,
-    })
-}
-
-/// Ends in DeadlineExceeded when the caller's patience does.
-async fn within<T>(
-    patience: Option<Duration>,
-    call: impl Future<Output = Result<T, Status>>,
-) -> Result<T, Status> {
-    let Some(patience) = patience else { return call.await };
-    let ended = tokio::time::timeout(patience, call).await;
-    ended.unwrap_or_else(|_elapsed| Err(Status::deadline_exceeded("context deadline exceeded")))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,19 +190,6 @@ mod tests {
             assert_eq!(key_of(&prefix(b"n"), lease), key);
         }
         assert_eq!(below(&prefix(b"n")).range_end, "n0");
-    }
-
-    #[test]
-    fn patience_has_a_unit() {
-        let read = |text: &str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert("grpc-timeout", text.parse().unwrap());
-            patience(&metadata)
-        };
-        assert_eq!(read("1500m"), Some(Duration::from_millis(1500)));
-        assert_eq!(read("2H"), Some(Duration::from_secs(7200)));
-        assert_eq!(read("5"), None);
-        assert_eq!(read("99999999999999999999S"), None);
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! Who calls, and how: what of a client's metadata goes on to the members.
 
 use std::fmt;
-use std::time::Duration;
 
-use tonic::Status;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
 /// What tells whose call it is, and what it demands. Calls that differ in it are never answered together.
@@ -59,32 +57,6 @@ pub(in crate::service::proxy) fn carried(metadata: &MetadataMap) -> MetadataMap 
         }
     }
     told
-}
-
-/// How long the client of a call waits, by the metadata `grpc-timeout`.
-fn patience(metadata: &MetadataMap) -> Option<Duration> {
-    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let count: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(count.checked_mul(3600)?),
-        "M" => Duration::from_secs(count.checked_mul(60)?),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return None,
-    })
-}
-
-/// Ends in DeadlineExceeded when the time of the client that sent `metadata` does, however often its call is sent.
-pub(super) async fn within<T>(
-    metadata: &MetadataMap,
-    call: impl Future<Output = Result<T, Status>>,
-) -> Result<T, Status> {
-    let Some(patience) = patience(metadata) else { return call.await };
-    let ended = tokio::time::timeout(patience, call).await;
-    ended.unwrap_or_else(|_elapsed| Err(Status::deadline_exceeded("context deadline exceeded")))
 }
 
 #[cfg(test)]

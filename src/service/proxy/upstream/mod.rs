@@ -14,7 +14,6 @@
 mod caller;
 mod dial;
 mod link;
-mod raw;
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -36,11 +35,11 @@ use tonic::{Code, ConnectError, Extensions, Request, Status, Streaming, TimeoutE
 use tonic_prost::ProstCodec;
 use tracing::instrument::WithSubscriber as _;
 
-use self::caller::within;
 pub(super) use self::caller::{Caller, carried};
 pub(super) use self::dial::{Dial, Speech};
 use self::link::{Link, Up};
-pub(super) use self::raw::Raw;
+use crate::service::patience::{patience, within};
+use crate::service::raw::Raw;
 use crate::service::status::{message_too_large, sending_too_large};
 use crate::support::tls::Connector;
 
@@ -225,7 +224,7 @@ impl Upstream {
         repeat: Repeat,
     ) -> Result<Bytes, Status> {
         self.check(message.len())?;
-        within(metadata, self.send(path, metadata, message, repeat)).await
+        within(patience(metadata), self.send(path, metadata, message, repeat)).await
     }
 
     async fn send(
@@ -303,7 +302,7 @@ impl Upstream {
                 }
             }
         };
-        within(metadata, opened).await
+        within(patience(metadata), opened).await
     }
 
     /// Many messages both ways, with the next member in turn. Members may answer only once the first message has come.
