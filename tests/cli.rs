@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rand::Rng as _;
 use rustix::process::{Pid, Signal, kill_process};
 
 const OURS: &str = env!("CARGO_BIN_EXE_quorate");
@@ -143,6 +144,16 @@ fn the_version_begins_with_etcds_and_ends_with_ours() {
     }
 }
 
+/// Below the ports that others are given by chance.
+fn free_addresses() -> [String; 2] {
+    let held = [(); 2].map(|()| {
+        let ports = std::iter::repeat_with(|| rand::rng().random_range(22_000..32_000));
+        let mut bound = ports.map(|port: u16| TcpListener::bind(("127.0.0.1", port)));
+        bound.find_map(Result::ok).expect("one of them is free")
+    });
+    held.map(|held| held.local_addr().expect("it is bound").to_string())
+}
+
 /// Whether somebody at `address` answers.
 fn answers(address: &str) -> bool {
     let asked = TcpStream::connect(address).and_then(|mut stream| {
@@ -176,8 +187,7 @@ fn a_member_that_has_answered_once_ends_in_order() {
 fn start_and_stop() {
     for turn in 0..12 {
         let folder = tempfile::tempdir().expect("a folder");
-        let held = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
-        let [client, peer] = held.map(|held| held.local_addr().expect("its address").to_string());
+        let [client, peer] = free_addresses();
         let mut member = Command::new(OURS)
             .current_dir(&folder)
             .args([

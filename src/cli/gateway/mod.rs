@@ -310,6 +310,7 @@ async fn reactivate(remotes: &Remotes, retry: Duration) {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpSocket;
 
     use super::*;
 
@@ -350,9 +351,11 @@ mod tests {
     #[tokio::test]
     async fn bytes_go_both_ways_and_who_refuses_is_put_aside() {
         let member = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (port, dead) = (member.local_addr().unwrap().port(), gone.local_addr().unwrap().port());
-        drop(gone);
+        // Bound, so that nobody else gets its port, and not listening.
+        let refusing = TcpSocket::new_v4().unwrap();
+        refusing.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let [port, dead] =
+            [member.local_addr(), refusing.local_addr()].map(|address| address.unwrap().port());
         let echo = tokio::spawn(async move {
             let (mut stream, _) = member.accept().await.unwrap();
             let mut word = [0; 4];
