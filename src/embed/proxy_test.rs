@@ -5,8 +5,6 @@ use std::time::Duration;
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::etcdserverpb::watch_request::RequestUnion;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,7 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use super::Server;
-use super::tests::{config, start};
+use super::tests::{config, get, http, put, start};
 use crate::embed::Config;
 use crate::service::pb::etcdserverpb::cluster_client::ClusterClient;
 use crate::service::pb::etcdserverpb::kv_client::KvClient;
@@ -85,7 +83,7 @@ impl Front {
     }
 
     async fn figure(&self, name: &str) -> String {
-        let metrics = http(&self.address, "/proxy/metrics").await;
+        let metrics = http(&self.address, "GET /proxy/metrics HTTP/1.1").await;
         let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
         line.unwrap_or_else(|| panic!("{name} in {metrics}")).to_owned()
     }
@@ -121,29 +119,6 @@ impl Rig {
         self.front.stop().await;
         self.server.stop().await.unwrap();
     }
-}
-
-fn put(key: &str, value: &str) -> pb::PutRequest {
-    pb::PutRequest {
-        key: key.to_owned().into(),
-        value: value.to_owned().into(),
-        ..Default::default()
-    }
-}
-
-fn get(key: &str) -> pb::RangeRequest {
-    pb::RangeRequest { key: key.to_owned().into(), ..Default::default() }
-}
-
-/// Asks with the sending side left open: who closes it takes the question back.
-async fn http(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    let read = tokio::time::timeout(LONG, stream.read_to_end(&mut answer)).await;
-    read.expect("the connection ends").unwrap();
-    String::from_utf8_lossy(&answer).into_owned()
 }
 
 /// One client's stream of watches.
@@ -447,12 +422,12 @@ async fn proxies_under_one_prefix_are_the_members_that_clients_see() {
 async fn a_proxy_says_how_its_members_and_itself_are() {
     let rig = Rig::start(|_| {}).await;
     let address = rig.front.address.clone();
-    let answer = http(&address, "/health").await;
+    let answer = http(&address, "GET /health HTTP/1.1").await;
     assert!(answer.contains(r#"{"health":"true","reason":""}"#), "{answer}");
-    let answer = http(&address, "/metrics").await;
+    let answer = http(&address, "GET /metrics HTTP/1.1").await;
     assert!(answer.contains("etcd_mvcc_put_total"), "{answer}");
-    let answer = http(&address, "/proxy/health").await;
+    let answer = http(&address, "GET /proxy/health HTTP/1.1").await;
     assert!(answer.contains(r#""reason":"no connection to proxy""#), "{answer}");
-    assert!(http(&address, "/nope").await.starts_with("HTTP/1.1 404"));
+    assert!(http(&address, "GET /nope HTTP/1.1").await.starts_with("HTTP/1.1 404"));
     rig.stop().await;
 }

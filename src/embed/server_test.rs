@@ -44,7 +44,7 @@ async fn kv(server: &Server) -> KvClient<Channel> {
     KvClient::connect(url).await.unwrap()
 }
 
-fn put(key: &str, value: &str) -> pb::PutRequest {
+pub(super) fn put(key: &str, value: &str) -> pb::PutRequest {
     pb::PutRequest {
         key: key.to_owned().into(),
         value: value.to_owned().into(),
@@ -52,12 +52,11 @@ fn put(key: &str, value: &str) -> pb::PutRequest {
     }
 }
 
-fn get(key: &str) -> pb::RangeRequest {
+pub(super) fn get(key: &str) -> pb::RangeRequest {
     pb::RangeRequest { key: key.to_owned().into(), ..Default::default() }
 }
 
-/// Sends bytes and reads until the other side has nothing more to say.
-/// Sends `bytes` and nothing after them: the end of the stream follows.
+/// Sends `bytes` and ends its half, then reads until the other side has nothing more to say.
 async fn send(address: &str, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let _ = stream.write_all(bytes).await;
@@ -72,6 +71,7 @@ async fn rest_of(mut stream: TcpStream) -> Vec<u8> {
     answer
 }
 
+/// Asks with its half left open, and reads to the end of the connection.
 pub(super) async fn http(address: &str, head: &str) -> String {
     let request = format!("{head}\r\nHost: a\r\nConnection: close\r\n\r\n");
     let mut stream = TcpStream::connect(address).await.unwrap();
