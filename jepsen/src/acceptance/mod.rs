@@ -1,5 +1,10 @@
 //! What a registry's operator is promised of a cluster: acceptance tests of requirements, by their numbers.
 
+use anyhow::Result;
+
+use crate::member::{Member, Workspace, panics_in};
+use crate::verdict::Verdict;
+
 mod addresses;
 mod grow;
 mod nine;
@@ -20,3 +25,24 @@ pub(crate) use self::quota::{Options as QuotaOptions, quota};
 pub(crate) use self::rbac::{Options as RbacOptions, rbac};
 pub(crate) use self::rotation::{Options as RotationOptions, rotation};
 pub(crate) use self::starts::{Options as StartsOptions, starts};
+
+/// Ends the members. Their files are kept if there are findings, and it is told what plays the same `again`.
+fn conclude(
+    workspace: Workspace,
+    mut members: Vec<Member>,
+    mut findings: Vec<String>,
+    again: String,
+) -> Result<Verdict> {
+    for member in &mut members {
+        findings.extend(member.ended());
+        findings.extend(panics_in(&member.spec().log)?);
+    }
+    drop(members);
+    if findings.is_empty() {
+        workspace.discard()?;
+    } else {
+        findings.push(format!("kept: {}", workspace.path().display()));
+        findings.push(again);
+    }
+    Ok(Verdict::of(findings))
+}

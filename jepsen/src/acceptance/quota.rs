@@ -19,10 +19,11 @@ use tokio::task::{JoinHandle, block_in_place};
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 
+use super::conclude;
 use crate::bench::usage::resident_mib;
 use crate::client::Client;
 use crate::cluster::{START_DEADLINE, http};
-use crate::member::{Member, MemberSpec, Workspace, panics_in};
+use crate::member::{Member, MemberSpec, Workspace};
 use crate::pb::etcdserverpb::request_op::Request as Op;
 use crate::pb::etcdserverpb::{
     AlarmRequest, AlarmType, CompactionRequest, DefragmentRequest, DeleteRangeRequest,
@@ -71,7 +72,7 @@ pub(crate) struct Options {
 pub(crate) async fn quota(options: Options) -> Result<Verdict> {
     ensure!(options.server.is_file(), "no server at {}", options.server.display());
     let workspace = Workspace::create("quota")?;
-    let mut members = start(&options, &workspace)?;
+    let members = start(&options, &workspace)?;
     let mut clients = Vec::new();
     for member in &members {
         clients.push(Client::connect(&member.spec().endpoint()).await?);
@@ -100,21 +101,9 @@ pub(crate) async fn quota(options: Options) -> Result<Verdict> {
     if let Err(error) = ran {
         findings.push(format!("{error:#}"));
     }
-    for member in &mut members {
-        findings.extend(member.ended());
-        findings.extend(panics_in(&member.spec().log)?);
-    }
-    drop(members);
-    if findings.is_empty() {
-        workspace.discard()?;
-    } else {
-        findings.push(format!("kept: {}", workspace.path().display()));
-        let server = options.server.display();
-        let again =
-            format!("again: quorate-jepsen quota --server {server} --seed {}", options.seed);
-        findings.push(again);
-    }
-    Ok(Verdict::of(findings))
+    let server = options.server.display();
+    let again = format!("again: quorate-jepsen quota --server {server} --seed {}", options.seed);
+    conclude(workspace, members, findings, again)
 }
 
 fn start(options: &Options, workspace: &Workspace) -> Result<Vec<Member>> {

@@ -23,10 +23,11 @@ use tokio::time::sleep;
 
 use self::gateway::{Gateway, Plan};
 use self::registry::{Device, LIMIT, Registry, prefix_of};
+use super::conclude;
 use crate::bench::usage::cpu_seconds;
 use crate::client::Client;
 use crate::cluster::{START_DEADLINE, census};
-use crate::member::{Member, MemberSpec, Workspace, panics_in};
+use crate::member::{Member, MemberSpec, Workspace};
 use crate::portrait::keys;
 use crate::verdict::Verdict;
 
@@ -69,23 +70,14 @@ pub(crate) async fn presence(options: Options) -> Result<Verdict> {
     ensure!(options.server.is_file(), "no server at {}", options.server.display());
     ensure!(options.renew < options.ttl, "--renew must be below --ttl");
     let workspace = Workspace::create("presence")?;
-    let mut members = start(&options, &workspace)?;
+    let members = start(&options, &workspace)?;
     let mut findings = Vec::new();
     if let Err(error) = play(&options, &members, &mut findings).await {
         findings.push(format!("{error:#}"));
     }
-    for member in &mut members {
-        findings.extend(member.ended());
-        findings.extend(panics_in(&member.spec().log)?);
-    }
-    drop(members);
-    if findings.is_empty() {
-        workspace.discard()?;
-    } else {
-        findings.push(format!("kept: {}", workspace.path().display()));
-        findings.push(format!("seed {}", options.seed));
-    }
-    Ok(Verdict::of(findings))
+    let server = options.server.display();
+    let again = format!("again: quorate-jepsen presence --server {server} --seed {}", options.seed);
+    conclude(workspace, members, findings, again)
 }
 
 fn start(options: &Options, workspace: &Workspace) -> Result<Vec<Member>> {
