@@ -3,7 +3,7 @@
 //! ```text
 //!   8 start    embed, cli, bin      flags and config in, a running server out
 //!   7 speak    service              gRPC and HTTP, etcd's texts
-//!   6 steer    fleet                (to come)
+//!   6 steer    fleet                nodes of a fleet: bootstrap, join, tokens, certificates, controllers
 //!   5 host     host                 opens, shuts and routes keyspaces
 //!   4 serve    keyspace             write, read, watch, lease of one keyspace
 //!   3 agree    consensus            openraft, and only here
@@ -24,6 +24,8 @@ pub mod consensus;
 pub mod keyspace;
 
 pub mod host;
+
+pub mod fleet;
 
 pub mod service;
 

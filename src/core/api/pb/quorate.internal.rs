@@ -41,7 +41,7 @@ pub struct Command {
     pub auth_revision: u64,
     #[prost(
         oneof = "command::Request",
-        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 30"
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 30, 40"
     )]
     pub request: ::core::option::Option<command::Request>,
 }
@@ -73,6 +73,8 @@ pub mod command {
         ClusterLevel(super::ClusterLevel),
         #[prost(message, tag = "30")]
         Auth(super::AuthRequest),
+        #[prost(message, tag = "40")]
+        Fleet(super::FleetRequest),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -141,6 +143,137 @@ pub struct AuthLogin {
     pub checked_revision: u64,
     #[prost(string, tag = "3")]
     pub token_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FleetRequest {
+    #[prost(message, optional, tag = "1")]
+    pub fence: ::core::option::Option<FleetFence>,
+    #[prost(oneof = "fleet_request::Ask", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    pub ask: ::core::option::Option<fleet_request::Ask>,
+}
+/// Nested message and enum types in `FleetRequest`.
+pub mod fleet_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Ask {
+        #[prost(message, tag = "2")]
+        Bootstrap(super::FleetBootstrap),
+        #[prost(message, tag = "3")]
+        TokenIssue(super::FleetTokenIssue),
+        #[prost(bytes, tag = "4")]
+        TokenRevoke(::prost::bytes::Bytes),
+        #[prost(message, tag = "5")]
+        Admit(super::FleetAdmit),
+        #[prost(uint64, tag = "6")]
+        NodeRemove(u64),
+        #[prost(message, tag = "7")]
+        AuthTokenIssue(super::FleetAuthTokenIssue),
+        #[prost(bytes, tag = "8")]
+        AuthTokenRevoke(::prost::bytes::Bytes),
+        #[prost(bytes, tag = "9")]
+        CapiToken(::prost::bytes::Bytes),
+        #[prost(message, tag = "10")]
+        Authority(super::FleetAuthorityChange),
+        #[prost(message, tag = "11")]
+        Txn(super::super::super::etcdserverpb::TxnRequest),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetFence {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(int64, tag = "2")]
+    pub create_revision: i64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FleetBootstrap {
+    #[prost(string, tag = "1")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub schema_version: u32,
+    #[prost(message, optional, tag = "3")]
+    pub node: ::core::option::Option<FleetNode>,
+    #[prost(message, optional, tag = "4")]
+    pub authority: ::core::option::Option<FleetAuthority>,
+    #[prost(message, repeated, tag = "5")]
+    pub keys: ::prost::alloc::vec::Vec<FleetKey>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetKey {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetNode {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(enumeration = "FleetRole", tag = "4")]
+    pub role: i32,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub record: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetAuthority {
+    #[prost(uint64, tag = "1")]
+    pub generation: u64,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub certificates: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub sealed_key: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetAuthorityChange {
+    #[prost(uint64, tag = "1")]
+    pub over_generation: u64,
+    #[prost(message, optional, tag = "2")]
+    pub authority: ::core::option::Option<FleetAuthority>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetTokenIssue {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "FleetRole", tag = "2")]
+    pub role: i32,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub hash: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub nonce: ::prost::bytes::Bytes,
+    #[prost(int64, tag = "5")]
+    pub expires_ms: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetAdmit {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub token_hash: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "2")]
+    pub node: ::core::option::Option<FleetNode>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetAuthTokenIssue {
+    #[prost(string, tag = "1")]
+    pub username: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub hash: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub nonce: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FleetRecord {
+    #[prost(string, tag = "1")]
+    pub uid: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub schema_version: u32,
+    #[prost(message, optional, tag = "3")]
+    pub authority: ::core::option::Option<FleetAuthority>,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub capi_token: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LeaseExpiry {
@@ -612,6 +745,35 @@ pub struct PeerVoted {
     pub granted: bool,
     #[prost(message, optional, tag = "3")]
     pub last: ::core::option::Option<LogPosition>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum FleetRole {
+    Unspecified = 0,
+    ControlPlane = 1,
+    Worker = 2,
+}
+impl FleetRole {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "FLEET_ROLE_UNSPECIFIED",
+            Self::ControlPlane => "FLEET_ROLE_CONTROL_PLANE",
+            Self::Worker => "FLEET_ROLE_WORKER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "FLEET_ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "FLEET_ROLE_CONTROL_PLANE" => Some(Self::ControlPlane),
+            "FLEET_ROLE_WORKER" => Some(Self::Worker),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
