@@ -13,6 +13,7 @@ mod config;
 mod discovery;
 pub mod gates;
 mod local_address;
+pub mod managed;
 mod secure;
 mod server;
 mod validate;

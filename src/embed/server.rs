@@ -112,6 +112,11 @@ impl Server {
         self.host.removed().await
     }
 
+    /// The member's own handle of its keyspace: no client's rights are looked at.
+    pub(crate) fn keyspace(&self) -> &crate::keyspace::Keyspace {
+        self.host.keyspace()
+    }
+
     /// Where clients are served, as `host:port` or the path of a socket; with the real port where 0 was asked for.
     pub fn client_addresses(&self) -> &[String] {
         &self.addresses

@@ -6,6 +6,8 @@
 //!                                                       └─────────┴──> Failed, Removed (still to be stopped)
 //! ```
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -96,10 +98,9 @@ pub struct RunningMember {
 }
 
 /// A worker's proxy that was started. Dropping the last one stops it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RunningWorker {
-    /// Where members are, from now on.
-    endpoints: watch::Sender<Vec<String>>,
+    endpoints: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
     ended: watch::Receiver<bool>,
     stop: mpsc::Sender<Ending>,
 }
@@ -149,23 +150,19 @@ impl RunningMember {
 }
 
 impl RunningWorker {
-    /// Put together by a [`Launcher`]: whatever runs the proxy follows `endpoints`, listens to `stop`, and tells once it
-    /// has ended.
+    /// Put together by a [`Launcher`]: whatever runs the proxy knows the `endpoints`, listens to `stop`, and tells once
+    /// it has ended.
     pub fn new(
-        endpoints: watch::Sender<Vec<String>>,
+        endpoints: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
         ended: watch::Receiver<bool>,
         stop: mpsc::Sender<Ending>,
     ) -> Self {
         RunningWorker { endpoints, ended, stop }
     }
 
-    /// Asks these members from now on.
-    pub fn follow(&self, endpoints: Vec<String>) {
-        self.endpoints.send_if_modified(|known| {
-            let changed = *known != endpoints;
-            *known = endpoints;
-            changed
-        });
+    /// Client URLs of the members, as far as they are known now.
+    pub fn endpoints(&self) -> Vec<String> {
+        (self.endpoints)()
     }
 
     /// Stops it and waits for that.

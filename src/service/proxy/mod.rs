@@ -147,6 +147,11 @@ impl Proxy {
         Ok((proxy, Chores(chores)))
     }
 
+    /// Where the members are, as far as is known now.
+    pub fn endpoints(&self) -> Vec<String> {
+        self.parts.upstream.endpoints()
+    }
+
     /// Ends what is done beside answering, and every watch at the members.
     pub async fn stop(&self, chores: Chores) {
         let Chores(mut chores) = chores;
