@@ -11,4 +11,12 @@
 //! **Invariant:** no secret is kept in the clear in the replicated state: hashes are, and what is sealed by the fleet's
 //! key, which never is in there.
 
-pub mod node;
+pub mod api;
+
+pub mod audit;
+
+pub mod error;
+
+pub mod events;
+
+pub mod management;

@@ -1,0 +1,86 @@
+//! `/internal/…`: between nodes, no part of `/1.0/`. Versioned by a number in each body.
+//!
+//! ```text
+//!   joiner ── POST /internal/join {version, uid, secret, csrs …} ──> any node of the control plane
+//!          <── {version, id, members, ca, certificates, fleet_key, config} ──
+//!   node   ── POST /internal/leave {version, id} ──>   undoes a join, or says good-bye; by its client certificate
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Sensitive;
+
+/// The version of these bodies.
+pub const VERSION: u32 = 1;
+
+/// Names of the certificates that a node holds.
+pub const CERTIFICATES: [&str; 4] = ["server", "peer", "client", "member-api"];
+
+/// A node asks to be let in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinAsk {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The fleet that the token is of.
+    pub uid: String,
+    /// The token's secret.
+    pub secret: Sensitive,
+    /// The node's name.
+    pub name: String,
+    /// `host:port` of its API.
+    pub address: String,
+    /// Its peer URLs.
+    pub peer_urls: Vec<String>,
+    /// Its client URLs.
+    pub client_urls: Vec<String>,
+    /// Certificate requests in PEM, by the names in [`CERTIFICATES`].
+    pub csrs: BTreeMap<String, String>,
+}
+
+/// A node is let in: everything that it needs to start its member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinAdmission {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its member id, in hexadecimal.
+    pub id: String,
+    /// The cluster id, in hexadecimal.
+    pub cluster_id: String,
+    /// Every member, itself among them.
+    pub members: Vec<JoinMember>,
+    /// The fleet's authorities, PEM.
+    pub ca: String,
+    /// Its certificates in PEM, by name.
+    pub certificates: BTreeMap<String, String>,
+    /// The fleet key, base64.
+    pub fleet_key: Sensitive,
+    /// The fleet's config, as it is kept.
+    pub config: serde_json::Value,
+}
+
+/// One member of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinMember {
+    /// Its id, in hexadecimal.
+    pub id: String,
+    /// Its name; empty if it has not published one yet.
+    pub name: String,
+    /// Its peer URLs.
+    pub peer_urls: Vec<String>,
+}
+
+/// A node wants to be taken out again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaveAsk {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its member id, in hexadecimal.
+    pub id: String,
+    /// For the log.
+    #[serde(default)]
+    pub reason: String,
+}
