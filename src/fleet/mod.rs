@@ -11,12 +11,6 @@
 //! **Invariant:** no secret is kept in the clear in the replicated state: hashes are, and what is sealed by the fleet's
 //! key, which never is in there.
 
-pub mod api;
-
-pub mod audit;
-
-pub mod error;
-
-pub mod events;
-
-pub mod management;
+pub mod seal;
+pub mod secret;
+pub mod tokens;

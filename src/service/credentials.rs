@@ -75,7 +75,8 @@ mod tests {
     #[test]
     fn the_name_in_a_certificate_comes_with_the_connection() {
         let mut extensions = Extensions::new();
-        let identity = PeerIdentity { common_name: Some("ann".to_owned()) };
+        let identity =
+            PeerIdentity { common_name: Some("ann".to_owned()), ..PeerIdentity::default() };
         extensions.insert(identity);
         let metadata = MetadataMap::new();
         assert_eq!(credentials(&metadata, &extensions).common_name, Some("ann"));

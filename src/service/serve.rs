@@ -389,7 +389,8 @@ mod tests {
         let mut request = Request::new(());
         introduce(&mut request, false, None);
         assert!(request.extensions().is_empty());
-        let identity = PeerIdentity { common_name: Some("root".to_owned()) };
+        let identity =
+            PeerIdentity { common_name: Some("root".to_owned()), ..PeerIdentity::default() };
         introduce(&mut request, true, Some(identity.clone()));
         assert_eq!(request.extensions().get(), Some(&Encrypted));
         assert_eq!(request.extensions().get(), Some(&identity));

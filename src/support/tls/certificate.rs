@@ -14,6 +14,8 @@ const NAMES_TOLD: usize = 100;
 pub(super) struct Certificate {
     /// The last common name of the subject.
     pub(super) common_name: Option<String>,
+    /// The subject's organisations.
+    pub(super) organisations: Vec<String>,
     /// Host names it is valid for.
     pub(super) dns_names: Vec<String>,
     /// Addresses it is valid for.
@@ -43,8 +45,11 @@ impl Certificate {
         let usages = parsed.extended_key_usage().map_err(|why| malformed(&why))?;
         let subject = parsed.subject().iter_common_name();
         let common_name = subject.filter_map(|name| name.as_str().ok()).last();
+        let organisations = parsed.subject().iter_organization();
+        let organisations = organisations.filter_map(|name| name.as_str().ok());
         let mut certificate = Certificate {
             common_name: common_name.map(str::to_owned),
+            organisations: organisations.map(str::to_owned).collect(),
             serial: magnitude(parsed.raw_serial()),
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),

@@ -8,6 +8,16 @@ pub struct PeerIdentity {
     /// nobody knows, not nobody. Never there without `--client-cert-auth`, because
     /// then common names are no users, also where `--trusted-ca-file` demands certificates.
     pub common_name: Option<String>,
+    /// The subject's organisations: what it is to whoever signed its certificate. Told also where common names are no
+    /// users.
+    pub organisations: Vec<String>,
+}
+
+impl PeerIdentity {
+    /// Whether one of its organisations is this one.
+    pub fn belongs_to(&self, organisation: &str) -> bool {
+        self.organisations.iter().any(|own| own == organisation)
+    }
 }
 
 /// Stands in the extensions of every request that came over TLS, and of no other.

@@ -16,6 +16,7 @@ mod accept;
 mod certificate;
 mod dial;
 mod files;
+mod fingerprint;
 mod first_byte;
 mod identity;
 mod judge;
@@ -34,6 +35,7 @@ mod tls_test;
 
 pub use self::accept::{Accepted, Acceptor, Endpoint, Rejected};
 pub use self::dial::{Connector, NotAgreed};
+pub use self::fingerprint::{Fingerprint, NoFingerprint};
 pub use self::first_byte::FirstByte;
 pub use self::identity::{Encrypted, PeerIdentity};
 pub use self::protocol::{Protocol, Version};

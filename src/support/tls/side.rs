@@ -172,7 +172,10 @@ impl Inner {
     /// What the services hear of who showed `certificate`.
     pub(super) fn identity(&self, certificate: Certificate) -> PeerIdentity {
         let name = certificate.common_name.unwrap_or_default();
-        PeerIdentity { common_name: self.names_users.then_some(name) }
+        PeerIdentity {
+            common_name: self.names_users.then_some(name),
+            organisations: certificate.organisations,
+        }
     }
 
     fn trust(&self) -> Arc<Trust> {

@@ -100,7 +100,7 @@ async fn who_shows_a_good_certificate_is_known_by_its_common_name() {
     // A certificate is demanded by the authorities alone; its name is no user then.
     let mut pair = pair;
     pair.server.client_cert_auth = false;
-    let nameless = PeerIdentity { common_name: None };
+    let nameless = PeerIdentity::default();
     assert_eq!(pair.ends(Endpoint::Client).meet().await.0, Ok(Some(nameless)));
     // Nobody has to say who it is where nobody is asked.
     pair.server.trusted_ca_file = String::new();
