@@ -29,7 +29,7 @@ fn root() -> PathBuf {
 }
 
 /// Messages with passwords, hashes or tokens: `src/core/api/secret.rs` says how they are shown.
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 11] = [
     ".etcdserverpb.AuthenticateRequest",
     ".etcdserverpb.AuthenticateResponse",
     ".etcdserverpb.AuthUserAddRequest",
@@ -38,6 +38,9 @@ const SECRETS: [&str; 8] = [
     ".quorate.internal.AuthUserAdd",
     ".quorate.internal.AuthUserChangePassword",
     ".quorate.internal.AuthLogin",
+    ".quorate.internal.FleetAuthority",
+    ".quorate.internal.FleetTokenIssue",
+    ".quorate.internal.FleetAuthTokenIssue",
 ];
 
 /// The files and what they import, without Google's: those only say which paths the gateway has.

@@ -11,7 +11,7 @@ use quorate_core::api::ids::{LogId, MemberId, Term};
 use quorate_core::api::pb::internal::command::Request;
 use quorate_core::api::pb::internal::log_payload::Payload;
 use quorate_core::api::pb::internal::{
-    Blank, LogPayload, MemberNode, Membership, StoredMembership, VoterSet,
+    Blank, FleetRequest, LogPayload, MemberNode, Membership, StoredMembership, VoterSet,
 };
 use quorate_core::state_machine::CLUSTER_LEVEL;
 
@@ -174,8 +174,10 @@ pub(crate) fn check_proposal(bytes: &Bytes) -> Result<(), String> {
             Some(Request::LeaseExpiry(_) | Request::LeaseCheckpoint(_)) => {
                 return Err("it holds what only a leader decides".to_owned());
             }
+            Some(Request::Fleet(FleetRequest { ask: None, .. })) | None => {
+                return Err("it holds a command of no known kind".to_owned());
+            }
             Some(_) => {}
-            None => return Err("it holds a command of no known kind".to_owned()),
         }
     }
     Ok(())

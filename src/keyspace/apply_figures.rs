@@ -15,7 +15,7 @@ use quorate_core::api::reply::Reply;
 use crate::support::metrics::{Metrics, histograms};
 
 /// What etcd calls each kind of request here.
-pub(crate) const OPS: [&str; 23] = [
+pub(crate) const OPS: [&str; 24] = [
     "Put",
     "DeleteRange",
     "Txn",
@@ -39,6 +39,7 @@ pub(crate) const OPS: [&str; 23] = [
     "AuthRoleGrantPermission",
     "AuthRoleRevokePermission",
     "Authenticate",
+    "Fleet",
 ];
 
 pub(crate) fn op_of(request: &Request) -> usize {
@@ -69,6 +70,7 @@ pub(crate) fn op_of(request: &Request) -> usize {
             // A request of no known kind stops the member before it gets here.
             Some(Ask::Login(_)) | None => 22,
         },
+        Request::Fleet(_) => 23,
     }
 }
 

@@ -189,6 +189,7 @@ impl Keyspace {
     pub async fn lease_keep_alive(&self, id: LeaseId) -> Result<i64, KeyspaceError> {
         let permit = self.permit(|machine, caller| machine.check_lease_renew(caller, id)).await?;
         self.unchanged_since(&permit)?;
+        self.check_renewable(id)?;
         match self.ask_leader(Ask::LeaseRenew(id.0)).await? {
             Answer::LeaseRenewed(ttl) => Ok(ttl),
             other => Err(unexpected_answer(&other)),
@@ -313,7 +314,7 @@ impl Keyspace {
         })
     }
 
-    fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> Limits {
         self.0.reader.limits
     }
 

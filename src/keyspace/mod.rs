@@ -8,6 +8,7 @@
 //!   watch, lease      fed by the sink
 //!   auth              who asks, and what they may: every client's handle carries it
 //!   upkeep            compaction, hashes, alarms            members   who they are
+//!   fleet             the records of the floor above
 //!   install           the state of another member in the place of this one's
 //!   open              starts all of this in order, and stops it in order
 //! ```
@@ -22,6 +23,7 @@ mod calls;
 pub mod config;
 mod error;
 mod figures;
+mod fleet;
 mod install;
 mod leadership;
 pub mod lease;

@@ -3,7 +3,7 @@
 //!
 //! **Invariant:** no catch-all: an error without a row does not compile.
 
-use quorate_core::api::refusal::{AuthRefusal, Refusal};
+use quorate_core::api::refusal::{AuthRefusal, FleetRefusal, Refusal, ReservedPrefix};
 use tonic::{Code, Status};
 
 use crate::keyspace::{KeyspaceError, MemberRefusal, TimeoutKind};
@@ -135,6 +135,37 @@ fn refused(refusal: &Refusal) -> (Code, &'static str) {
             (Code::Unimplemented, "RangeStream does not support revision filters")
         }
         Refusal::Auth(refusal) => auth_refused(*refusal),
+        Refusal::ReservedPrefix(prefix) => (Code::PermissionDenied, reserved(*prefix)),
+        Refusal::Fleet(refusal) => fleet_refused(*refusal),
+    }
+}
+
+fn reserved(prefix: ReservedPrefix) -> &'static str {
+    match prefix {
+        ReservedPrefix::K8sd => "etcdserver: permission denied: keys under /k8sd/ are the fleet's",
+        ReservedPrefix::Kat => "etcdserver: permission denied: keys under /kat/ are the fleet's",
+    }
+}
+
+/// Of the management API, which has its own codes for them: a client of etcd's API never asks what these refuse.
+fn fleet_refused(refusal: FleetRefusal) -> (Code, &'static str) {
+    use Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unauthenticated};
+    use FleetRefusal as R;
+    match refusal {
+        R::AlreadyBootstrapped => (FailedPrecondition, "fleet: already bootstrapped"),
+        R::NotBootstrapped => (FailedPrecondition, "fleet: not bootstrapped"),
+        R::PrefixInUse => (FailedPrecondition, "fleet: there are keys under a reserved prefix"),
+        R::TokenUnknown => (Unauthenticated, "fleet: unknown token"),
+        R::TokenExpired => (Unauthenticated, "fleet: the token has run out"),
+        R::TokenName => (Unauthenticated, "fleet: the token is for another name"),
+        R::TokenRole => (Unauthenticated, "fleet: the token is for another role"),
+        R::NameTaken => (AlreadyExists, "fleet: a node of that name exists"),
+        R::AddressTaken => (AlreadyExists, "fleet: a node of that address exists"),
+        R::IdTaken => (AlreadyExists, "fleet: a node of that id exists, or did once"),
+        R::NodeUnknown => (NotFound, "fleet: no such node"),
+        R::FenceLost => (FailedPrecondition, "fleet: elected no longer"),
+        R::GenerationMoved => (FailedPrecondition, "fleet: the authority was changed meanwhile"),
+        R::Malformed => (InvalidArgument, "fleet: malformed request"),
     }
 }
 

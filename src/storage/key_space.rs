@@ -8,6 +8,7 @@
 //! | `02` | values | first revision of the block, 16 bytes | the block's values, one after the other | 1 |
 //! | `10`–`15`, `1f` | records | the record's key in its [`Space`] | version byte 1, protobuf | 1 |
 //! | `60`–`62` | records of auth | the same | the same | 1, cluster level 2 |
+//! | `70`–`73` | records of the fleet | the same | the same | 1, cluster level 4 |
 
 use quorate_core::api::batch::Space;
 use quorate_core::api::ids::Revision;
@@ -78,7 +79,10 @@ mod tests {
         );
         assert_eq!(values_key(Revision::new(2, 3))[0], 2);
         let prefixes: Vec<u8> = Space::ALL.map(|space| record_key(space, b"")[0]).to_vec();
-        assert_eq!(prefixes, [0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x1f, 0x60, 0x61, 0x62]);
+        assert_eq!(
+            prefixes,
+            [0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x1f, 0x60, 0x61, 0x62, 0x70, 0x71, 0x72, 0x73]
+        );
         assert_eq!(record_value(b"x"), [1, b'x']);
         assert_eq!(record_payload(&[1, b'x']).unwrap(), b"x");
         assert!(record_payload(&[2, b'x']).is_err());

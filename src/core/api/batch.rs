@@ -45,11 +45,19 @@ pub enum Space {
     User = 0x61,
     /// Key: length of the name, 4 bytes big-endian, and the name. Value: `authpb.Role`.
     Role = 0x62,
+    /// Key: empty. Value: `FleetRecord`.
+    Fleet = 0x70,
+    /// Key: member id, 8 bytes big-endian. Value: `FleetNode`, its `record` empty.
+    FleetNode = 0x71,
+    /// Key: the SHA-256 of the secret, 32 bytes. Value: `FleetTokenIssue`.
+    JoinToken = 0x72,
+    /// Key: the SHA-256 of the secret, 32 bytes. Value: `FleetAuthTokenIssue`.
+    AuthToken = 0x73,
 }
 
 impl Space {
     /// Every space, in prefix order.
-    pub const ALL: [Space; 10] = [
+    pub const ALL: [Space; 14] = [
         Space::Machine,
         Space::Lease,
         Space::Alarm,
@@ -60,6 +68,10 @@ impl Space {
         Space::Auth,
         Space::User,
         Space::Role,
+        Space::Fleet,
+        Space::FleetNode,
+        Space::JoinToken,
+        Space::AuthToken,
     ];
 
     /// The space of a prefix byte.

@@ -40,6 +40,17 @@ pub enum Refusal {
     StreamRevisionFilter,
     /// Something about users, roles, permissions or tokens.
     Auth(AuthRefusal),
+    /// A client would write keys under a prefix that belongs to the fleet, or end or renew a lease that holds such
+    /// keys. Only on a keyspace that was bootstrapped.
+    ReservedPrefix(ReservedPrefix),
+    /// Something about the fleet's own records.
+    Fleet(FleetRefusal),
+}
+
+impl From<FleetRefusal> for Refusal {
+    fn from(refusal: FleetRefusal) -> Self {
+        Refusal::Fleet(refusal)
+    }
 }
 
 impl From<AuthRefusal> for Refusal {
@@ -91,6 +102,58 @@ pub enum AuthRefusal {
     InvalidManagement,
     /// This member can check tokens, and has no key to sign any.
     VerifyOnly,
+}
+
+/// Where the keys that the fleet alone writes stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReservedPrefix {
+    /// `/k8sd/`
+    K8sd,
+    /// `/kat/`, but for `/kat/leader/`, where agents campaign as clients.
+    Kat,
+}
+
+impl ReservedPrefix {
+    /// The prefix as it stands in front of keys.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ReservedPrefix::K8sd => "/k8sd/",
+            ReservedPrefix::Kat => "/kat/",
+        }
+    }
+}
+
+/// What a change of the fleet's records is refused with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FleetRefusal {
+    /// There is a fleet already.
+    AlreadyBootstrapped,
+    /// There is no fleet.
+    NotBootstrapped,
+    /// The fleet cannot begin: there are keys under a prefix that would be its own.
+    PrefixInUse,
+    /// Nobody was given that token, or it was used up or revoked.
+    TokenUnknown,
+    /// The token has run out.
+    TokenExpired,
+    /// The token is for a node of another name.
+    TokenName,
+    /// The token is for a node of another role.
+    TokenRole,
+    /// A node of that name is in the fleet.
+    NameTaken,
+    /// A node of that address is in the fleet.
+    AddressTaken,
+    /// A node of that id is in the fleet, or was once a member.
+    IdTaken,
+    /// No node has that id.
+    NodeUnknown,
+    /// Whoever asked was elected once, and is no longer.
+    FenceLost,
+    /// The fleet's authority was changed meanwhile.
+    GenerationMoved,
+    /// It asks for something that cannot be: of the one who asks, never of a user.
+    Malformed,
 }
 
 /// Something that cannot be unless memory, disk or code is broken. The member stops with this as its last words.

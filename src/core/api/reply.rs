@@ -1,5 +1,7 @@
 //! What applying an entry answers.
 
+use bytes::Bytes;
+
 use super::batch::{LeaseChange, WriteBatch};
 use super::pb::etcdserverpb as pb;
 use super::refusal::Refusal;
@@ -17,6 +19,7 @@ pub enum Reply {
     LeaseCheckpoint(pb::LeaseCheckpointResponse),
     Alarm(pb::AlarmResponse),
     Auth(AuthReply),
+    Fleet(FleetReply),
     /// The command has no answer of its own.
     Done,
 }
@@ -38,6 +41,31 @@ pub enum AuthReply {
     RoleRevokePermission(pb::AuthRoleRevokePermissionResponse),
     /// Without the token: only who drew it knows it.
     Login(pb::AuthenticateResponse),
+}
+
+/// The answer to a change of the fleet's records.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FleetReply {
+    /// It is done.
+    Done,
+    /// A join token: the one that was asked for, or one of the same name and role that had been given before.
+    Token {
+        /// What its secret is drawn from.
+        nonce: Bytes,
+        /// When it runs out, in milliseconds since 1970.
+        expires_ms: i64,
+        /// It is the one that was asked for.
+        fresh: bool,
+    },
+    /// A user's token: the one that was asked for, or the one that this user with these groups had before.
+    AuthToken {
+        /// What its secret is drawn from.
+        nonce: Bytes,
+        /// It is the one that was asked for.
+        fresh: bool,
+    },
+    /// What the txn came to.
+    Txn(pb::TxnResponse),
 }
 
 /// What happened to tokens, for those who keep them in memory on every member. In order of application.

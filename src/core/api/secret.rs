@@ -6,7 +6,10 @@ use super::pb::authpb;
 use super::pb::etcdserverpb::{
     AuthUserAddRequest, AuthUserChangePasswordRequest, AuthenticateRequest, AuthenticateResponse,
 };
-use super::pb::internal::{AuthLogin, AuthUserAdd, AuthUserChangePassword};
+use super::pb::internal::{
+    AuthLogin, AuthUserAdd, AuthUserChangePassword, FleetAuthTokenIssue, FleetAuthority,
+    FleetTokenIssue,
+};
 
 /// Shows the name alone.
 macro_rules! shown_by_name {
@@ -39,6 +42,34 @@ impl fmt::Debug for authpb::User {
         f.debug_struct("User")
             .field("name", &self.name)
             .field("roles", &self.roles)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FleetAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetAuthority")
+            .field("generation", &self.generation)
+            .field("certificates", &self.certificates.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FleetTokenIssue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetTokenIssue")
+            .field("name", &self.name)
+            .field("role", &self.role())
+            .field("expires_ms", &self.expires_ms)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for FleetAuthTokenIssue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetAuthTokenIssue")
+            .field("username", &self.username)
+            .field("groups", &self.groups)
             .finish_non_exhaustive()
     }
 }
@@ -80,6 +111,26 @@ mod tests {
             format!(
                 "{:?}",
                 authpb::User { password: Bytes::from(secret()), ..authpb::User::default() }
+            ),
+            format!(
+                "{:?}",
+                FleetAuthority { sealed_key: Bytes::from(secret()), ..FleetAuthority::default() }
+            ),
+            format!(
+                "{:?}",
+                FleetTokenIssue {
+                    hash: Bytes::from(secret()),
+                    nonce: Bytes::from(secret()),
+                    ..FleetTokenIssue::default()
+                }
+            ),
+            format!(
+                "{:?}",
+                FleetAuthTokenIssue {
+                    hash: Bytes::from(secret()),
+                    nonce: Bytes::from(secret()),
+                    ..FleetAuthTokenIssue::default()
+                }
             ),
         ];
         for shown in shown {

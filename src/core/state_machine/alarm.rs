@@ -16,7 +16,7 @@ use crate::api::pb::internal::command::Request;
 use crate::api::refusal::{Corrupt, Refusal};
 
 use super::changes::Changes;
-use super::quota;
+use super::{fleet, quota};
 
 /// The alarms that stand, by type and member.
 #[derive(Debug, Default)]
@@ -107,6 +107,7 @@ fn refused_when_corrupt(request: &Request) -> bool {
         | Request::MemberAttributes(_)
         | Request::ClusterLevel(_)
         | Request::Auth(_) => false,
+        Request::Fleet(fleet) => !fleet::takes_away(fleet),
     }
 }
 

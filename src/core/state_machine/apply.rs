@@ -27,7 +27,7 @@ use super::auth::Caller;
 use super::changes::{Changes, LEVEL};
 use super::mvcc::range::header;
 use super::mvcc::write::WriteTxn;
-use super::{CLUSTER_LEVEL, LEVEL_OF_EARLIER_MEMBERS, StateMachine, records, txn};
+use super::{CLUSTER_LEVEL, LEVEL_OF_EARLIER_MEMBERS, StateMachine, fleet, records, txn};
 
 /// How many revisions [`StateMachine::cold_reads`] names at most: a prefetch beyond it would fill memory instead of
 /// saving time.
@@ -115,13 +115,14 @@ impl StateMachine {
         Ok(replies)
     }
 
-    /// Whether the alarms and the caller's permissions let a command pass. In etcd, too, alarms speak first.
+    /// Whether the alarms, the caller's permissions and the fleet let a command pass. In etcd, too, alarms speak first.
     fn admit(&self, command: &internal::Command, request: &Request) -> Result<(), Refusal> {
         self.alarms.check(request)?;
-        if !self.auth.is_enabled() {
-            return Ok(());
+        if self.auth.is_enabled() {
+            let caller = Caller::of(command);
+            self.auth.check_command(&caller, request, &self.leases, self.cluster_level)?;
         }
-        self.auth.check_command(&Caller::of(command), request, &self.leases, self.cluster_level)
+        self.fleet.check_reserved(request, &self.leases)
     }
 
     fn decide(
@@ -168,10 +169,19 @@ impl StateMachine {
                 .apply(auth, header(self.mvcc.revision), changes)
                 .ok_or_else(|| undecodable(at, "an auth request of no known kind"))?
                 .map(Reply::Auth),
+            Request::Fleet(fleet) => {
+                let ask = fleet.ask.as_ref();
+                let ask = ask.ok_or_else(|| undecodable(at, "a fleet request of no known kind"))?;
+                self.steer(view, fleet.fence.as_ref(), ask, changes)?.map(Reply::Fleet)
+            }
         })
     }
 
-    fn write<'a, V: View>(&'a mut self, view: &'a V, changes: &'a mut Changes) -> WriteTxn<'a, V> {
+    pub(super) fn write<'a, V: View>(
+        &'a mut self,
+        view: &'a V,
+        changes: &'a mut Changes,
+    ) -> WriteTxn<'a, V> {
         WriteTxn::begin(&mut self.mvcc, &mut self.leases, changes, view)
     }
 
@@ -292,6 +302,11 @@ impl StateMachine {
                 }
                 Some(Request::Txn(txn)) => {
                     txn::cold_reads(&self.mvcc, txn, COLD_READS_MAX, &mut cold);
+                }
+                Some(Request::Fleet(fleet)) => {
+                    if let Some(txn) = fleet::txn_of(fleet) {
+                        txn::cold_reads(&self.mvcc, txn, COLD_READS_MAX, &mut cold);
+                    }
                 }
                 Some(
                     Request::Compaction(_)

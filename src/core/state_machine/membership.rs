@@ -75,7 +75,7 @@ impl MemberBook {
     }
 
     /// Who is in the membership.
-    fn ids(&self) -> impl Iterator<Item = MemberId> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = MemberId> {
         let nodes = self.stored.membership.iter().flat_map(|membership| &membership.nodes);
         nodes.map(|node| MemberId(node.member_id))
     }

@@ -10,6 +10,7 @@
 //!                   ├─ alarm       which stand, what they refuse
 //!                   ├─ auth        users, roles, who may do what
 //!                   ├─ membership  who is a member
+//!                   ├─ fleet       which nodes belong together, who may join them
 //!                   └─ once        which entries were seen
 //!   request ────> check            before the log: is it well formed
 //!   range ──────> mvcc::range      after the log: rows in slices
@@ -23,6 +24,7 @@ mod apply;
 pub mod auth;
 mod changes;
 pub mod check;
+pub mod fleet;
 pub mod lease;
 mod membership;
 pub mod mvcc;
@@ -57,13 +59,14 @@ pub use self::snapshot::{FrozenMachine, Restorer, RevisionHeader};
 
 use self::alarm::AlarmBook;
 use self::auth::AuthState;
+use self::fleet::FleetState;
 use self::lease::LeaseBook;
 use self::membership::MemberBook;
 use self::mvcc::Mvcc;
 use self::once::ProposerBook;
 
 /// The newest cluster level this code understands. An entry that needs more stops the member.
-pub const CLUSTER_LEVEL: u32 = 3;
+pub const CLUSTER_LEVEL: u32 = 4;
 
 /// Since this cluster level it is noted who was removed.
 const LEVEL_OF_REMOVED_MEMBERS: u32 = 2;
@@ -92,6 +95,7 @@ pub fn level_of(request: &Request) -> u32 {
         | Request::MemberAttributes(_)
         | Request::ClusterLevel(_) => 1,
         Request::Auth(_) => 2,
+        Request::Fleet(_) => 4,
     }
 }
 
@@ -103,6 +107,7 @@ pub struct StateMachine {
     alarms: AlarmBook,
     auth: AuthState,
     members: MemberBook,
+    fleet: FleetState,
     proposers: ProposerBook,
     applied: Option<LogId>,
     rolling_hash: u64,
@@ -120,6 +125,7 @@ impl StateMachine {
             alarms: AlarmBook::default(),
             auth: AuthState::default(),
             members: MemberBook::default(),
+            fleet: FleetState::default(),
             proposers: ProposerBook::default(),
             applied: None,
             rolling_hash: 0,
@@ -203,6 +209,11 @@ impl StateMachine {
     /// Users, roles, and who may do what.
     pub fn auth(&self) -> &AuthState {
         &self.auth
+    }
+
+    /// The nodes that belong together, and who may join them.
+    pub fn fleet(&self) -> &FleetState {
+        &self.fleet
     }
 
     /// The membership in force.

@@ -45,7 +45,8 @@ pub fn cost(request: &Request) -> u64 {
         | Request::Alarm(_)
         | Request::MemberAttributes(_)
         | Request::ClusterLevel(_)
-        | Request::Auth(_) => 0,
+        | Request::Auth(_)
+        | Request::Fleet(_) => 0,
     }
 }
 

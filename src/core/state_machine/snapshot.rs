@@ -79,6 +79,7 @@ impl StateMachine {
             records.push(change(Space::MemberAttributes, key, value));
         }
         records.extend(self.auth.records().map(|(space, key, value)| change(space, key, value)));
+        records.extend(self.fleet.records().map(|(space, key, value)| change(space, key, value)));
         for id in self.members.removed() {
             let value = RemovedMember { member_id: id.0 }.encode_to_vec().into();
             records.push(change(Space::RemovedMember, member_key(id.0), value));
@@ -131,6 +132,10 @@ impl Restorer {
             Space::User => self.machine.auth.restore_user(value)?,
             Space::Role => self.machine.auth.restore_role(value)?,
             Space::RemovedMember => self.machine.members.restore_removed(value)?,
+            Space::Fleet => self.machine.fleet.restore(value)?,
+            Space::FleetNode => self.machine.fleet.restore_node(value)?,
+            Space::JoinToken => self.machine.fleet.restore_join_token(value)?,
+            Space::AuthToken => self.machine.fleet.restore_auth_token(value)?,
         }
         Ok(())
     }

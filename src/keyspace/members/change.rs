@@ -28,7 +28,7 @@ use quorate_core::api::pb::internal::{
 use quorate_core::state_machine::StateMachine;
 use tokio::time::{Instant, timeout};
 
-use super::checks::{self, Seen};
+use super::checks::{self, HEALTHY_AFTER, Seen};
 use crate::consensus;
 use crate::consensus::ChangeError;
 use crate::keyspace::Keyspace;
@@ -67,19 +67,36 @@ impl Keyspace {
         self.require_admin().await?;
         let seconds = self.0.clock.unix_ms().div_euclid(1000);
         let id = super::member_id(&peer_urls, &seconds.to_string());
-        self.check_strictly(|seen| seen.may_add(is_learner))?;
+        self.check_strictly(HEALTHY_AFTER, |seen| seen.may_add(is_learner))?;
         let new = NewMember { member_id: id.0, peer_urls: peer_urls.clone(), is_learner };
-        let members = self.have_changed(Change::Add(new), None).await?;
+        let members = self.have_changed(Change::Add(new), false, None).await?;
         let member =
             pb::Member { id: id.0, peer_ur_ls: peer_urls, is_learner, ..pb::Member::default() };
         Ok((member, members))
     }
 
+    /// MemberAdd under an id that was drawn before: asked again with the same id and URLs, it is answered as made. A
+    /// member joins a fleet right after the one before it, so who is connected at all counts as such.
+    pub async fn member_add_as(
+        &self,
+        id: MemberId,
+        peer_urls: &[String],
+        is_learner: bool,
+    ) -> Result<Vec<pb::Member>, KeyspaceError> {
+        let peer_urls = parse_urls(peer_urls)?;
+        self.require_admin().await?;
+        let new = NewMember { member_id: id.0, peer_urls, is_learner };
+        if !self.members().iter().any(|member| is_it(member, &new)) {
+            self.check_strictly(Duration::ZERO, |seen| seen.may_add(is_learner))?;
+        }
+        self.have_changed(Change::Add(new), true, None).await
+    }
+
     /// MemberRemove: the members without it.
     pub async fn member_remove(&self, id: MemberId) -> Result<Vec<pb::Member>, KeyspaceError> {
         self.require_admin().await?;
-        self.check_strictly(|seen| seen.may_remove(id))?;
-        self.have_changed(Change::Remove(id.0), None).await
+        self.check_strictly(HEALTHY_AFTER, |seen| seen.may_remove(id))?;
+        self.have_changed(Change::Remove(id.0), false, None).await
     }
 
     /// MemberUpdate: the members with that one's new peer URLs, which are taken as they are.
@@ -90,19 +107,21 @@ impl Keyspace {
     ) -> Result<Vec<pb::Member>, KeyspaceError> {
         self.require_admin().await?;
         let to = PeerUrls { member_id: id.0, peer_urls };
-        self.have_changed(Change::Update(to), None).await
+        self.have_changed(Change::Update(to), false, None).await
     }
 
     /// MemberPromote: the members with that learner as a voter.
     pub async fn member_promote(&self, id: MemberId) -> Result<Vec<pb::Member>, KeyspaceError> {
         self.require_admin().await?;
         let limit = self.0.config.request_timeout();
-        self.have_changed(Change::Promote(id.0), Some(limit)).await
+        self.have_changed(Change::Promote(id.0), false, Some(limit)).await
     }
 
-    /// What `--strict-reconfig-check` asks of the member that the request came to.
+    /// What `--strict-reconfig-check` asks of the member that the request came to. Who has been connected for longer
+    /// than `healthy_after` is healthy.
     fn check_strictly(
         &self,
+        healthy_after: Duration,
         check: impl FnOnce(Seen<'_, &dyn Fn(MemberId) -> Option<Duration>>) -> Result<(), MemberRefusal>,
     ) -> Result<(), KeyspaceError> {
         if !self.0.config.strict_reconfig_check {
@@ -111,22 +130,28 @@ impl Keyspace {
         let members = self.members();
         let own = self.0.config.member_id;
         let connected_for = |id: MemberId| self.0.consensus.connected_for(id);
-        let seen =
-            Seen { members: &members, own, connected_for: &connected_for as &dyn Fn(_) -> _ };
+        let seen = Seen {
+            members: &members,
+            own,
+            healthy_after,
+            connected_for: &connected_for as &dyn Fn(_) -> _,
+        };
         check(seen).map_err(|refusal| {
             tracing::warn!("local-member-id" = %own, ?refusal, "rejecting a change of the members");
             KeyspaceError::Members(refusal)
         })
     }
 
-    /// Has the leader make the change; asks until it answers, for `limit` if there is one.
+    /// Has the leader make the change; asks until it answers, for `limit` if there is one. `again`: it may have been
+    /// made before.
     async fn have_changed(
         &self,
         change: Change,
+        again: bool,
         limit: Option<Duration>,
     ) -> Result<Vec<pb::Member>, KeyspaceError> {
         let asked = async {
-            let mut change = MemberChange { again: false, change: Some(change) };
+            let mut change = MemberChange { again, change: Some(change) };
             loop {
                 match self.ask_once(&Ask::MemberChange(change.clone())).await {
                     Answer::MemberChanged(changed) => return changed,
@@ -292,8 +317,7 @@ impl Known<'_> {
     fn add(&self, new: &NewMember, learners_max: i64, again: bool) -> Result<Step, MemberRefusal> {
         let id = MemberId(new.member_id);
         let mut members = self.members.iter();
-        let is_it = |member: &pb::Member| member.id == id.0 && member.peer_ur_ls == new.peer_urls;
-        if again && members.any(is_it) {
+        if again && members.any(|member| is_it(member, new)) {
             return Ok(Step::Done);
         }
         checks::is_new(&self.members, self.machine.removed_members(), id, &new.peer_urls)?;
@@ -350,6 +374,10 @@ impl Known<'_> {
         }
         Ok(Step::Make(consensus::MemberChange::Promote(id)))
     }
+}
+
+fn is_it(member: &pb::Member, new: &NewMember) -> bool {
+    member.id == new.member_id && member.peer_ur_ls == new.peer_urls
 }
 
 /// Each a URL of etcd's kind; sorted, as etcd keeps them.

@@ -16,7 +16,7 @@ use crate::consensus::Progress;
 use crate::keyspace::error::MemberRefusal;
 
 /// A connection counts once it has held for so long (etcd's `HealthInterval`).
-const HEALTHY_AFTER: Duration = Duration::from_secs(5);
+pub(super) const HEALTHY_AFTER: Duration = Duration::from_secs(5);
 
 /// A learner gets a vote when it has so much of the leader's log, in percent (etcd's `readyPercentThreshold`).
 const READY_PERCENT: u64 = 90;
@@ -27,6 +27,8 @@ pub(super) struct Seen<'a, F> {
     pub(super) members: &'a [pb::Member],
     /// Who looks.
     pub(super) own: MemberId,
+    /// A connection counts once it has held for longer.
+    pub(super) healthy_after: Duration,
     /// For how long it has been connected to another; `None` while it is not.
     pub(super) connected_for: F,
 }
@@ -49,7 +51,8 @@ impl<F: Fn(MemberId) -> Option<Duration>> Seen<'_, F> {
     fn healthy(&self) -> usize {
         let healthy = |member: &&pb::Member| {
             let id = MemberId(member.id);
-            let connected = || (self.connected_for)(id).is_some_and(|since| since > HEALTHY_AFTER);
+            let connected =
+                || (self.connected_for)(id).is_some_and(|since| since > self.healthy_after);
             id == self.own || connected()
         };
         voters(self.members).filter(healthy).count()
@@ -182,7 +185,7 @@ mod tests {
             let seconds = connected.chars().nth(id.0 as usize - 1)?.to_digit(10)?;
             Some(Duration::from_secs(seconds.into()))
         };
-        Seen { members, own: MemberId(OWN), connected_for }
+        Seen { members, own: MemberId(OWN), healthy_after: HEALTHY_AFTER, connected_for }
     }
 
     const OK: Result<(), MemberRefusal> = Ok(());

@@ -142,7 +142,7 @@ impl Keyspace {
         match timeout(self.0.config.request_timeout(), self.0.state.wait_until(raised)).await {
             Ok(raised) => raised,
             Err(_elapsed) => Err(KeyspaceError::Unimplemented(
-                "changing users and roles beside members of an older version",
+                "what members of an older version do not understand",
             )),
         }
     }

@@ -218,6 +218,7 @@ pub struct FleetNode {
     pub record: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct FleetAuthority {
     #[prost(uint64, tag = "1")]
     pub generation: u64,
@@ -234,6 +235,7 @@ pub struct FleetAuthorityChange {
     pub authority: ::core::option::Option<FleetAuthority>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct FleetTokenIssue {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -254,6 +256,7 @@ pub struct FleetAdmit {
     pub node: ::core::option::Option<FleetNode>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct FleetAuthTokenIssue {
     #[prost(string, tag = "1")]
     pub username: ::prost::alloc::string::String,

@@ -9,7 +9,7 @@
 //! | LeaseRevoke | somebody, and write on every key of the lease |
 //! | changes of users and roles | the role `root` |
 //! | Compaction, Alarm but GET | the role `root`, if somebody asks: members ask these themselves |
-//! | a login, what members tell each other | nothing |
+//! | a login, what members tell each other, changes of the fleet's records | nothing |
 //!
 //! A lease's keys count because whoever may hang a key on a lease may also end the lease, and with it the keys of
 //! others. Both branches of a txn count because which of them is taken tells something about the keys compared.
@@ -222,7 +222,8 @@ impl AuthState {
             Request::LeaseExpiry(_)
             | Request::LeaseCheckpoint(_)
             | Request::MemberAttributes(_)
-            | Request::ClusterLevel(_) => Ok(()),
+            | Request::ClusterLevel(_)
+            | Request::Fleet(_) => Ok(()),
         }
     }
 }

@@ -81,7 +81,8 @@ impl AuthModel {
             | Request::LeaseExpiry(_)
             | Request::LeaseCheckpoint(_)
             | Request::MemberAttributes(_)
-            | Request::ClusterLevel(_) => {}
+            | Request::ClusterLevel(_)
+            | Request::Fleet(_) => {}
         }
         needs.iter().try_for_each(|need| self.has(asker, need, keys_of))
     }

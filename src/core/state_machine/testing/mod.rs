@@ -4,6 +4,7 @@
 //! - [`Model`]: what etcd would answer, written to be obviously right and as slow as that makes it.
 
 mod auth_model;
+mod fleet_model;
 mod model;
 mod view;
 

@@ -9,13 +9,15 @@ use bytes::Bytes;
 use crate::api::pb::etcdserverpb as pb;
 use crate::api::pb::etcdserverpb::request_op::Request as Op;
 use crate::api::pb::etcdserverpb::response_op::Response as OpResponse;
-use crate::api::pb::internal::Command;
 use crate::api::pb::internal::command::Request;
+use crate::api::pb::internal::fleet_request::Ask;
+use crate::api::pb::internal::{Command, FleetRequest};
 use crate::api::pb::mvccpb::KeyValue;
-use crate::api::refusal::Refusal;
-use crate::api::reply::Reply;
+use crate::api::refusal::{FleetRefusal, Refusal};
+use crate::api::reply::{FleetReply, Reply};
 
 use super::auth_model::AuthModel;
+use super::fleet_model::{Around, FleetModel};
 
 /// All that was ever written.
 #[derive(Clone, Debug)]
@@ -26,6 +28,7 @@ pub struct Model {
     leases: BTreeMap<i64, i64>,
     alarms: Vec<(i32, u64)>,
     auth: AuthModel,
+    fleet: FleetModel,
 }
 
 /// One key written, or deleted if it has no value.
@@ -47,6 +50,7 @@ impl Default for Model {
             leases: BTreeMap::new(),
             alarms: Vec::new(),
             auth: AuthModel::default(),
+            fleet: FleetModel::default(),
         }
     }
 }
@@ -113,13 +117,22 @@ impl Model {
         self.revision += i64::from(self.dirty());
     }
 
-    /// Decides a command committed in `term`, as etcd's appliers would.
-    pub fn apply(&mut self, term: u64, command: &Command) -> Result<Reply, Refusal> {
+    /// Whether there is a fleet.
+    pub fn has_fleet(&self) -> bool {
+        self.fleet.is_begun()
+    }
+
+    /// Decides a command committed in `term` by an entry of the hour `now_ms`, as etcd's appliers would.
+    pub fn apply(&mut self, term: u64, now_ms: i64, command: &Command) -> Result<Reply, Refusal> {
         let request = command.request.as_ref().expect("every command asks something");
         self.refuse_by_alarm(request)?;
         let asker = (command.user.as_str(), command.auth_revision);
         self.auth.permit(asker, request, &|id| self.keys_of(id))?;
-        let reply = self.answer(term, request)?;
+        self.fleet.permit(request, &|id| self.keys_of(id))?;
+        let reply = match request {
+            Request::Fleet(fleet) => Reply::Fleet(self.steer(now_ms, fleet)?),
+            _ => self.answer(term, request)?,
+        };
         self.finish();
         Ok(reply)
     }
@@ -128,6 +141,31 @@ impl Model {
         let exists = self.leases.contains_key(&lease);
         let keys = self.keys_now().into_values();
         keys.filter(|kv| exists && kv.lease == lease).map(|kv| kv.key.to_vec()).collect()
+    }
+
+    fn steer(&mut self, now_ms: i64, request: &FleetRequest) -> Result<FleetReply, Refusal> {
+        let keys = self.keys_now();
+        if let Some(fence) = &request.fence {
+            let created = keys.get(&fence.key).map(|kv| kv.create_revision);
+            if created != Some(fence.create_revision) {
+                return Err(FleetRefusal::FenceLost.into());
+            }
+        }
+        let ask = request.ask.as_ref().expect("every request of the fleet asks something");
+        if !self.fleet.is_begun() && !matches!(ask, Ask::Bootstrap(_)) {
+            return Err(FleetRefusal::NotBootstrapped.into());
+        }
+        if let Ask::Txn(txn) = ask {
+            return Ok(FleetReply::Txn(self.txn(txn)?));
+        }
+        let live_keys: Vec<Bytes> = keys.into_keys().collect();
+        let is_fenced = request.fence.is_some();
+        let around = Around { now_ms, is_fenced, live_keys: &live_keys };
+        let (reply, changes) = self.fleet.apply(ask, &around)?;
+        for (key, value) in changes {
+            self.write(key, value.map(|value| (value, 0)));
+        }
+        Ok(reply)
     }
 
     fn answer(&mut self, term: u64, request: &Request) -> Result<Reply, Refusal> {
@@ -176,6 +214,7 @@ impl Model {
                 let ask = auth.ask.as_ref().expect("every auth request asks something");
                 Reply::Auth(self.auth.apply(ask, self.header())?)
             }
+            Request::Fleet(_) => panic!("answered before"),
         })
     }
 
@@ -192,6 +231,10 @@ impl Model {
             | Request::MemberAttributes(_)
             | Request::ClusterLevel(_)
             | Request::Auth(_) => Ok(()),
+            Request::Fleet(fleet) if corrupt && !FleetModel::is_cure(fleet) => {
+                Err(Refusal::CorruptCluster)
+            }
+            Request::Fleet(_) => Ok(()),
             Request::Put(_)
             | Request::LeaseGrant(_)
             | Request::Txn(_)

@@ -7,6 +7,7 @@ use crate::api::pb::etcdserverpb::request_op::Request as Op;
 use crate::api::pb::internal;
 use crate::api::pb::internal::auth_request::Ask;
 use crate::api::pb::internal::command::Request;
+use crate::api::pb::internal::fleet_request::Ask as FleetAsk;
 use crate::api::pb::internal::log_payload::Payload;
 use crate::api::pb::mvccpb::KeyValue;
 use crate::api::refusal::{Corrupt, Refusal};
@@ -27,6 +28,8 @@ pub(crate) struct Member {
     pub(crate) next_index: u64,
     pub(crate) term: u64,
     pub(crate) next_seq: u64,
+    /// How far its clock is beyond the first entry's.
+    pub(crate) later_ms: i64,
 }
 
 impl Member {
@@ -37,6 +40,7 @@ impl Member {
             next_index: 0,
             term: TERM,
             next_seq: 1,
+            later_ms: 0,
         }
     }
 
@@ -65,9 +69,15 @@ impl Member {
         self.pack_commands(requests.into_iter().map(command).collect())
     }
 
+    /// The hour of the next entry.
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.later_ms + entry(1, self.next_seq, Vec::new()).time_ms
+    }
+
     /// Applies commands packed in one entry.
     pub(crate) fn pack_commands(&mut self, commands: Vec<internal::Command>) -> Applied {
-        let entry = internal::Entry { commands, ..entry(1, self.next_seq, Vec::new()) };
+        let time_ms = self.now_ms();
+        let entry = internal::Entry { commands, time_ms, ..entry(1, self.next_seq, Vec::new()) };
         self.next_seq += 1;
         self.payload(Payload::Entry(entry)).expect("nothing is broken")
     }
@@ -189,7 +199,10 @@ fn is_one_step(payload: &internal::LogPayload) -> bool {
         return true;
     };
     let is_one_step = |command: &internal::Command| match &command.request {
-        Some(Request::Txn(txn)) => steps(&txn.success) <= 1 && steps(&txn.failure) <= 1,
+        Some(
+            Request::Txn(txn)
+            | Request::Fleet(internal::FleetRequest { ask: Some(FleetAsk::Txn(txn)), .. }),
+        ) => steps(&txn.success) <= 1 && steps(&txn.failure) <= 1,
         _ => true,
     };
     entry.commands.len() <= 1 && entry.commands.iter().all(is_one_step)

@@ -54,10 +54,11 @@ proptest! {
         let (mut member, mut model) = (Member::new(budget), Model::default());
         for (asked, (range, read, slice)) in steps.iter().zip(reads.into_iter().cycle()) {
             let command = member.command(asked);
-            let expected = model.apply(member.term, &command);
+            let expected = model.apply(member.term, member.now_ms(), &command);
             prop_assert_eq!(member.pack_commands(vec![command]).replies.remove(0), expected);
             let auth = member.machine.auth();
             prop_assert_eq!((auth.revision(), auth.is_enabled()), model.auth());
+            prop_assert_eq!(member.machine.fleet().record().is_some(), model.has_fleet());
             prop_assert_eq!(member.machine.revision(), model.revision());
             prop_assert_eq!(member.machine.live_key_count(), model.live_key_count());
             prop_assert_eq!(member.machine.compact_revision(), model.compact_revision());
@@ -82,7 +83,7 @@ proptest! {
     ) {
         let (mut member, mut model) = (Member::new(TIGHT_BUDGET), Model::default());
         for request in first {
-            let _replied = model.apply(member.term, &command(request.clone()));
+            let _replied = model.apply(member.term, member.now_ms(), &command(request.clone()));
             let _replied = member.one(request);
         }
         let range = pb::RangeRequest { limit: 0, sort_order: 0, sort_target: 0, ..range };
@@ -273,6 +274,7 @@ struct Facts {
     rolling_hash: u64,
     cluster_level: u32,
     auth: String,
+    fleet: String,
     leases: Vec<LeaseFacts>,
     live_keys: usize,
     alarms: usize,
@@ -291,6 +293,7 @@ fn facts(machine: &StateMachine) -> Facts {
         cluster_level: machine.cluster_level(),
         // With what users may do, which is in no record.
         auth: format!("{:?}", machine.auth()),
+        fleet: format!("{:?}", machine.fleet()),
         leases: machine
             .leases()
             .map(|id| {
@@ -330,5 +333,6 @@ fn restore(member: &Member) -> Member {
         next_index: member.next_index,
         term: member.term,
         next_seq: member.next_seq,
+        later_ms: member.later_ms,
     }
 }

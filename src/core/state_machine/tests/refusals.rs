@@ -143,7 +143,7 @@ fn what_cannot_be_stops_the_member() {
     let mut too_new = entry(1, 1, vec![put()]);
     too_new.level = CLUSTER_LEVEL + 1;
     let stopped = payload(&mut member, Payload::Entry(too_new));
-    assert!(matches!(stopped, Corrupt::LevelTooNew { index: 0, needed: 4, known: 3 }));
+    assert!(matches!(stopped, Corrupt::LevelTooNew { index: 0, needed: 5, known: 4 }));
 
     let mut member = Member::new(0);
     let level = Request::ClusterLevel(internal::ClusterLevel { level: CLUSTER_LEVEL + 1 });
@@ -154,6 +154,11 @@ fn what_cannot_be_stops_the_member() {
     let mut unknown = entry(1, 1, vec![]);
     unknown.commands.push(internal::Command::default());
     let stopped = payload(&mut member, Payload::Entry(unknown));
+    assert!(matches!(stopped, Corrupt::Undecodable { .. }));
+
+    let mut member = Member::new(0);
+    let unknown = Request::Fleet(internal::FleetRequest::default());
+    let stopped = payload(&mut member, Payload::Entry(entry(1, 1, vec![unknown])));
     assert!(matches!(stopped, Corrupt::Undecodable { .. }));
 
     // The store has lost a value that the index lists.

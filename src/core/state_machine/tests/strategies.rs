@@ -11,10 +11,17 @@ use crate::api::pb::internal;
 use crate::api::pb::internal::auth_request::Ask;
 use crate::api::pb::internal::command::Request;
 
+use super::fleet::strategies as fleet;
 use super::member::{Age, Asked, TERM};
 
 fn key() -> impl Strategy<Value = Bytes> {
-    prop::sample::select(vec!["a", "aa", "b", "c", "\0"]).prop_map(Bytes::from_static_str)
+    // The last ones are the fleet's, once there is one, but for the very last.
+    let reserved = vec!["/k8sd/x", "/kat/config/x", "/kat/leader/x"];
+    prop_oneof![
+        12 => prop::sample::select(vec!["a", "aa", "b", "c", "\0"]),
+        1 => prop::sample::select(reserved),
+    ]
+    .prop_map(Bytes::from_static_str)
 }
 
 fn range_end() -> impl Strategy<Value = Bytes> {
@@ -37,7 +44,7 @@ fn value() -> impl Strategy<Value = Bytes> {
     prop::sample::select(values).prop_map(Bytes::from_static_str)
 }
 
-fn rarely() -> impl Strategy<Value = bool> {
+pub(super) fn rarely() -> impl Strategy<Value = bool> {
     prop::bool::weighted(0.2)
 }
 
@@ -224,7 +231,7 @@ fn auth(ask: Ask) -> Request {
 pub(crate) fn asked() -> impl Strategy<Value = Asked> {
     let user = prop::sample::select(vec!["", "root", "root", "root", "u", "u", "u", "v"]);
     let age = prop_oneof![9 => Just(Age::New), 1 => Just(Age::Old)];
-    let request = prop_oneof![3 => request(), 2 => ask().prop_map(auth)];
+    let request = prop_oneof![6 => request(), 4 => ask().prop_map(auth), 3 => fleet::request()];
     (user, age, request).prop_map(|(user, age, request)| Asked {
         user: user.to_owned(),
         age,
@@ -233,22 +240,20 @@ pub(crate) fn asked() -> impl Strategy<Value = Asked> {
 }
 
 /// As [`asked`], many; half of the time behind what it takes to turn authentication on, with a user `u` that has a
-/// role.
+/// role, and half of the time behind the beginning of a fleet.
 pub(crate) fn all_asked(count: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Asked>> {
-    (any::<bool>(), vec(permission(), 0..3), vec(asked(), count)).prop_map(
-        |(enabled, permissions, asked)| {
-            if !enabled {
-                return asked;
-            }
-            let mut all: Vec<Asked> = enabling(permissions).into_iter().map(nobodys).collect();
-            all.extend(asked);
-            all
-        },
-    )
+    let first = (any::<bool>(), vec(permission(), 0..3), prop::option::of(fleet::bootstrap()));
+    (first, vec(asked(), count)).prop_map(|((enabled, permissions, bootstrap), asked)| {
+        let mut first: Vec<Request> = bootstrap.into_iter().collect();
+        if enabled {
+            first.extend(enabling(permissions).into_iter().map(auth));
+        }
+        first.into_iter().map(nobodys).chain(asked).collect()
+    })
 }
 
-fn nobodys(ask: Ask) -> Asked {
-    Asked { user: String::new(), age: Age::New, request: auth(ask) }
+fn nobodys(request: Request) -> Asked {
+    Asked { user: String::new(), age: Age::New, request }
 }
 
 fn enabling(permissions: Vec<Permission>) -> Vec<Ask> {

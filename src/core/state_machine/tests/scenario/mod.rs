@@ -12,6 +12,7 @@
 //! explain.
 
 mod auth;
+mod fleet;
 mod parse;
 mod print;
 mod run;

@@ -8,7 +8,7 @@ use crate::api::pb::etcdserverpb::request_op::Request as Op;
 use crate::api::pb::internal;
 use crate::api::pb::internal::command::Request;
 
-use super::auth;
+use super::{auth, fleet};
 
 /// One line: words, options `name=number`, flags.
 pub(super) struct Line<'t> {
@@ -64,7 +64,7 @@ impl<'t> Line<'t> {
 }
 
 /// `''` is empty, `\0` and `\xff` are bytes.
-fn unescape(word: &str) -> Bytes {
+pub(super) fn unescape(word: &str) -> Bytes {
     if word == "''" {
         return Bytes::new();
     }
@@ -101,7 +101,7 @@ pub(super) fn request(lines: &[&str]) -> Option<Request> {
             client_urls: Vec::new(),
         }),
         "level" => Request::ClusterLevel(internal::ClusterLevel { level: line.arg(0) }),
-        _ => return auth::request(&line),
+        _ => return auth::request(&line).or_else(|| fleet::request(lines)),
     })
 }
 

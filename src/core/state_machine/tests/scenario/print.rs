@@ -9,6 +9,8 @@ use crate::api::pb::mvccpb::KeyValue;
 use crate::api::refusal::Refusal;
 use crate::api::reply::{Applied, AuthReply, Reply, TokenChange};
 
+use super::fleet;
+
 pub(super) fn applied(applied: &Applied) -> String {
     let mut out = String::new();
     if applied.duplicate {
@@ -72,6 +74,7 @@ fn reply(reply: &Result<Reply, Refusal>) -> String {
             format!("alarms:{}\n", listed.join(","))
         }
         Ok(Reply::Auth(auth)) => auth_reply(auth),
+        Ok(Reply::Fleet(reply)) => fleet::reply(reply),
         Ok(Reply::Done) => "done\n".to_owned(),
     }
 }

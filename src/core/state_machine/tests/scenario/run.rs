@@ -18,7 +18,7 @@ use crate::state_machine::{Cursor, Limits, Pin, check, quota, show_rows, txn};
 use super::super::member::{Age, Asked, Member, entry};
 use super::auth::{self, Asker};
 use super::parse::{self, Line};
-use super::print;
+use super::{fleet, print};
 
 pub(super) struct Runner {
     member: Member,
@@ -74,6 +74,12 @@ impl Runner {
             "leases" => self.leases(),
             "membership" => self.membership(&line),
             "members" => self.members(),
+            "fleet" => fleet::state(self.member.machine.fleet()),
+            "may-renew-as-client" => fleet::may_renew(&self.member.machine, line.arg(0)),
+            "hours" => {
+                self.member.later_ms += line.arg::<i64>(0) * 3_600_000;
+                String::new()
+            }
             "blank" => self.payload(Payload::Blank(internal::Blank {})),
             "term" => {
                 self.member.term = line.args()[0].parse().unwrap();
