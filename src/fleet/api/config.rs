@@ -45,6 +45,15 @@ macro_rules! section {
             #[serde(skip_serializing_if = "Option::is_none")]
             pub $field: Option<$kind>,)*
         }
+
+        impl $name {
+            /// Puts what `change` gives over what is there.
+            pub(super) fn put(&mut self, change: &Self) {
+                $(if change.$field.is_some() {
+                    self.$field.clone_from(&change.$field);
+                })*
+            }
+        }
     };
 }
 

@@ -23,6 +23,9 @@ pub mod names;
 pub mod nanos;
 pub mod sensitive;
 pub mod server;
+pub mod stored;
+#[cfg(test)]
+mod stored_test;
 pub mod worker;
 
 pub use nanos::Nanos;
