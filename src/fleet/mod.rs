@@ -11,6 +11,4 @@
 //! **Invariant:** no secret is kept in the clear in the replicated state: hashes are, and what is sealed by the fleet's
 //! key, which never is in there.
 
-pub mod seal;
-pub mod secret;
-pub mod tokens;
+pub mod store;
