@@ -32,6 +32,7 @@ pub(crate) mod raw;
 mod recipes;
 pub mod serve;
 mod status;
+mod upstream;
 pub mod version;
 pub mod watch;
 

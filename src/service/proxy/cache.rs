@@ -18,7 +18,7 @@ use quorate_core::api::pb::etcdserverpb::{RangeRequest, RangeResponse};
 use quorate_core::api::pb::mvccpb::KeyValue;
 use tokio::time::Instant;
 
-use super::upstream::Caller;
+use super::caller::Caller;
 
 /// So many answers are kept (etcd's `DefaultMaxEntries`).
 const ENTRIES_MAX: usize = 2048;

@@ -27,10 +27,11 @@ use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
+use super::caller::Caller;
 use super::kv::{Kv, decode};
 use super::namespace::Namespace;
-use super::paths::{KEEP_ALIVE, LEASE_GRANT, LEASE_REVOKE, MEMBER_LIST, WATCH};
-use super::upstream::{Caller, Repeat, Upstream};
+use crate::service::upstream::paths::{KEEP_ALIVE, LEASE_GRANT, LEASE_REVOKE, MEMBER_LIST, WATCH};
+use crate::service::upstream::{Broken, Repeat, Upstream};
 
 /// Between two attempts to register, or to follow (etcd's `registerRetryRate` and `resolveRetryRate`).
 const REST: Duration = Duration::from_secs(1);
@@ -235,7 +236,7 @@ impl Cluster {
         requests.try_send(create).expect("the channel has just been made");
         let metadata = Caller::default().metadata();
         let opened = self.upstream.converse::<_, WatchResponse>(WATCH, metadata, sent).await;
-        let mut responses = opened.map_err(super::upstream::Broken::into_status)?;
+        let mut responses = opened.map_err(Broken::into_status)?;
         while let Some(response) = responses.next().await {
             let mut response = response?;
             if response.canceled {
@@ -274,11 +275,11 @@ pub(super) async fn endpoints(upstream: &Upstream) -> Result<Vec<String>, Status
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake::Fake;
     use super::super::figures::Figures;
-    use super::super::paths::PUT;
-    use super::super::upstream::UpstreamSettings;
     use super::*;
+    use crate::service::upstream::UpstreamSettings;
+    use crate::service::upstream::fake::Fake;
+    use crate::service::upstream::paths::PUT;
     use crate::support::metrics::Metrics;
 
     #[tokio::test]

@@ -26,9 +26,8 @@ use tonic::{Status, Streaming};
 use tower_service::Service as _;
 
 use super::Parts;
+use super::caller::{Caller, carried};
 use super::lease::{keep_alive, time_to_live};
-use super::paths::{MEMBER_LIST, RANGE_STREAM, TIME_TO_LIVE, WATCH};
-use super::upstream::{Broken, Caller, Repeat, carried};
 use super::watch::Hub;
 use crate::service::grpc::counts::{GrpcCounts, MethodCounts};
 use crate::service::grpc::frames::{Ending, Incoming, Outgoing, code_of};
@@ -37,6 +36,8 @@ use crate::service::grpc::{not_grpc, unknown};
 use crate::service::pb::etcdserverpb::watch_server::WatchServer;
 use crate::service::raw::Raw;
 use crate::service::status::{no_range_stream, unreadable};
+use crate::service::upstream::paths::{MEMBER_LIST, RANGE_STREAM, TIME_TO_LIVE, WATCH};
+use crate::service::upstream::{Broken, Repeat};
 
 /// The longest message a client may send: grpc-go's own limit, which etcd's proxy leaves as it is.
 const RECEIVE_BYTES_MAX: usize = 4 << 20;

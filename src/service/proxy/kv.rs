@@ -23,11 +23,12 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use super::cache::{Cache, Known};
+use super::caller::Caller;
 use super::figures::Figures;
 use super::namespace::Namespace;
-use super::paths::{COMPACT, DELETE, PUT, RANGE, TXN};
-use super::upstream::{Caller, Repeat, Upstream};
 use crate::service::status::{no_message, owned};
+use crate::service::upstream::paths::{COMPACT, DELETE, PUT, RANGE, TXN};
+use crate::service::upstream::{Repeat, Upstream};
 
 /// A member that is behind is asked again at most so often before the whole cluster is asked.
 const ORDER_TRIES: usize = 5;
@@ -294,9 +295,9 @@ mod tests {
 
     use futures::FutureExt as _;
 
-    use super::super::fake::{Fake, mute};
-    use super::super::upstream::UpstreamSettings;
     use super::*;
+    use crate::service::upstream::UpstreamSettings;
+    use crate::service::upstream::fake::{Fake, mute};
     use crate::support::metrics::Metrics;
 
     fn kv(endpoint: &str, ordered: bool) -> Kv {

@@ -23,10 +23,11 @@ use tokio::sync::mpsc;
 use tonic::metadata::MetadataMap;
 use tonic::{Status, Streaming};
 
+use super::caller::Caller;
 use super::kv::decode;
 use super::namespace::Namespace;
-use super::paths::{KEEP_ALIVE, TIME_TO_LIVE};
-use super::upstream::{Broken, Caller, Repeat, Upstream};
+use crate::service::upstream::paths::{KEEP_ALIVE, TIME_TO_LIVE};
+use crate::service::upstream::{Broken, Repeat, Upstream};
 
 /// A client may have so many renewals unanswered; then no more are read.
 const UNANSWERED_MAX: usize = 64;
@@ -192,9 +193,9 @@ async fn open(
 mod tests {
     use tokio::time::timeout;
 
-    use super::super::fake::Fake;
-    use super::super::upstream::UpstreamSettings;
     use super::*;
+    use crate::service::upstream::UpstreamSettings;
+    use crate::service::upstream::fake::Fake;
 
     #[tokio::test]
     async fn a_member_that_answers_no_renewal_is_asked_again_after_a_rest() {

@@ -14,20 +14,15 @@
 //! **Invariant:** it knows members by the wire alone, and nothing of a keyspace.
 
 mod cache;
+mod caller;
 mod cluster;
 mod figures;
 mod grpc;
 mod kv;
 mod lease;
 mod namespace;
-mod paths;
 mod site;
-mod upstream;
 mod watch;
-
-#[cfg(test)]
-#[path = "fake_test.rs"]
-mod fake;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,12 +41,12 @@ use self::grpc::Door;
 use self::kv::Kv;
 use self::namespace::Namespace;
 use self::site::Site;
-use self::upstream::Upstream;
-pub use self::upstream::UpstreamSettings;
 use self::watch::Hub;
 use super::gateway::Afterwards;
 use super::grpc::counts::GrpcCounts;
 use super::serve::{Counter, Traffic, is_grpc};
+use super::upstream::Upstream;
+pub use super::upstream::UpstreamSettings;
 use crate::support::metrics::{Metrics, ProcessFigures};
 use crate::support::tls::Connector;
 

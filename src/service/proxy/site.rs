@@ -26,9 +26,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 
-use super::paths::{RANGE, WATCH};
-use super::upstream::{Repeat, Upstream};
 use crate::service::http::{Answer, error, get_only, no_pprof, not_found, plain, told, with_type};
+use crate::service::upstream::paths::{RANGE, WATCH};
+use crate::service::upstream::{Repeat, Upstream};
 use crate::support::metrics::Metrics;
 
 /// How long a read may take, and making a watch.
@@ -182,9 +182,9 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
-    use super::super::fake::mute;
-    use super::super::upstream::UpstreamSettings;
     use super::*;
+    use crate::service::upstream::UpstreamSettings;
+    use crate::service::upstream::fake::mute;
 
     async fn metrics_of(endpoint: String) -> StatusCode {
         let members = Upstream::new(UpstreamSettings::default(), &[endpoint]).unwrap();

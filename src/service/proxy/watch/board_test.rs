@@ -7,8 +7,8 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::sync::mpsc;
 
+use super::super::super::caller::Caller;
 use super::super::super::namespace::Namespace;
-use super::super::super::upstream::Caller;
 use super::super::outbox::Due;
 use super::*;
 use crate::support::metrics::Metrics;

@@ -13,11 +13,11 @@ use quorate_core::api::pb::etcdserverpb::{WatchProgressRequest, WatchRequest, Wa
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::super::paths::WATCH;
-use super::super::upstream::{Broken, Upstream};
 use super::Hub;
 use super::board::{Begun, Board, Taken};
 use super::outbox::Outbox;
+use crate::service::upstream::paths::WATCH;
+use crate::service::upstream::{Broken, Upstream};
 
 /// Between two attempts that failed.
 const REST_MIN: Duration = Duration::from_millis(50);

@@ -30,10 +30,11 @@ use self::board::{Begun, Board};
 use self::feed::Feeding;
 use self::outbox::Outbox;
 use self::subject::Subject;
+use super::caller::Caller;
 use super::figures::Figures;
 use super::namespace::Namespace;
-use super::upstream::{Caller, Upstream};
 use crate::service::pb::etcdserverpb::watch_server::Watch;
+use crate::service::upstream::Upstream;
 
 /// Every watch that goes through the proxy. Cheap to clone.
 #[derive(Clone)]

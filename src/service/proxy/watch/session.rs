@@ -11,7 +11,7 @@ use quorate_core::api::refusal::Refusal;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::super::upstream::Caller;
+use super::super::caller::Caller;
 use super::outbox::{Due, NO_WATCH, Outbox};
 use super::{Hub, Responses};
 use crate::service::status::owned;
@@ -136,9 +136,9 @@ mod tests {
 
     use super::super::super::figures::Figures;
     use super::super::super::namespace::Namespace;
-    use super::super::super::upstream::{Upstream, UpstreamSettings};
     use super::super::outbox::Unsent;
     use super::*;
+    use crate::service::upstream::{Upstream, UpstreamSettings};
     use crate::support::metrics::Metrics;
 
     fn session<R>(requests: R) -> (Arc<Outbox>, Responses)

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use quorate_core::api::pb::etcdserverpb::WatchCreateRequest;
 
+use super::super::caller::Caller;
 use super::super::namespace::Namespace;
-use super::super::upstream::Caller;
 
 /// Watchers of equal subjects see the same events, apart from where they begin: they can share a watch at a member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

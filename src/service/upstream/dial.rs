@@ -22,7 +22,7 @@ const HTTP_2: &[&[u8]] = &[b"h2"];
 const HTTP_1: &[&[u8]] = &[b"http/1.1"];
 
 /// Bytes in and out.
-pub(in crate::service::proxy) trait Wire:
+pub(in crate::service) trait Wire:
     AsyncRead + AsyncWrite + Send + Unpin
 {
 }
@@ -31,7 +31,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// What is spoken on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::service::proxy) enum Speech {
+pub(in crate::service) enum Speech {
     /// gRPC.
     Http2,
     /// What a member answers beside gRPC.
@@ -40,7 +40,7 @@ pub(in crate::service::proxy) enum Speech {
 
 /// Connects to one endpoint, as often as it is asked to.
 #[derive(Clone, Debug)]
-pub(in crate::service::proxy) struct Dial {
+pub(in crate::service) struct Dial {
     place: Place,
     tls: Option<Connector>,
     speech: Speech,
@@ -56,11 +56,7 @@ enum Place {
 
 impl Dial {
     /// How `endpoint` is reached; `tls` is what was set up for endpoints, if anything was.
-    pub(in crate::service::proxy) fn new(
-        endpoint: &str,
-        tls: Option<&Connector>,
-        speech: Speech,
-    ) -> Dial {
+    pub(in crate::service) fn new(endpoint: &str, tls: Option<&Connector>, speech: Speech) -> Dial {
         let (scheme, rest) = endpoint.split_once("://").unwrap_or(("", endpoint));
         let tls = match scheme {
             "https" | "unixs" => Some(tls.cloned().unwrap_or_default()),
@@ -75,7 +71,7 @@ impl Dial {
     }
 
     /// The address under which requests are sent.
-    pub(in crate::service::proxy) fn uri(&self) -> Result<Uri, String> {
+    pub(in crate::service) fn uri(&self) -> Result<Uri, String> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let host = match &self.place {
             Place::Tcp(host) => host,
@@ -86,7 +82,7 @@ impl Dial {
     }
 
     /// A new connection.
-    pub(in crate::service::proxy) async fn connect(&self) -> io::Result<Box<dyn Wire>> {
+    pub(in crate::service) async fn connect(&self) -> io::Result<Box<dyn Wire>> {
         let connected = timeout(CONNECT_MAX, self.connect_at_leisure()).await;
         connected.unwrap_or_else(|_elapsed| Err(late()))
     }

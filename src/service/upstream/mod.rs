@@ -1,4 +1,4 @@
-//! The members behind the proxy: which there are, and calls to them, one after the other in turn.
+//! The members of a cluster, as a client sees them: which there are, and calls to them, one after the other in turn.
 //!
 //! ```text
 //!   call ── next endpoint that is connected ── gone: the next one
@@ -11,9 +11,12 @@
 //!
 //! **Invariant:** what may have reached a member is sent again only if it is a read (etcd `client/v3/retry.go`).
 
-mod caller;
 mod dial;
+#[cfg(test)]
+#[path = "fake_test.rs"]
+pub(super) mod fake;
 mod link;
+pub(super) mod paths;
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -35,7 +38,6 @@ use tonic::{Code, ConnectError, Extensions, Request, Status, Streaming, TimeoutE
 use tonic_prost::ProstCodec;
 use tracing::instrument::WithSubscriber as _;
 
-pub(super) use self::caller::{Caller, carried};
 pub(super) use self::dial::{Dial, Speech};
 use self::link::{Link, Up};
 use crate::service::patience::{patience, within};
@@ -462,8 +464,8 @@ fn oversized(status: &Status) -> Option<Status> {
 mod tests {
     use tokio::time::Instant;
 
-    use super::super::fake::{Fake, Hole, mute};
-    use super::super::paths::{PUT, RANGE};
+    use super::fake::{Fake, Hole, mute};
+    use super::paths::{PUT, RANGE};
     use super::*;
 
     /// Far more than anything here takes on a busy machine.

@@ -22,15 +22,15 @@ use tonic::body::Body;
 type Answer = dyn Fn(&str) -> Result<Bytes, Status> + Send + Sync;
 
 /// Ends, with its connections, when it is dropped.
-pub(super) struct Fake {
-    pub(super) address: String,
+pub(in crate::service) struct Fake {
+    pub(in crate::service) address: String,
     asked: Arc<Mutex<Vec<String>>>,
     _serving: JoinSet<()>,
 }
 
 impl Fake {
     /// Answers each call with one message, or with none and a status, which may be OK.
-    pub(super) async fn start(
+    pub(in crate::service) async fn start(
         answer: impl Fn(&str) -> Result<Bytes, Status> + Send + Sync + 'static,
     ) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -42,7 +42,7 @@ impl Fake {
     }
 
     /// The paths of the calls that came since this was asked last.
-    pub(super) fn asked(&self) -> Vec<String> {
+    pub(in crate::service) fn asked(&self) -> Vec<String> {
         std::mem::take(&mut *self.asked.lock())
     }
 }
@@ -82,20 +82,20 @@ fn respond(answer: Result<Bytes, Status>) -> Response<Body> {
 }
 
 /// Takes connections and says nothing.
-pub(super) fn mute() -> (String, std::net::TcpListener) {
+pub(in crate::service) fn mute() -> (String, std::net::TcpListener) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     (listener.local_addr().unwrap().to_string(), listener)
 }
 
 /// An address where connecting takes for ever: the queue of connections is full.
-pub(super) struct Hole {
-    pub(super) address: String,
+pub(in crate::service) struct Hole {
+    pub(in crate::service) address: String,
     _queued: Vec<TcpStream>,
     _listener: TcpListener,
 }
 
 impl Hole {
-    pub(super) fn new() -> Hole {
+    pub(in crate::service) fn new() -> Hole {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let listener = socket.listen(1).unwrap();

@@ -12,7 +12,7 @@ const MANNER: [&str; 2] = ["client-api-version", "grpc-timeout"];
 
 /// Whose call it is. Tokens are secrets: they are never shown.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
-pub(in crate::service::proxy) struct Caller(Vec<(&'static str, Vec<u8>)>);
+pub(super) struct Caller(Vec<(&'static str, Vec<u8>)>);
 
 impl fmt::Debug for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,23 +22,23 @@ impl fmt::Debug for Caller {
 
 impl Caller {
     /// Whoever sent `metadata`.
-    pub(in crate::service::proxy) fn of(metadata: &MetadataMap) -> Caller {
+    pub(super) fn of(metadata: &MetadataMap) -> Caller {
         let shown = |name| metadata.get(name).map(|value| (name, value.as_bytes().to_vec()));
         Caller(IDENTITY.into_iter().filter_map(shown).collect())
     }
 
     /// Whether the call is only to be answered by a member that knows a leader.
-    pub(in crate::service::proxy) fn requires_leader(&self) -> bool {
+    pub(super) fn requires_leader(&self) -> bool {
         self.0.iter().any(|(name, value)| *name == "hasleader" && value == b"true")
     }
 
     /// About how many bytes it takes.
-    pub(in crate::service::proxy) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.iter().map(|shown| size_of_val(shown) + shown.1.len()).sum()
     }
 
     /// What a member is told.
-    pub(in crate::service::proxy) fn metadata(&self) -> MetadataMap {
+    pub(super) fn metadata(&self) -> MetadataMap {
         let mut told = MetadataMap::new();
         for (name, value) in &self.0 {
             let value = AsciiMetadataValue::try_from(value.as_slice());
@@ -49,7 +49,7 @@ impl Caller {
 }
 
 /// What of a single call's metadata goes on.
-pub(in crate::service::proxy) fn carried(metadata: &MetadataMap) -> MetadataMap {
+pub(super) fn carried(metadata: &MetadataMap) -> MetadataMap {
     let mut told = MetadataMap::new();
     for name in IDENTITY.into_iter().chain(MANNER) {
         if let Some(value) = metadata.get(name) {
