@@ -3,7 +3,7 @@
 pub mod aside;
 pub mod authority;
 pub mod clock;
-pub mod durable;
+pub mod dial;
 pub(crate) mod failpoints;
 pub mod flags;
 pub mod go;

@@ -24,7 +24,7 @@ use tokio::time::{Instant, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
-use super::dial::{CONNECT_MAX, Dial, Wire, late};
+use crate::support::dial::{CONNECT_MAX, Dial, Wire, late};
 
 /// An endpoint, and the connection to it if there is one.
 pub(super) struct Link {

@@ -11,7 +11,6 @@
 //!
 //! **Invariant:** what may have reached a member is sent again only if it is a read (etcd `client/v3/retry.go`).
 
-mod dial;
 #[cfg(test)]
 #[path = "fake_test.rs"]
 pub(super) mod fake;
@@ -38,11 +37,11 @@ use tonic::{Code, ConnectError, Extensions, Request, Status, Streaming, TimeoutE
 use tonic_prost::ProstCodec;
 use tracing::instrument::WithSubscriber as _;
 
-pub(super) use self::dial::{Dial, Speech};
 use self::link::{Link, Up};
 use crate::service::patience::{patience, within};
 use crate::service::raw::Raw;
 use crate::service::status::{message_too_large, sending_too_large};
+use crate::support::dial::{Dial, Speech};
 use crate::support::tls::Connector;
 
 /// So often members are tried for a call at most (etcd's `defaultUnaryMaxRetries`).
@@ -145,12 +144,12 @@ impl Upstream {
 
     /// How a member is reached for what it answers beside gRPC.
     pub(super) fn http(&self, endpoint: &str) -> Dial {
-        Dial::new(endpoint, self.0.settings.tls.as_ref(), Speech::Http1)
+        Dial::to(endpoint, self.0.settings.tls.as_ref(), Speech::Http1)
     }
 
     fn member(&self, endpoint: &str) -> Result<Arc<Link>, String> {
         let settings = &self.0.settings;
-        let dial = Dial::new(endpoint, settings.tls.as_ref(), Speech::Http2);
+        let dial = Dial::to(endpoint, settings.tls.as_ref(), Speech::Http2);
         let uri = dial.uri()?;
         // Of the scheme the dial has taken care; the channel only speaks of it.
         let plain = uri.to_string().replacen("https://", "http://", 1);
