@@ -30,6 +30,7 @@ pub mod pb;
 pub mod proxy;
 pub(crate) mod raw;
 mod recipes;
+pub mod remote;
 pub mod serve;
 mod status;
 mod upstream;

@@ -12,3 +12,4 @@ pub(in crate::service) const LEASE_REVOKE: &str = "/etcdserverpb.Lease/LeaseRevo
 pub(in crate::service) const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 pub(in crate::service) const TIME_TO_LIVE: &str = "/etcdserverpb.Lease/LeaseTimeToLive";
 pub(in crate::service) const MEMBER_LIST: &str = "/etcdserverpb.Cluster/MemberList";
+pub(in crate::service) const AUTHENTICATE: &str = "/etcdserverpb.Auth/Authenticate";
