@@ -156,7 +156,7 @@ fn security(flags: &FlagSet, from_file: bool) -> SecuritySettings {
             allowed_common_names: flags.texts("peer-cert-allowed-cn"),
             allowed_hostnames: flags.texts("peer-cert-allowed-hostname"),
             skip_client_san_verification: flags.bool("peer-skip-client-san-verification"),
-            self_signed: false,
+            ..TlsSettings::default()
         },
         peer_auto: flags.bool("peer-auto-tls"),
         self_signed_years: match flags.uint("self-signed-cert-validity") {

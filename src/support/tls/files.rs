@@ -43,6 +43,12 @@ fn sections(pem: &[u8]) -> Vec<Section> {
     Section::pem_slice_iter(pem).filter_map(Result::ok).collect()
 }
 
+/// The certificates of a PEM text, in DER and in order.
+pub(super) fn certificates(pem: &[u8]) -> impl Iterator<Item = Vec<u8>> + use<> {
+    let found = sections(pem).into_iter();
+    found.filter(|(kind, _)| *kind == SectionKind::Certificate).map(|(_, der)| der)
+}
+
 fn is_key(kind: &SectionKind) -> bool {
     matches!(kind, SectionKind::PrivateKey | SectionKind::RsaPrivateKey | SectionKind::EcPrivateKey)
 }
@@ -86,7 +92,8 @@ pub(super) fn key_pair(
     })
 }
 
-/// Authorities, and what verifies chains up to them.
+/// Authorities, and what verifies chains up to them. The default trusts nobody.
+#[derive(Default)]
 pub(super) struct Trust {
     /// The authorities' certificates: one that stands here is trusted itself.
     certificates: BTreeSet<Vec<u8>>,
@@ -123,7 +130,7 @@ impl Trust {
         provider: &Arc<CryptoProvider>,
     ) -> Result<Trust, String> {
         if roots.is_empty() {
-            return Ok(Trust { certificates, of_clients: None, of_servers: None });
+            return Ok(Trust { certificates, ..Trust::default() });
         }
         let roots = Arc::new(roots);
         let clients =
@@ -147,10 +154,9 @@ impl Trust {
         let found = sections(&pem.unwrap_or_default());
         let found = found.into_iter().filter(|(kind, _)| *kind == SectionKind::Certificate);
         roots.add_parsable_certificates(found.map(|(_, der)| CertificateDer::from(der)));
-        let nobody = || Trust { certificates: BTreeSet::new(), of_clients: None, of_servers: None };
         Trust::of(roots, BTreeSet::new(), provider).unwrap_or_else(|why| {
             tracing::warn!(error = why, "the system's authorities cannot be used");
-            nobody()
+            Trust::default()
         })
     }
 

@@ -12,13 +12,19 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
+    SignatureScheme,
+};
 
 use super::certificate::Certificate;
 use super::files::{Revoked, Trust};
+use super::fingerprint::Fingerprint;
 use super::words;
 
 /// Names of which the other side must have one. At most one of the lists is filled.
@@ -57,10 +63,22 @@ pub(super) struct Judge {
     /// `None` without a list.
     pub(super) revoked: Option<Arc<Revoked>>,
     pub(super) rules: Rules,
-    /// Who is dialled is not verified.
-    pub(super) trusts_anybody: bool,
+    /// Who connects may show nothing.
+    pub(super) admits_anonymous: bool,
+    pub(super) dialled: Dialled,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
     pub(super) seen: Mutex<Seen>,
+}
+
+/// Who may be there, where one dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialled {
+    /// Whom the authorities vouch for, under the name that was dialled.
+    Trusted,
+    /// Not verified.
+    Anybody,
+    /// Whoever was signed by this authority, whatever its name.
+    SignedBy(Fingerprint),
 }
 
 /// What one side may show a certificate for.
@@ -101,7 +119,7 @@ impl Judge {
         }
         self.seen.lock().certificate = Some(certificate.clone());
         // Chains of who is trusted without a look are no chains: as in Go, no name in them counts.
-        let unseen = self.trusts_anybody && !self.rules.is_empty();
+        let unseen = self.dialled == Dialled::Anybody && !self.rules.is_empty();
         if unseen || !self.rules.allow(&certificate) {
             // On the wire this is "bad certificate", as from Go.
             let error = Error::InvalidCertificate(CertificateError::NotValidForName);
@@ -163,7 +181,26 @@ fn nobody() -> Error {
     Error::InvalidCertificate(CertificateError::UnknownIssuer)
 }
 
+/// Whether the authority of this fingerprint was shown and leads to `leaf`. Of what was shown nothing else is trusted.
+fn signed_by(
+    pin: Fingerprint,
+    leaf: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+    now: UnixTime,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<(), Error> {
+    let shown = others.iter().find(|der| Fingerprint::of(der) == pin).ok_or_else(nobody)?;
+    let mut roots = RootCertStore::empty();
+    roots.add(shown.clone())?;
+    let leaf = ParsedCertificate::try_from(leaf)?;
+    verify_server_cert_signed_by_trust_anchor(&leaf, &roots, others, now, algorithms.all)
+}
+
 impl ClientCertVerifier for Judge {
+    fn client_auth_mandatory(&self) -> bool {
+        !self.admits_anonymous
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         match &self.trust.of_clients {
             Some(verifier) => verifier.root_hint_subjects(),
@@ -217,12 +254,15 @@ impl ServerCertVerifier for Judge {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verdict = match &self.trust.of_servers {
-            _ if self.trusts_anybody => Ok(()),
-            Some(verifier) => verifier
+        let verdict = match (self.dialled, &self.trust.of_servers) {
+            (Dialled::Anybody, _) => Ok(()),
+            (Dialled::SignedBy(pin), _) => {
+                signed_by(pin, end_entity, intermediates, now, &self.algorithms)
+            }
+            (Dialled::Trusted, Some(verifier)) => verifier
                 .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
                 .map(drop),
-            None => Err(nobody()),
+            (Dialled::Trusted, None) => Err(nobody()),
         };
         let name = server_name.to_str();
         self.judge((end_entity, intermediates), Use::Server(&name), now, verdict)?;

@@ -28,6 +28,9 @@ use crate::support::listen::words;
 /// looking different.
 const SETTLED_AFTER_MICROS: i64 = 2_000_000;
 
+/// How often files that change while they are read are read anew.
+const READS_MAX: usize = 4;
+
 type Read<T> = Box<dyn Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync>;
 
 /// What files hold, kept up to date.
@@ -90,8 +93,7 @@ impl<T> Kept<T> {
     ) -> Result<Kept<T>, String> {
         let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
         let sums = RandomState::new();
-        let stamps = stamps(&paths)?;
-        let contents = contents(&paths)?;
+        let (stamps, contents) = at_rest(&paths)?;
         let seen = seen(stamps, &contents, &sums);
         let value = Arc::new(read(&contents)?);
         let state = State { value, seen, complaint: None };
@@ -121,7 +123,7 @@ impl<T> Kept<T> {
             // What is wrong with files that look the same has been told.
             return Ok(());
         }
-        let contents = contents(&self.paths)?;
+        let (stamps, contents) = at_rest(&self.paths)?;
         let now = seen(stamps, &contents, &self.sums);
         let same = now.sum == state.seen.sum;
         state.seen = now;
@@ -144,6 +146,21 @@ fn stamps(paths: &[PathBuf]) -> Result<Vec<Stamp>, String> {
 
 fn contents(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
     paths.iter().map(|path| files::read(path)).collect()
+}
+
+/// What files that belong together hold, none of them from before a change and another one from after it, unless
+/// changes do not end.
+fn at_rest(paths: &[PathBuf]) -> Result<(Vec<Stamp>, Vec<Vec<u8>>), String> {
+    let mut before = stamps(paths)?;
+    for _ in 0..READS_MAX {
+        let contents = contents(paths)?;
+        let after = stamps(paths)?;
+        if after == before {
+            return Ok((before, contents));
+        }
+        before = after;
+    }
+    Ok((before, contents(paths)?))
 }
 
 /// The stamps are those from before the files were read: a change in between is seen the next time.

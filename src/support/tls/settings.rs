@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::fingerprint::Fingerprint;
 use crate::support::go::quote::quote_list;
 
 /// Files and rules, as flags name them; an empty path is none. The same for clients and for peers.
@@ -19,6 +20,11 @@ pub struct TlsSettings {
     pub trusted_ca_file: String,
     /// `--client-cert-auth`: demands them too, by the system's authorities if no others are named.
     pub client_cert_auth: bool,
+    /// Who connects may also show nothing, and is nobody then; a certificate that is shown must be good all the same.
+    pub admits_anonymous: bool,
+    /// Who is dialled must be signed by this very authority, which it must show; its names do not matter then, and no
+    /// other authority does.
+    pub pinned_authority: Option<Fingerprint>,
     /// `--client-crl-file`.
     pub crl_file: String,
     /// Common names of which the other side must have one; empty for any.

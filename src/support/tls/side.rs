@@ -20,7 +20,7 @@ use rustls::{ClientConfig, Error, ServerConfig, SignatureScheme};
 use super::certificate::Certificate;
 use super::files::{Revoked, Trust, key_pair};
 use super::identity::PeerIdentity;
-use super::judge::{Judge, Rules, Seen};
+use super::judge::{Dialled, Judge, Rules, Seen};
 use super::kept::Kept;
 use super::protocol::Protocol;
 use super::settings::TlsSettings;
@@ -45,10 +45,11 @@ pub(super) struct Inner {
     revoked: Option<Kept<Revoked>>,
     rules: Rules,
     demands_certificates: bool,
+    admits_anonymous: bool,
     /// Common names are users.
     names_users: bool,
     pub(super) skips_san: bool,
-    trusts_whom_it_dials: bool,
+    dialled: Dialled,
 }
 
 enum Trusting {
@@ -112,9 +113,14 @@ impl Side {
                 hostnames: settings.allowed_hostnames.clone(),
             },
             demands_certificates: settings.demands_certificates(),
+            admits_anonymous: settings.admits_anonymous,
             names_users: settings.client_cert_auth,
             skips_san: settings.skip_client_san_verification,
-            trusts_whom_it_dials: settings.self_signed,
+            dialled: match settings.pinned_authority {
+                Some(pin) => Dialled::SignedBy(pin),
+                None if settings.self_signed => Dialled::Anybody,
+                None => Dialled::Trusted,
+            },
             protocol,
         };
         Ok(Side { inner: Arc::new(inner), aside })
@@ -188,12 +194,17 @@ impl Inner {
         }
     }
 
-    fn judge(&self, trusts_anybody: bool) -> Arc<Judge> {
+    fn judge(&self, dialled: Dialled) -> Arc<Judge> {
+        let trust = match dialled {
+            Dialled::Trusted => self.trust(),
+            Dialled::Anybody | Dialled::SignedBy(_) => Arc::default(),
+        };
         Arc::new(Judge {
-            trust: self.trust(),
+            trust,
             revoked: self.revoked.as_ref().map(Kept::current),
             rules: self.rules.clone(),
-            trusts_anybody,
+            admits_anonymous: self.admits_anonymous,
+            dialled,
             algorithms: self.protocol.provider.signature_verification_algorithms,
             seen: Mutex::new(Seen::default()),
         })
@@ -205,7 +216,7 @@ impl Inner {
         let shown = Arc::new(Shown { pair, server_name: Mutex::default() });
         let builder = ServerConfig::builder_with_provider(Arc::clone(&self.protocol.provider))
             .with_protocol_versions(self.protocol.versions)?;
-        let judge = self.demands_certificates.then(|| self.judge(false));
+        let judge = self.demands_certificates.then(|| self.judge(Dialled::Trusted));
         let builder = match &judge {
             Some(judge) => builder.with_client_cert_verifier(Arc::clone(judge) as _),
             None => builder.with_no_client_auth(),
@@ -222,7 +233,7 @@ impl Inner {
     pub(super) fn client(&self) -> Result<(ClientConfig, Arc<Judge>), Error> {
         let pair = self.client_pair.as_ref().or(self.pair.as_ref()).map(Kept::current);
         let shown = Shown { pair, server_name: Mutex::default() };
-        let judge = self.judge(self.trusts_whom_it_dials);
+        let judge = self.judge(self.dialled);
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.protocol.provider))
             .with_protocol_versions(self.protocol.versions)?
             .dangerous()
