@@ -11,4 +11,7 @@
 //! **Invariant:** no secret is kept in the clear in the replicated state: hashes are, and what is sealed by the fleet's
 //! key, which never is in there.
 
-pub mod store;
+pub mod pki;
+pub mod seal;
+pub mod secret;
+pub mod tokens;
