@@ -42,6 +42,8 @@ mod write;
 #[cfg(test)]
 mod cluster_test;
 #[cfg(test)]
+mod fleet_test;
+#[cfg(test)]
 mod install_test;
 #[cfg(test)]
 mod keyspace_test;

@@ -1,5 +1,7 @@
 //! What a member tells of itself.
 
+use std::collections::BTreeSet;
+
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 
@@ -88,6 +90,14 @@ impl Keyspace {
     /// Every member as applied here, by id.
     pub fn members(&self) -> Vec<pb::Member> {
         members::list(&self.0.state.machine.read())
+    }
+
+    /// Who has a vote as applied here. A member that is to get one once it has caught up is not among them.
+    pub fn voters(&self) -> BTreeSet<MemberId> {
+        let machine = self.0.state.machine.read();
+        let membership = machine.membership().membership.as_ref();
+        let configs = membership.into_iter().flat_map(|membership| &membership.configs);
+        configs.flat_map(|config| config.member_ids.iter().copied().map(MemberId)).collect()
     }
 
     /// Who the members are and who was one, as applied here, to be told of changes.

@@ -1,5 +1,6 @@
 //! Three members: what clients see of followers, leaders and their change.
 
+mod fleet;
 mod forwarding;
 mod leadership;
 mod members;

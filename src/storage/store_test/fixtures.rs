@@ -1,19 +1,22 @@
 //! Directories written by earlier versions keep opening. `tests/testdata/store/v1` was written by the first one:
-//! a journal of 16 KiB segments and a base, no state store. `v2` has users and roles as well, in both.
+//! a journal of 16 KiB segments and a base, no state store. `v2` has users and roles as well, in both, and `v3` a fleet.
 //!
-//! A new format gets a folder of its own: `NEW_FIXTURE=v2 cargo test -p quorate --lib an_old_directory`. The old ones
+//! A new format gets a folder of its own: `NEW_FIXTURE=v4 cargo test -p quorate --lib an_old_directory`. The old ones
 //! are never written again.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use quorate_core::state_machine::fleet::FleetState;
+
 use super::rig::{
-    Member, Place, auth_enable, delete, grant, grant_role, open, permit, put, role_add, user_add,
+    Member, Place, admit, auth_enable, auth_token, bootstrap, delete, grant, grant_role,
+    join_token, open, permit, put, role_add, user_add,
 };
 
 /// Every format that was ever released.
-const OLD: &[&str] = &["v1", "v2"];
+const OLD: &[&str] = &["v1", "v2", "v3"];
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/store")
@@ -40,6 +43,7 @@ fn told(member: &Member) -> String {
     for (name, role) in auth.roles() {
         writeln!(text, "role {name}: {role:?}").unwrap();
     }
+    text.push_str(&told_of_the_fleet(member.machine.fleet()));
     for record in &snapshot.history {
         let kv = &record.kv;
         let value = String::from_utf8_lossy(&kv.value);
@@ -51,6 +55,25 @@ fn told(member: &Member) -> String {
             record.revision, kv.create_revision, kv.version
         )
         .unwrap();
+    }
+    text
+}
+
+fn told_of_the_fleet(fleet: &FleetState) -> String {
+    let mut text = String::new();
+    let Some(record) = fleet.record() else { return text };
+    let authority = record.authority.as_ref().unwrap();
+    writeln!(text, "fleet {}, schema {}", record.uid, record.schema_version).unwrap();
+    writeln!(text, "authority {}: {:?}", authority.generation, authority.certificates).unwrap();
+    writeln!(text, "sealed {:?}, capi {:?}", authority.sealed_key, record.capi_token).unwrap();
+    for node in fleet.nodes() {
+        writeln!(text, "{node:?}").unwrap();
+    }
+    for token in fleet.join_tokens() {
+        writeln!(text, "{token:?}, {:?} of {:?}", token.hash, token.nonce).unwrap();
+    }
+    for token in fleet.auth_tokens() {
+        writeln!(text, "{token:?}, {:?} of {:?}", token.hash, token.nonce).unwrap();
     }
     text
 }
@@ -75,9 +98,11 @@ fn write_fixture(folder: &Path) {
     member.propose(vec![put("a", b"three"), delete("b")]);
     member.propose(vec![user_add("root", "$2a$04$one"), grant_role("root", "root")]);
     member.propose(vec![role_add("r"), permit("r", "a", "c"), permit("r", "k", "")]);
+    member.propose(vec![bootstrap(7), join_token("n2", b'a'), join_token("n3", b'b')]);
     member.take_base();
     member.propose(vec![put("c", b"four"), grant(8)]);
     member.propose(vec![user_add("u", "$2a$04$two"), grant_role("u", "r"), auth_enable()]);
+    member.propose(vec![admit("n2", b'a'), auth_token("u", b'c')]);
     member.propose_blank();
     member.propose(vec![delete("a")]);
     let text = told(&member);

@@ -13,8 +13,10 @@ use quorate_core::api::ids::{GroupId, LogId, MemberId, Revision};
 use quorate_core::api::pb::authpb::Permission;
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::internal::{
-    AuthRequest, AuthUserAdd, Blank, Command, Entry, LogPayload, MemberNode, Membership, VoterSet,
-    auth_request::Ask, command::Request, log_payload::Payload,
+    AuthRequest, AuthUserAdd, Blank, Command, Entry, FleetAdmit, FleetAuthTokenIssue,
+    FleetAuthority, FleetBootstrap, FleetNode, FleetRequest, FleetRole, FleetTokenIssue,
+    LogPayload, MemberNode, Membership, VoterSet, auth_request::Ask, command::Request,
+    fleet_request::Ask as FleetAsk, log_payload::Payload,
 };
 use quorate_core::api::view::View;
 use quorate_core::state_machine::{StateMachine, level_of};
@@ -183,6 +185,62 @@ pub(super) fn permit(role: &str, key: &str, range_end: &str) -> Request {
     let perm = Permission { perm_type: 0, key: bytes(key), range_end: bytes(range_end) };
     let name = role.to_owned();
     auth(Ask::RoleGrantPermission(pb::AuthRoleGrantPermissionRequest { name, perm: Some(perm) }))
+}
+
+fn fleet(ask: FleetAsk) -> Request {
+    Request::Fleet(FleetRequest { fence: None, ask: Some(ask) })
+}
+
+fn fleet_node(id: u64, name: &str) -> FleetNode {
+    FleetNode {
+        id,
+        name: name.to_owned(),
+        address: format!("{name}:6400"),
+        role: FleetRole::ControlPlane as i32,
+        record: format!("{{\"name\":\"{name}\"}}").into(),
+    }
+}
+
+/// A fleet of the node `n1`.
+pub(super) fn bootstrap(id: u64) -> Request {
+    let authority = FleetAuthority {
+        generation: 1,
+        certificates: vec![Bytes::from_static(b"certificate")],
+        sealed_key: Bytes::from_static(b"sealed"),
+    };
+    fleet(FleetAsk::Bootstrap(FleetBootstrap {
+        uid: "0a6b".to_owned(),
+        schema_version: 1,
+        node: Some(fleet_node(id, "n1")),
+        authority: Some(authority),
+        keys: Vec::new(),
+    }))
+}
+
+/// A token that does not run out; its hash is so many times `letter`.
+pub(super) fn join_token(name: &str, letter: u8) -> Request {
+    fleet(FleetAsk::TokenIssue(FleetTokenIssue {
+        name: name.to_owned(),
+        role: FleetRole::ControlPlane as i32,
+        hash: vec![letter; 32].into(),
+        nonce: Bytes::from_static(b"nonce"),
+        expires_ms: i64::MAX,
+    }))
+}
+
+/// A node comes in by a token, under id 8.
+pub(super) fn admit(name: &str, letter: u8) -> Request {
+    let (token_hash, node) = (vec![letter; 32].into(), Some(fleet_node(8, name)));
+    fleet(FleetAsk::Admit(FleetAdmit { token_hash, node }))
+}
+
+pub(super) fn auth_token(username: &str, letter: u8) -> Request {
+    fleet(FleetAsk::AuthTokenIssue(FleetAuthTokenIssue {
+        username: username.to_owned(),
+        groups: vec!["g".to_owned()],
+        hash: vec![letter; 32].into(),
+        nonce: Bytes::from_static(b"nonce"),
+    }))
 }
 
 /// A membership of these voters, and of these without a vote.
