@@ -7,6 +7,7 @@ pub mod dial;
 pub(crate) mod failpoints;
 pub mod flags;
 pub mod go;
+pub mod http_client;
 pub mod listen;
 pub mod metrics;
 pub mod shutdown;

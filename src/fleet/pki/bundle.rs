@@ -1,6 +1,7 @@
 //! What one node has: the authorities it trusts, and its certificates with their keys.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use super::super::secret::Secret;
 use super::authority::{Authority, Validity, check_authority};
@@ -92,13 +93,15 @@ impl Bundle {
         check_authorities(authorities)?;
         let mut pairs = supplied;
         for wanted in wanted {
-            if !pairs.contains_key(&wanted.certificate) {
-                let authority = authority.ok_or(PkiError::KeyElsewhere)?;
-                pairs.insert(wanted.certificate, Pair::signed(authority, wanted, validity)?);
-            }
+            let pair = match pairs.entry(wanted.certificate) {
+                Entry::Occupied(own) => own.into_mut(),
+                Entry::Vacant(place) => {
+                    let authority = authority.ok_or(PkiError::KeyElsewhere)?;
+                    place.insert(Pair::signed(authority, wanted, validity)?)
+                }
+            };
             if wanted.certificate == CertificateName::Client {
-                let client = &pairs[&wanted.certificate];
-                client.check_organisation(wanted.certificate, wanted.organisation)?;
+                pair.check_organisation(wanted.certificate, wanted.organisation)?;
             }
         }
         let bundle = Bundle { authorities: authorities.to_owned(), pairs };

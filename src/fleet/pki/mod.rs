@@ -32,6 +32,15 @@ mod request;
 mod rotation;
 mod status;
 
+#[cfg(test)]
+mod folder_test;
+#[cfg(test)]
+mod renewal_test;
+#[cfg(test)]
+mod rotation_test;
+#[cfg(test)]
+mod signing_test;
+
 pub use self::authority::{AUTHORITY_SECONDS, Authority, LEAF_SECONDS, Validity};
 pub use self::bundle::{Bundle, Pair};
 pub use self::error::PkiError;
