@@ -99,6 +99,19 @@ impl Keyspace {
         self.have_changed(Change::Remove(id.0), false, None).await
     }
 
+    /// MemberRemove as the fleet asks for it, which also undoes what was just done: who is connected at all counts as
+    /// such, and one that was removed before is answered as removed.
+    pub async fn member_remove_for_fleet(
+        &self,
+        id: MemberId,
+    ) -> Result<Vec<pb::Member>, KeyspaceError> {
+        self.require_admin().await?;
+        if self.members().iter().any(|member| member.id == id.0) {
+            self.check_strictly(Duration::ZERO, |seen| seen.may_remove(id))?;
+        }
+        self.have_changed(Change::Remove(id.0), true, None).await
+    }
+
     /// MemberUpdate: the members with that one's new peer URLs, which are taken as they are.
     pub async fn member_update(
         &self,
