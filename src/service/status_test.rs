@@ -186,3 +186,40 @@ fn bytes_that_are_no_message_are_refused_in_grpc_gos_words() {
     assert!(unreadable(&Status::internal("something else")).is_none());
     assert!(unreadable(&Status::unknown(error.to_string())).is_none());
 }
+
+/// Whoever is refused must hear which prefix it was, and that it is not about users and roles.
+#[test]
+fn a_reserved_prefix_is_named() {
+    for (prefix, text) in [(ReservedPrefix::K8sd, "/k8sd/"), (ReservedPrefix::Kat, "/kat/")] {
+        assert_eq!(prefix.as_str(), text);
+        let status = status(&Refusal::ReservedPrefix(prefix).into());
+        assert_eq!(status.code(), Code::PermissionDenied);
+        assert!(status.message().contains(text), "{}", status.message());
+    }
+}
+
+#[test]
+fn each_refusal_of_the_fleets_has_a_code() {
+    use Code::*;
+    use FleetRefusal as F;
+    for (refusal, code) in [
+        (F::AlreadyBootstrapped, FailedPrecondition),
+        (F::NotBootstrapped, FailedPrecondition),
+        (F::PrefixInUse, FailedPrecondition),
+        (F::TokenUnknown, Unauthenticated),
+        (F::TokenExpired, Unauthenticated),
+        (F::TokenName, Unauthenticated),
+        (F::TokenRole, Unauthenticated),
+        (F::NameTaken, AlreadyExists),
+        (F::AddressTaken, AlreadyExists),
+        (F::IdTaken, AlreadyExists),
+        (F::NodeUnknown, NotFound),
+        (F::FenceLost, FailedPrecondition),
+        (F::GenerationMoved, FailedPrecondition),
+        (F::Malformed, InvalidArgument),
+    ] {
+        let status = status(&Refusal::Fleet(refusal).into());
+        assert_eq!(status.code(), code, "{refusal:?}");
+        assert!(status.message().starts_with("fleet: "), "{}", status.message());
+    }
+}
