@@ -224,7 +224,7 @@ impl StateMachine {
     }
 
     /// Ends a lease and deletes its keys in one revision, in key order; without keys there is no revision.
-    fn end_lease(
+    pub(super) fn end_lease(
         &mut self,
         view: &impl View,
         id: LeaseId,

@@ -148,7 +148,7 @@ pub struct AuthLogin {
 pub struct FleetRequest {
     #[prost(message, optional, tag = "1")]
     pub fence: ::core::option::Option<FleetFence>,
-    #[prost(oneof = "fleet_request::Ask", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "fleet_request::Ask", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub ask: ::core::option::Option<fleet_request::Ask>,
 }
 /// Nested message and enum types in `FleetRequest`.
@@ -175,6 +175,8 @@ pub mod fleet_request {
         Authority(super::FleetAuthorityChange),
         #[prost(message, tag = "11")]
         Txn(super::super::super::etcdserverpb::TxnRequest),
+        #[prost(int64, tag = "12")]
+        LeaseRevoke(i64),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

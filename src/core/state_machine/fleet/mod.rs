@@ -5,6 +5,7 @@
 //!                                                 ──> nodes       a token used up and a node entered; a node gone
 //!                                                 ──> tokens      given, or given before; revoked
 //!                                                 ──> txn         what may write under reserved prefixes
+//!                                                 ──> lease       whoever was elected resigns
 //!                          │                                │
 //!                    FleetState, records beside history     keys that clients read: /k8sd/.., /kat/..
 //!
@@ -29,7 +30,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::api::ids::MemberId;
+use crate::api::ids::{LeaseId, MemberId};
 use crate::api::pb::etcdserverpb::{PutRequest, TxnRequest};
 use crate::api::pb::internal::fleet_request::Ask;
 use crate::api::pb::internal::{
@@ -172,6 +173,10 @@ impl StateMachine {
             Ask::AuthTokenRevoke(hash) => self.fleet.revoke_auth_token(hash, changes),
             Ask::CapiToken(hash) => self.fleet.set_capi_token(hash, changes),
             Ask::Authority(change) => self.fleet.change_authority(change, changes),
+            Ask::LeaseRevoke(id) => {
+                let ended = self.end_lease(view, LeaseId(*id), changes);
+                return Ok(ended.map(|()| FleetReply::Done));
+            }
             Ask::Txn(request) => {
                 let answer = txn::apply(self.write(view, changes), request)?;
                 return Ok(answer.map(FleetReply::Txn));
@@ -200,7 +205,8 @@ pub(crate) fn txn_of(request: &FleetRequest) -> Option<&TxnRequest> {
             | Ask::AuthTokenIssue(_)
             | Ask::AuthTokenRevoke(_)
             | Ask::CapiToken(_)
-            | Ask::Authority(_),
+            | Ask::Authority(_)
+            | Ask::LeaseRevoke(_),
         )
         | None => None,
     }
@@ -218,6 +224,7 @@ pub(crate) fn takes_away(request: &FleetRequest) -> bool {
             | Ask::AuthTokenIssue(_)
             | Ask::CapiToken(_)
             | Ask::Authority(_)
+            | Ask::LeaseRevoke(_)
             | Ask::Txn(_),
         )
         | None => false,

@@ -113,7 +113,7 @@ impl FleetModel {
                 self.change_authority(change)?;
                 Ok((FleetReply::Done, Vec::new()))
             }
-            Ask::Txn(_) => panic!("the keys' own model answers this"),
+            Ask::Txn(_) | Ask::LeaseRevoke(_) => panic!("the keys' own model answers this"),
         }
     }
 

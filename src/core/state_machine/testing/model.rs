@@ -158,6 +158,13 @@ impl Model {
         if let Ask::Txn(txn) = ask {
             return Ok(FleetReply::Txn(self.txn(txn)?));
         }
+        if let Ask::LeaseRevoke(id) = ask {
+            if !self.leases.contains_key(id) {
+                return Err(Refusal::LeaseNotFound);
+            }
+            self.end_lease(*id);
+            return Ok(FleetReply::Done);
+        }
         let live_keys: Vec<Bytes> = keys.into_keys().collect();
         let is_fenced = request.fence.is_some();
         let around = Around { now_ms, is_fenced, live_keys: &live_keys };

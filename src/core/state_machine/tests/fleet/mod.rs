@@ -269,6 +269,13 @@ fn a_lease_of_the_fleets_ends_when_it_runs_out_and_not_by_a_client() {
     let expiry = Request::LeaseExpiry(LeaseExpiry { term: TERM, lease_ids: vec![7] });
     assert_eq!(member.one(expiry), Ok(Reply::Done));
     assert_eq!(value(&member, "/k8sd/leader/7"), None);
+
+    member.one(Request::LeaseGrant(pb::LeaseGrantRequest { id: 8, ttl: 15 })).unwrap();
+    let campaign = Ask::Txn(txn(vec![put("/k8sd/leader/8", 8)], Vec::new()));
+    asks(&mut member, campaign).unwrap();
+    assert_eq!(asks(&mut member, Ask::LeaseRevoke(8)), Ok(FleetReply::Done), "it resigns");
+    assert_eq!(value(&member, "/k8sd/leader/8"), None);
+    assert_eq!(asks(&mut member, Ask::LeaseRevoke(8)), Err(Refusal::LeaseNotFound));
 }
 
 /// Who stood still past its lease must not decide when it wakes, whatever it asks.

@@ -117,6 +117,7 @@ fn ask() -> impl Strategy<Value = Ask> {
             }
         ),
         4 => txn(1).prop_map(Ask::Txn),
+        1 => (0..4i64).prop_map(Ask::LeaseRevoke),
     ]
 }
 
