@@ -186,18 +186,19 @@ impl ClusterConfig {
 
     /// Puts what `seen` gives over what is there, without asking whether it may change.
     pub(super) fn with(&self, seen: &UserFacingClusterConfig) -> Self {
-        let over = |new: &Option<String>, old: &Option<String>| new.clone().or_else(|| old.clone());
         let mut config = self.clone();
         config.network.enabled = seen.network.enabled.or(self.network.enabled);
         config.network.kube_proxy_enabled =
             seen.network.kube_proxy_enabled.or(self.network.kube_proxy_enabled);
-        config.dns.enabled = seen.dns.enabled.or(self.dns.enabled);
-        config.dns.upstream_nameservers =
-            seen.dns.upstream_nameservers.clone().or_else(|| self.dns.upstream_nameservers.clone());
-        config.kubelet.cluster_domain =
-            over(&seen.dns.cluster_domain, &self.kubelet.cluster_domain);
-        config.kubelet.cluster_dns = over(&seen.dns.service_ip, &self.kubelet.cluster_dns);
-        config.kubelet.cloud_provider = over(&seen.cloud_provider, &self.kubelet.cloud_provider);
+        let mut dns = self.user_facing().dns;
+        dns.put(&seen.dns);
+        config.dns.enabled = dns.enabled;
+        config.dns.upstream_nameservers = dns.upstream_nameservers;
+        config.kubelet.cluster_domain = dns.cluster_domain;
+        config.kubelet.cluster_dns = dns.service_ip;
+        if seen.cloud_provider.is_some() {
+            config.kubelet.cloud_provider.clone_from(&seen.cloud_provider);
+        }
         config.ingress.put(&seen.ingress);
         config.load_balancer.put(&seen.load_balancer);
         config.local_storage.put(&seen.local_storage);
@@ -393,7 +394,9 @@ impl ClusterConfig {
             ));
         }
         let mut patched = self.with(&change.config);
-        patched.datastore.kind = datastore.kind.clone().or_else(|| self.datastore.kind.clone());
+        let mut seen = self.answer().datastore;
+        seen.put(datastore);
+        patched.datastore.kind = seen.kind;
         self.refuse_immutable(&patched)?;
         patched
             .validate()
