@@ -23,6 +23,7 @@ mod kv;
 pub mod leader_guard;
 pub mod lease;
 mod maintenance;
+pub mod management;
 mod member;
 mod metrics;
 mod patience;

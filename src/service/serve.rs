@@ -49,8 +49,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Members are quicker, or not welcome.
 const PEER_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections on a peer port that have not become streams. There are few members; more are closed at once.
-const PEER_CONNECTIONS_MAX: usize = 1024;
+/// Connections on a peer port that have not become streams, or on the management API's. There are few members and
+/// administrators; more are closed at once.
+const FEW_CONNECTIONS_MAX: usize = 1024;
 
 /// After a failed accept (no descriptors left, usually) the listener rests this long.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -71,6 +72,8 @@ pub enum Traffic {
     MetricsOnly,
     /// What other members may ask: streams, the members, our version.
     PeersOnly,
+    /// The management API of a node.
+    Management,
 }
 
 impl Traffic {
@@ -82,22 +85,26 @@ impl Traffic {
             Traffic::HttpOnly => "http",
             Traffic::MetricsOnly => "metrics",
             Traffic::PeersOnly => "peer",
+            Traffic::Management => "management",
         }
     }
 
     fn head_timeout(self) -> Duration {
         match self {
             Traffic::PeersOnly => PEER_HEAD_TIMEOUT,
-            Traffic::Both | Traffic::GrpcOnly | Traffic::HttpOnly | Traffic::MetricsOnly => {
-                HEAD_TIMEOUT
-            }
+            Traffic::Both
+            | Traffic::GrpcOnly
+            | Traffic::HttpOnly
+            | Traffic::MetricsOnly
+            | Traffic::Management => HEAD_TIMEOUT,
         }
     }
 
     fn door(self) -> Door {
         match self {
             Traffic::Both | Traffic::GrpcOnly | Traffic::HttpOnly => Door::Client,
-            Traffic::MetricsOnly => Door::Metrics,
+            // Management has a counter of its own; here it would get no more than probes do.
+            Traffic::MetricsOnly | Traffic::Management => Door::Metrics,
             Traffic::PeersOnly => Door::Peer,
         }
     }
@@ -181,7 +188,8 @@ pub async fn serve<C: Counter>(
             () = draining.started() => break,
             accepted = listener.accept() => match accepted {
                 Ok(connection) => {
-                    if traffic == Traffic::PeersOnly && connections.len() >= PEER_CONNECTIONS_MAX {
+                    let few = matches!(traffic, Traffic::PeersOnly | Traffic::Management);
+                    if few && connections.len() >= FEW_CONNECTIONS_MAX {
                         continue;
                     }
                     let served = receive(
@@ -233,8 +241,10 @@ fn builder(
         Traffic::Both => builder,
         Traffic::GrpcOnly => builder.http2_only(),
         // HTTP/2 is spoken where it was agreed on, which takes TLS.
-        Traffic::HttpOnly | Traffic::MetricsOnly if secure => builder,
-        Traffic::HttpOnly | Traffic::MetricsOnly | Traffic::PeersOnly => builder.http1_only(),
+        Traffic::HttpOnly | Traffic::MetricsOnly | Traffic::Management if secure => builder,
+        Traffic::HttpOnly | Traffic::MetricsOnly | Traffic::PeersOnly | Traffic::Management => {
+            builder.http1_only()
+        }
     }
 }
 
@@ -336,7 +346,9 @@ fn introduce<B>(request: &mut Request<B>, encrypted: bool, identity: Option<Peer
 pub(super) fn is_grpc<B>(traffic: Traffic, request: &Request<B>) -> bool {
     match traffic {
         Traffic::GrpcOnly => true,
-        Traffic::HttpOnly | Traffic::MetricsOnly | Traffic::PeersOnly => false,
+        Traffic::HttpOnly | Traffic::MetricsOnly | Traffic::PeersOnly | Traffic::Management => {
+            false
+        }
         Traffic::Both if request.version() != Version::HTTP_2 => false,
         Traffic::Both if request.extensions().get::<Encrypted>().is_none() => true,
         Traffic::Both => {

@@ -1,0 +1,200 @@
+//! The `/1.0/` API of a managed node: bootstrap, join, tokens, config, certificates, and what goes on.
+//!
+//! ```text
+//!   unix socket ─┐                      ┌─ rows: cluster, config, certificates, auth, capi ──> dyn Management
+//!   TLS port    ─┴─ serve ── router ────┼─ own: server, operations, events, audit, health
+//!                     │ 404, 405 in the └─ internal: join, leave (between nodes)
+//!                     │ envelope
+//!                     └ rule: phase, who asks, body, audit ──> handler ──> envelope
+//! ```
+//!
+//! Paths, codes and bodies are k8sd's (canonical/k8s-snap, `pkg/k8sd/api`), in LXD's envelope.
+//!
+//! **Invariant:** handlers decode and encode; every rule of the fleet is behind `Management`.
+//! **Invariant:** a secret never goes into a log line, an event or the audit log.
+
+mod ask;
+mod body;
+mod caller;
+mod codes;
+mod envelope;
+mod openapi;
+mod operations;
+mod rows;
+mod rule;
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tonic::body::Body;
+use tower_service::Service as _;
+
+use self::caller::Door;
+use self::operations::Operations;
+use super::gateway::Afterwards;
+use super::serve::{ConnectionLimits, Counter, Entrance, Tasks, Traffic, serve};
+use crate::fleet::management::Management;
+use crate::support::listen::{ListenError, Listener, SocketOptions, bind};
+use crate::support::shutdown::Draining;
+use crate::support::urls::parse_list;
+
+/// Requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 128;
+
+/// What every handler shares.
+#[derive(Clone)]
+pub(crate) struct Api(Arc<Inner>);
+
+struct Inner {
+    node: Arc<dyn Management>,
+    operations: Operations,
+    draining: Draining,
+    document: String,
+    /// How many calls that change something have not ended.
+    under_way: watch::Sender<usize>,
+}
+
+impl Api {
+    fn node(&self) -> &dyn Management {
+        &*self.0.node
+    }
+
+    fn operations(&self) -> &Operations {
+        &self.0.operations
+    }
+
+    fn draining(&self) -> Draining {
+        self.0.draining.clone()
+    }
+
+    fn document(&self) -> &str {
+        &self.0.document
+    }
+
+    fn under_way(&self) -> UnderWay {
+        self.0.under_way.send_modify(|count| *count += 1);
+        UnderWay(self.clone())
+    }
+}
+
+/// A call that changes something, until it ends.
+struct UnderWay(Api);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.under_way.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Everything that answers for one node. Cheap to clone.
+#[derive(Clone)]
+pub struct ManagementDesk {
+    api: Api,
+    router: Router,
+}
+
+impl ManagementDesk {
+    /// Sets up the API of `node`. Streams of events end when `draining` begins.
+    pub fn new(node: Arc<dyn Management>, draining: Draining) -> Self {
+        let (router, document) = rows::all();
+        let document = document.to_pretty_json().expect("the document is plain JSON");
+        let api = Api(Arc::new(Inner {
+            operations: Operations::new(node.events().clone()),
+            node,
+            draining,
+            document,
+            under_way: watch::Sender::new(0),
+        }));
+        ManagementDesk { router: router.with_state(api.clone()), api }
+    }
+
+    /// Waits until no call is under way that changes something: those go on when their clients have left.
+    pub async fn idle(&self) {
+        let mut under_way = self.api.0.under_way.subscribe();
+        under_way.wait_for(|count| *count == 0).await.expect("the desk holds the sender");
+    }
+}
+
+/// The OpenAPI document of `/1.0/`, as JSON.
+pub fn openapi() -> String {
+    let mut text = rows::all().1.to_pretty_json().expect("the document is plain JSON");
+    text.push('\n');
+    text
+}
+
+/// Binds the API's unix socket, 0600. A socket file that nobody answers on is replaced, a live one is refused.
+///
+/// The folder should be closed to others, as a state directory is: the file has its rights only after it is there.
+pub fn bind_socket(path: &Path) -> Result<Listener, ManagementBindError> {
+    let url = format!("unix://{}", path.display());
+    let mut urls = parse_list(&url).map_err(|why| ManagementBindError::Path(why.to_string()))?;
+    let listener = bind(&urls.remove(0), SocketOptions::default())?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o600))
+        .map_err(|why| ManagementBindError::Path(format!("{}: {why}", path.display())))?;
+    Ok(listener)
+}
+
+/// The unix socket could not be bound.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagementBindError {
+    /// Its path is none, or its rights cannot be set.
+    #[error("{0}")]
+    Path(String),
+    /// It is in use, or cannot be made.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+}
+
+/// Serves the API on one listener until draining begins; calls that are open may then go on for `drain`.
+///
+/// Who comes by a unix socket is trusted. Elsewhere trust comes from certificates alone, so that without TLS nobody has
+/// it. Give `entrance` [`Traffic::Management`].
+pub async fn serve_management(
+    entrance: Entrance,
+    desk: &ManagementDesk,
+    drain: Duration,
+    tasks: Tasks,
+    draining: Draining,
+) {
+    debug_assert_eq!(entrance.traffic, Traffic::Management);
+    let door = match entrance.listener {
+        Listener::Unix(..) => Door::Socket,
+        Listener::Tcp(_) => Door::Port,
+    };
+    let limits = ConnectionLimits {
+        streams_max: STREAMS_MAX,
+        ping_interval: None,
+        ping_timeout: Duration::ZERO,
+        drain,
+    };
+    let counter = At { router: desk.router.clone(), door };
+    serve(entrance, counter, limits, tasks, draining).await;
+}
+
+/// The desk, as one listener sees it.
+#[derive(Clone)]
+struct At {
+    router: Router,
+    door: Door,
+}
+
+impl Counter for At {
+    async fn answer(
+        &self,
+        _: Traffic,
+        request: Request<Incoming>,
+        _: &Afterwards,
+    ) -> Response<Body> {
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(self.door);
+        let Ok(answer) = self.router.clone().call(request).await;
+        answer.map(Body::new)
+    }
+}

@@ -1,0 +1,87 @@
+//! `/internal/join`, `/internal/leave`: between nodes, in the envelope, and in no document: nobody else should ask.
+
+use axum::extract::{Request, State};
+use axum::routing::post;
+
+use super::super::Api;
+use super::super::ask::{Ask, Null, Schemas, read_body};
+use super::super::caller::Access;
+use super::super::rule::{Call, Kind, Rule, Verb, When, perform};
+use super::Book;
+use crate::fleet::api::internal::{JoinAsk, LeaveAsk, VERSION};
+use crate::fleet::error::FleetError;
+
+const JOIN: Rule = Rule {
+    name: "internal-join",
+    summary: "Let a node in by its token.",
+    forms: &[(Verb::Post, "/internal/join")],
+    access: Access::JoinToken,
+    when: When::ControlPlane,
+    kind: Kind::Changes,
+    also: &[],
+};
+
+const LEAVE: Rule = Rule {
+    name: "internal-leave",
+    summary: "Take a node out that asks for it.",
+    forms: &[(Verb::Post, "/internal/leave")],
+    access: Access::Certificate,
+    when: When::ControlPlane,
+    kind: Kind::Changes,
+    also: &[],
+};
+
+pub(super) fn add(book: &mut Book) {
+    book.route("/internal/join", post(join));
+    book.route("/internal/leave", post(leave));
+}
+
+async fn join(State(api): State<Api>, request: Request) -> axum::response::Response {
+    perform(api, JOIN, false, request, |call: Call, ask: JoinAsk| async move {
+        call.node().admit(ask).await
+    })
+    .await
+}
+
+async fn leave(State(api): State<Api>, request: Request) -> axum::response::Response {
+    perform(api, LEAVE, false, request, |call: Call, ask: LeaveAsk| async move {
+        let who = call.caller.certificate_name().unwrap_or_default().to_owned();
+        call.node().leave(&who, ask).await.map(|()| Null)
+    })
+    .await
+}
+
+fn check_version(version: u32) -> Result<(), FleetError> {
+    if version == VERSION {
+        return Ok(());
+    }
+    Err(FleetError::Invalid(format!("version {version} is not known here; {VERSION} is")))
+}
+
+impl Ask for JoinAsk {
+    fn read(_: &Call, body: &[u8]) -> Result<Self, FleetError> {
+        read_body(body, |ask: &mut Self| check_version(ask.version))
+    }
+
+    fn object(&self) -> String {
+        self.name.clone()
+    }
+
+    fn body(_: &mut Schemas) -> Option<utoipa::openapi::RefOr<utoipa::openapi::Schema>> {
+        None
+    }
+}
+
+impl Ask for LeaveAsk {
+    fn read(_: &Call, body: &[u8]) -> Result<Self, FleetError> {
+        read_body(body, |ask: &mut Self| check_version(ask.version))
+    }
+
+    fn object(&self) -> String {
+        self.id.clone()
+    }
+
+    fn body(_: &mut Schemas) -> Option<utoipa::openapi::RefOr<utoipa::openapi::Schema>> {
+        None
+    }
+}
