@@ -30,6 +30,9 @@ pub use discovery::{DiscoveryError, DiscoverySettings, Fault as DiscoveryFault};
 pub use server::{Server, StartError};
 pub use validate::ADVERTISE_MISSING;
 
+#[cfg(test)]
+use server::free_ports;
+
 /// Settings that were checked, and the logger they asked for.
 #[derive(Clone, Debug)]
 pub struct Built {

@@ -1,4 +1,4 @@
-//! The program: reads the command line, picks the runtime, runs one server, gateway or proxy.
+//! The program: reads the command line, picks the runtime, runs one server, node, gateway or proxy.
 
 use std::io;
 use std::process::ExitCode;
@@ -39,6 +39,15 @@ fn main() -> ExitCode {
             Ok(runtime) => {
                 let code = runtime.block_on(gateway.run(&environment));
                 // Connections that are being carried end with the process.
+                runtime.shutdown_background();
+                code.into()
+            }
+            Err(_) => ExitCode::FAILURE,
+        },
+        Outcome::Daemon(daemon) => match runtime(Threads::Multi) {
+            Ok(runtime) => {
+                let code = runtime.block_on(daemon.run(&environment));
+                // What a failed node could not join would hold the process.
                 runtime.shutdown_background();
                 code.into()
             }

@@ -15,6 +15,7 @@ pub mod environment;
 mod file;
 pub mod gateway;
 mod help;
+pub mod node;
 pub mod proxy;
 mod settings;
 pub mod table;
@@ -27,6 +28,7 @@ use tracing::dispatcher::with_default;
 use self::environment::{Environment, Taken};
 use self::file::FileError;
 use self::gateway::Gateway;
+use self::node::NodeDaemon;
 use self::proxy::GrpcProxy;
 use self::table::{EXPERIMENTAL, REDACTED, Twin, is_secret};
 use crate::embed::{ADVERTISE_MISSING, Built};
@@ -47,6 +49,8 @@ pub enum Outcome {
     Gateway(Box<Gateway>),
     /// `grpc-proxy start`.
     GrpcProxy(Box<GrpcProxy>),
+    /// `daemon`: a managed node.
+    Daemon(Box<NodeDaemon>),
 }
 
 /// `--runtime`.
@@ -70,6 +74,12 @@ pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
         Some("gateway") => {
             return match gateway::read(arguments) {
                 Ok(gateway) => Outcome::Gateway(Box::new(gateway)),
+                Err(code) => Outcome::Exit(code),
+            };
+        }
+        Some("daemon") => {
+            return match node::read(arguments) {
+                Ok(daemon) => Outcome::Daemon(Box::new(daemon)),
                 Err(code) => Outcome::Exit(code),
             };
         }

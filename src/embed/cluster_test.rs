@@ -27,7 +27,7 @@ pub(super) struct Cluster {
 }
 
 /// Ports that nobody has now, and that the kernel gives nobody who dials: members may start late.
-pub(super) fn free_ports(count: usize) -> Vec<u16> {
+pub(in crate::embed) fn free_ports(count: usize) -> Vec<u16> {
     let bind = |_| {
         let ports = std::iter::repeat_with(|| rand::rng().random_range(22_000..32_000));
         let mut bound = ports.map(|port| std::net::TcpListener::bind(("127.0.0.1", port)));

@@ -571,6 +571,9 @@ mod auth_tests;
 mod cluster_tests;
 
 #[cfg(test)]
+pub(super) use cluster_tests::free_ports;
+
+#[cfg(test)]
 #[path = "discovery_test.rs"]
 mod discovery_tests;
 

@@ -4,6 +4,7 @@ pub mod aside;
 pub mod authority;
 pub mod clock;
 pub mod dial;
+pub mod durable;
 pub(crate) mod failpoints;
 pub mod flags;
 pub mod go;

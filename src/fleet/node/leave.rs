@@ -1,0 +1,40 @@
+//! A node takes itself out again: one that was let in and did not get going.
+
+use quorate_core::api::ids::MemberId;
+use quorate_core::api::pb::internal::fleet_request::Ask;
+
+use super::life::Node;
+use super::refusals::of_keyspace;
+use super::registry::change;
+use super::resume::parse_id;
+use crate::fleet::api::internal::{LeaveAsk, VERSION};
+use crate::fleet::error::FleetError;
+
+impl Node {
+    /// Takes the node `who`, which asks for itself, out of raft's membership and out of the registry.
+    pub(super) async fn let_go(&self, who: &str, ask: LeaveAsk) -> Result<(), FleetError> {
+        let seat = self.stage().seat()?;
+        if ask.version != VERSION {
+            let text = format!("version {} of leaving is not known here", ask.version);
+            return Err(FleetError::Invalid(text));
+        }
+        let id: MemberId = parse_id(&ask.id).map_err(|why| FleetError::Invalid(why.to_string()))?;
+        let read = seat.keyspace().fleet(|fleet| fleet.node(id).cloned());
+        let Some(node) = read.await.map_err(of_keyspace)? else { return Ok(()) };
+        if node.name != who {
+            let text = format!("the node of this id is not {who}");
+            return Err(FleetError::Forbidden(text));
+        }
+        tracing::info!(name = node.name, %id, reason = ask.reason, "a node leaves");
+        let leaving = self.clone();
+        self.detached(async move {
+            let keyspace = seat.keyspace();
+            if keyspace.members().iter().any(|member| member.id == id.0) {
+                keyspace.member_remove(id).await.map_err(of_keyspace)?;
+            }
+            leaving.0.steps.reach("left raft").await?;
+            change(keyspace, Ask::NodeRemove(id.0)).await.map_err(of_keyspace)
+        })
+        .await
+    }
+}

@@ -1,0 +1,168 @@
+//! A node is taken out of the fleet.
+//!
+//! ```text
+//!   asked of the node itself ── another one is asked to do it, if there is one
+//!   else: a replica's ── is it not the last voter? ── does it answer, or is it forced? ── out of raft ── out of the registry
+//!         a worker's  ── out of the registry
+//!   the node itself hears of it by its member (or, a worker, by its key), and resets itself
+//! ```
+//!
+//! Raft's membership goes first: it alone can refuse. A registry that is behind is mended by the reconciler.
+
+use std::time::Duration;
+
+use http::Method;
+use quorate_core::api::ids::MemberId;
+use quorate_core::api::pb::internal::fleet_request::Ask;
+use quorate_core::api::pb::internal::{FleetNode, FleetRole};
+use serde_json::json;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::life::Node;
+use super::refusals::of_keyspace;
+use super::registry::change;
+use super::stage::Seat;
+use super::wire;
+use crate::fleet::api::Nanos;
+use crate::fleet::api::cluster::RemoveRequest;
+use crate::fleet::api::names::clean_name;
+use crate::fleet::api::server::EventKind;
+use crate::fleet::error::FleetError;
+use crate::keyspace::{KeyspaceError, MemberRefusal};
+
+/// How long a node may take to show that it is there.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Between two tries while too few members are connected for the change.
+const AGAIN: Duration = Duration::from_millis(200);
+
+impl Node {
+    pub(super) async fn remove_node(&self, request: RemoveRequest) -> Result<(), FleetError> {
+        let seat = self.stage().seat()?;
+        let name = clean_name(&request.name)?;
+        let limit = request.timeout.or(self.0.settings.timers.call);
+        let deadline = Instant::now() + limit;
+        let read = seat.keyspace().fleet(|fleet| {
+            (fleet.node_named(&name).cloned(), fleet.nodes().cloned().collect::<Vec<_>>())
+        });
+        let (found, nodes) = read.await.map_err(of_keyspace)?;
+        let Some(leaving) = found else {
+            return Err(FleetError::NodeNotInFleet(name));
+        };
+        if leaving.role != FleetRole::Worker as i32 {
+            refuse_last_voter(&seat, MemberId(leaving.id))?;
+        }
+        if leaving.id == seat.id.0 {
+            return self.have_removed(&nodes, &seat, request, deadline).await;
+        }
+        let node = self.clone();
+        self.detached(
+            async move { node.remove_other(&seat, &leaving, request.force, deadline).await },
+        )
+        .await
+    }
+
+    async fn remove_other(
+        &self,
+        seat: &Seat,
+        leaving: &FleetNode,
+        force: bool,
+        deadline: Instant,
+    ) -> Result<(), FleetError> {
+        let id = MemberId(leaving.id);
+        let is_worker = leaving.role == FleetRole::Worker as i32;
+        tracing::info!(name = leaving.name, %id, force, "removing a node");
+        if !is_worker {
+            if !force && !self.answers(leaving).await {
+                return Err(FleetError::Unavailable(format!(
+                    "node {:?} does not answer at {}: if it will not come back, remove it with force",
+                    leaving.name, leaving.address
+                )));
+            }
+            out_of_raft(seat, id, deadline).await?;
+            self.0.steps.reach("out of raft").await?;
+        }
+        change(seat.keyspace(), Ask::NodeRemove(id.0)).await.map_err(of_keyspace)?;
+        let told = json!({ "node": leaving.name, "change": "removed" });
+        self.0.events.publish(EventKind::Lifecycle, told);
+        Ok(())
+    }
+
+    /// Whoever is still a member afterwards does it.
+    async fn have_removed(
+        &self,
+        nodes: &[FleetNode],
+        seat: &Seat,
+        request: RemoveRequest,
+        deadline: Instant,
+    ) -> Result<(), FleetError> {
+        let others = nodes
+            .iter()
+            .filter(|node| node.id != seat.id.0 && node.role == FleetRole::ControlPlane as i32);
+        let mut last = "there is no other node of the control plane".to_owned();
+        for other in others {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let request = RemoveRequest { timeout: Nanos::from(rest), ..request.clone() };
+            let asked = wire::ask_node::<serde_json::Value>(
+                &self.0.directory,
+                &other.address,
+                Method::POST,
+                "/1.0/k8sd/cluster/remove",
+                Some(&request),
+            );
+            match timeout(rest, asked).await {
+                Ok(Ok(_done)) => return Ok(()),
+                Ok(Err(why)) => last = format!("{}: {why}", other.name),
+                Err(_elapsed) => return Err(FleetError::TimedOut("removing this node")),
+            }
+        }
+        Err(FleetError::Unavailable(format!("this node cannot be removed by another one: {last}")))
+    }
+
+    async fn answers(&self, node: &FleetNode) -> bool {
+        let asked = wire::ask_node::<serde_json::Value>(
+            &self.0.directory,
+            &node.address,
+            Method::GET,
+            "/1.0/k8sd/node",
+            None::<&()>,
+        );
+        matches!(timeout(ANSWERS_WITHIN, asked).await, Ok(Ok(_)))
+    }
+}
+
+/// Nobody could ever undo it.
+fn refuse_last_voter(seat: &Seat, id: MemberId) -> Result<(), FleetError> {
+    let keyspace = seat.keyspace();
+    let members = keyspace.members();
+    let mut voters =
+        members.iter().filter(|member| keyspace.voters().contains(&MemberId(member.id)));
+    match voters.all(|member| member.id == id.0) && keyspace.voters().contains(&id) {
+        true => Err(FleetError::Invalid(
+            "the last voter cannot be removed: its data would be lost".to_owned(),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Out of raft's membership, leadership moved first; once it is not in there, it is done.
+async fn out_of_raft(seat: &Seat, id: MemberId, deadline: Instant) -> Result<(), FleetError> {
+    let keyspace = seat.keyspace();
+    loop {
+        let rest = deadline.saturating_duration_since(Instant::now());
+        match timeout(rest, keyspace.member_remove(id)).await {
+            Ok(Ok(_members)) => return Ok(()),
+            Ok(Err(
+                KeyspaceError::MemberNotFound | KeyspaceError::Members(MemberRefusal::NotFound),
+            )) => return Ok(()),
+            // Whoever has just come or gone is not counted as connected for a while.
+            Ok(Err(KeyspaceError::Members(MemberRefusal::Unhealthy)))
+                if Instant::now() + AGAIN < deadline =>
+            {
+                sleep(AGAIN).await;
+            }
+            Ok(Err(why)) => return Err(of_keyspace(why)),
+            Err(_elapsed) => return Err(FleetError::TimedOut("removing the member")),
+        }
+    }
+}

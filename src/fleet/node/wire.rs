@@ -1,0 +1,151 @@
+//! This node as a client of others: of those that a token names, and of those that it has certificates for.
+//!
+//! ```text
+//!   ask_first   pinned to the token's authority ── one address after the other, as long as nothing was done ──> answer
+//!   ask_node    certificates of the fleet both ways ──> answer        ask_bare   the same, without an envelope
+//! ```
+
+use http::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::directory::StateDirectory;
+use crate::fleet::api::server::Envelope;
+use crate::fleet::error::FleetError;
+use crate::fleet::pki::{CertificateName, Folder};
+use crate::fleet::tokens::JoinToken;
+use crate::support::http_client::{Answer, Asking, HttpClient, HttpError, Target};
+use crate::support::tls::{Protocol, Side, TlsSettings};
+use crate::support::urls::Url;
+
+/// Longest wait for one answer; callers that have less time wait less.
+const ANSWER: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// Why another node's answer is of no use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unanswered {
+    /// It was not reached, or its answer was not.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// It refused, in its own words.
+    #[error("{error}")]
+    Refused {
+        /// The HTTP status.
+        code: u16,
+        /// Of the envelope.
+        error: String,
+    },
+    /// Its answer, or our own certificates, cannot be used.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+impl Unanswered {
+    /// Whether somebody else may be asked the same.
+    fn nothing_was_done(&self) -> bool {
+        match self {
+            Unanswered::Http(why) => why.nothing_was_done(),
+            Unanswered::Refused { .. } | Unanswered::Unfit(_) => false,
+        }
+    }
+}
+
+/// Posts to the first of the token's addresses that is there and signed for by the token's authority. The others are
+/// asked only as long as it is certain that nothing was done.
+pub(super) async fn ask_first<T: DeserializeOwned>(
+    token: &JoinToken,
+    path: &str,
+    headers: &[(&'static str, &str)],
+    body: &impl Serialize,
+) -> Result<T, FleetError> {
+    let settings =
+        TlsSettings { pinned_authority: Some(token.fingerprint), ..TlsSettings::default() };
+    let side = Side::open(&settings, Protocol::default(), None);
+    let connector = side.map_err(FleetError::Internal)?.connector();
+    let mut last = "the token names no address".to_owned();
+    for address in &token.addresses {
+        let target = Target::Tls { address: address.clone(), connector: connector.clone() };
+        let client = HttpClient::new(target);
+        let mut asking = client.post(path).json(body);
+        for (name, value) in headers {
+            asking = asking.header(name, value);
+        }
+        match told(asking).await {
+            Ok(answer) => return Ok(answer),
+            Err(why) if why.nothing_was_done() => {
+                tracing::warn!(address, error = %why, "a node that the token names was not asked");
+                last = why.to_string();
+            }
+            Err(why) => return Err(refusal(why)),
+        }
+    }
+    Err(FleetError::JoinFailed(last))
+}
+
+/// What another node refuses, as this one passes it on.
+fn refusal(why: Unanswered) -> FleetError {
+    match why {
+        Unanswered::Refused { code: 409, .. } => FleetError::AnotherJoins,
+        Unanswered::Refused { .. } | Unanswered::Http(_) | Unanswered::Unfit(_) => {
+            FleetError::JoinFailed(why.to_string())
+        }
+    }
+}
+
+/// Asks the API of another node, with the certificates of this one.
+pub(super) async fn ask_node<T: DeserializeOwned>(
+    directory: &StateDirectory,
+    address: &str,
+    method: Method,
+    path: &str,
+    body: Option<&(impl Serialize + Sync)>,
+) -> Result<T, Unanswered> {
+    let client = client(directory, address)?;
+    let asking = client.ask(method, path);
+    told(match body {
+        Some(body) => asking.json(body),
+        None => asking,
+    })
+    .await
+}
+
+/// Posts to a client URL of a member.
+pub(super) async fn ask_member<T: DeserializeOwned>(
+    directory: &StateDirectory,
+    url: &str,
+    path: &str,
+    body: &(impl Serialize + Sync),
+) -> Result<T, Unanswered> {
+    let parsed = crate::support::urls::parse_list(url).map_err(Unanswered::Unfit)?;
+    let Some(Url { host, .. }) = parsed.first() else {
+        return Err(Unanswered::Unfit(format!("{url} is no URL")));
+    };
+    let answer = client(directory, host)?.post(path).json(body).send(ANSWER).await?;
+    Ok(answer.json()?)
+}
+
+fn client(directory: &StateDirectory, address: &str) -> Result<HttpClient, Unanswered> {
+    let folder =
+        Folder::open(&directory.pki()).map_err(|why| Unanswered::Unfit(why.to_string()))?;
+    let settings = folder.tls(CertificateName::Client, CertificateName::Client);
+    let side = Side::open(&settings, Protocol::default(), None).map_err(Unanswered::Unfit)?;
+    Ok(HttpClient::new(Target::Tls { address: address.to_owned(), connector: side.connector() }))
+}
+
+async fn told<T: DeserializeOwned>(asking: Asking<'_>) -> Result<T, Unanswered> {
+    match asking.send(ANSWER).await {
+        Ok(answer) => metadata(&answer),
+        Err(HttpError::Status { status, body, .. }) => {
+            let said: Result<Envelope, _> = serde_json::from_slice(&body);
+            let error = said.map_or_else(|_| format!("HTTP status {status}"), |said| said.error);
+            Err(Unanswered::Refused { code: status, error })
+        }
+        Err(why) => Err(why.into()),
+    }
+}
+
+fn metadata<T: DeserializeOwned>(answer: &Answer) -> Result<T, Unanswered> {
+    let envelope: Envelope = answer.json()?;
+    serde_json::from_value(envelope.metadata)
+        .map_err(|_| Unanswered::Unfit("the answer is not what was expected".to_owned()))
+}
