@@ -11,7 +11,6 @@
 //! **Invariant:** no secret is kept in the clear in the replicated state: hashes are, and what is sealed by the fleet's
 //! key, which never is in there.
 
-pub mod pki;
-pub mod seal;
-pub mod secret;
-pub mod tokens;
+pub mod controllers;
+pub mod plan;
+pub mod store;

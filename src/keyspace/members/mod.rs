@@ -2,6 +2,7 @@
 
 mod change;
 mod checks;
+mod followed;
 mod level;
 mod promotions;
 mod roll;
@@ -16,6 +17,7 @@ use quorate_core::api::pb::internal::{Command, MemberAttributes};
 use quorate_core::state_machine::StateMachine;
 use sha1::{Digest as _, Sha1};
 
+pub use self::followed::Followed;
 pub(crate) use self::level::raise_level;
 pub use self::promotions::Promotions;
 pub(crate) use self::roll::Roll;
