@@ -98,10 +98,15 @@ impl Link {
         }
     }
 
-    /// Whether a dial is under way that may well succeed: the last one has not failed.
+    /// Whether a dial is under way that may well succeed, the last one not having failed, or has just succeeded: it may
+    /// do so between two looks of the same caller.
     pub(super) fn is_hopeful(&self) -> bool {
         let state = self.state.lock();
-        matches!(state.phase, Phase::Dialling) && state.failed.is_none()
+        match state.phase {
+            Phase::Up(_) => true,
+            Phase::Dialling => state.failed.is_none(),
+            Phase::Idle => false,
+        }
     }
 
     /// Why the last dial failed.
