@@ -1,28 +1,70 @@
 //! A store in the process of its keyspace: calls are calls.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use futures::stream;
 use quorate_core::api::ids::LeaseId;
 use quorate_core::api::pb::etcdserverpb as pb;
+use quorate_core::api::pb::etcdserverpb::request_op::Request as Operation;
+use quorate_core::api::pb::etcdserverpb::response_op::Response as Outcome;
 use quorate_core::api::pb::etcdserverpb::watch_request::RequestUnion;
+use quorate_core::api::pb::internal::FleetRequest;
+use quorate_core::api::pb::internal::fleet_request::Ask;
 use quorate_core::api::refusal::{AuthRefusal, Refusal};
+use quorate_core::api::reply::FleetReply;
+use quorate_core::state_machine::txn::is_read_only;
 
 use super::Store;
 use super::calls::{Calls, WatchResponses};
 use super::error::StoreError;
+use super::transaction::expect;
 use crate::keyspace::watch::WatchError;
 use crate::keyspace::{Keyspace, KeyspaceError};
 
 impl Store {
-    /// A store over `keyspace`, with the rights of whom that handle speaks for.
+    /// A store over `keyspace`, with the rights of whom that handle speaks for. Keys of the fleet's own can be read, and
+    /// not written.
     pub fn in_process(keyspace: Keyspace) -> Store {
-        Store::over(std::sync::Arc::new(InProcess { keyspace }))
+        Store::over(Arc::new(InProcess { keyspace, of_the_fleet: false }))
+    }
+
+    /// A store of a member of a fleet, over its own handle: it writes as the fleet does, also under reserved prefixes,
+    /// and also when space is short. With the handle of a client every write is refused.
+    pub fn of_the_fleet(keyspace: Keyspace) -> Store {
+        Store::over(Arc::new(InProcess { keyspace, of_the_fleet: true }))
     }
 }
 
 #[derive(Debug)]
 struct InProcess {
     keyspace: Keyspace,
+    /// Writes go as commands of the fleet.
+    of_the_fleet: bool,
+}
+
+impl InProcess {
+    /// A write, as the fleet's.
+    async fn fleet_txn(&self, txn: pb::TxnRequest) -> Result<pb::TxnResponse, StoreError> {
+        let request = FleetRequest { fence: None, ask: Some(Ask::Txn(txn)) };
+        match self.keyspace.fleet_change(request).await? {
+            FleetReply::Txn(response) => Ok(response),
+            FleetReply::Done | FleetReply::Token { .. } | FleetReply::AuthToken { .. } => {
+                Err(expect("the outcome of a transaction"))
+            }
+        }
+    }
+
+    /// One operation, as the fleet's.
+    async fn fleet_op(
+        &self,
+        request: Operation,
+    ) -> Result<(Option<pb::ResponseHeader>, Option<Outcome>), StoreError> {
+        let success = vec![pb::RequestOp { request: Some(request) }];
+        let response = self.fleet_txn(pb::TxnRequest { success, ..Default::default() }).await?;
+        let outcome = response.responses.into_iter().next().and_then(|op| op.response);
+        Ok((response.header, outcome))
+    }
 }
 
 #[async_trait]
@@ -32,17 +74,34 @@ impl Calls for InProcess {
     }
 
     async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, StoreError> {
-        Ok(self.keyspace.put(request).await?)
+        if !self.of_the_fleet {
+            return Ok(self.keyspace.put(request).await?);
+        }
+        match self.fleet_op(Operation::RequestPut(request)).await? {
+            (header, Some(Outcome::ResponsePut(put))) => Ok(pb::PutResponse { header, ..put }),
+            (_, _) => Err(expect("the outcome of a put")),
+        }
     }
 
     async fn delete_range(
         &self,
         request: pb::DeleteRangeRequest,
     ) -> Result<pb::DeleteRangeResponse, StoreError> {
-        Ok(self.keyspace.delete_range(request).await?)
+        if !self.of_the_fleet {
+            return Ok(self.keyspace.delete_range(request).await?);
+        }
+        match self.fleet_op(Operation::RequestDeleteRange(request)).await? {
+            (header, Some(Outcome::ResponseDeleteRange(deleted))) => {
+                Ok(pb::DeleteRangeResponse { header, ..deleted })
+            }
+            (_, _) => Err(expect("the outcome of a delete")),
+        }
     }
 
     async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, StoreError> {
+        if self.of_the_fleet && !is_read_only(&request) {
+            return self.fleet_txn(request).await;
+        }
         Ok(self.keyspace.txn(request).await?)
     }
 
@@ -111,7 +170,9 @@ impl From<KeyspaceError> for StoreError {
 }
 
 fn refused(refusal: &Refusal, text: String) -> StoreError {
-    if *refusal == Refusal::LeaseNotFound {
+    if let Refusal::ReservedPrefix(prefix) = refusal {
+        StoreError::Denied(format!("keys under {} are the fleet's", prefix.as_str()))
+    } else if *refusal == Refusal::LeaseNotFound {
         StoreError::LeaseGone
     } else if denies(refusal) {
         StoreError::Denied(text)

@@ -195,6 +195,11 @@ impl Store {
         Store(Arc::new(Hands { calls, closed, work }))
     }
 
+    /// What it is written over, for another store with something in between.
+    pub fn calls(&self) -> Arc<dyn Calls> {
+        Arc::clone(&self.0.calls)
+    }
+
     /// `work`, unless the store is closed before it ends.
     async fn unless_closed<T>(
         &self,
