@@ -16,6 +16,7 @@ mod local_address;
 pub mod managed;
 mod secure;
 mod server;
+mod store;
 mod validate;
 
 use tracing::Dispatch;

@@ -11,6 +11,5 @@
 //! **Invariant:** no secret is kept in the clear in the replicated state: hashes are, and what is sealed by the fleet's
 //! key, which never is in there.
 
-pub mod controllers;
-pub mod plan;
+pub mod kat;
 pub mod store;
