@@ -44,13 +44,8 @@ fn main() -> ExitCode {
             }
             Err(_) => ExitCode::FAILURE,
         },
-        Outcome::Daemon(daemon) => match runtime(Threads::Multi) {
-            Ok(runtime) => {
-                let code = runtime.block_on(daemon.run(&environment));
-                // What a failed node could not join would hold the process.
-                runtime.shutdown_background();
-                code.into()
-            }
+        Outcome::Agent(agent) => match runtime(Threads::Single) {
+            Ok(runtime) => runtime.block_on(agent.run(&environment)).into(),
             Err(_) => ExitCode::FAILURE,
         },
         Outcome::GrpcProxy(proxy) => match runtime(Threads::Multi) {

@@ -8,6 +8,7 @@
 //!
 //! Syntax, precedence, messages and exit codes are etcd's (`server/etcdmain/config.go`); the help is our own.
 
+pub mod agent;
 pub mod daemon;
 mod data_dir;
 mod discovered;
@@ -25,6 +26,7 @@ use std::io::{self, Write};
 use tracing::Dispatch;
 use tracing::dispatcher::with_default;
 
+use self::agent::Agent;
 use self::environment::{Environment, Taken};
 use self::file::FileError;
 use self::gateway::Gateway;
@@ -49,8 +51,8 @@ pub enum Outcome {
     Gateway(Box<Gateway>),
     /// `grpc-proxy start`.
     GrpcProxy(Box<GrpcProxy>),
-    /// `daemon`: a managed node.
-    Daemon(Box<NodeDaemon>),
+    /// `agent`.
+    Agent(Box<Agent>),
 }
 
 /// `--runtime`.
@@ -71,6 +73,12 @@ const EXIT_USAGE: u8 = 2;
 /// Reads arguments (the program's name first) and variables.
 pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
     match arguments.get(1).map(String::as_str) {
+        Some("agent") => {
+            return match agent::read(arguments) {
+                Ok(agent) => Outcome::Agent(Box::new(agent)),
+                Err(code) => Outcome::Exit(code),
+            };
+        }
         Some("gateway") => {
             return match gateway::read(arguments) {
                 Ok(gateway) => Outcome::Gateway(Box::new(gateway)),
