@@ -67,6 +67,8 @@ enum Command {
     Rotation(acceptance::RotationOptions),
     /// A1.5: members join and leave under load, with a watch open.
     Grow(acceptance::GrowOptions),
+    /// A3.4: agents stand for one lead, and whoever leads is stopped past its TTL: no two lead at once.
+    Campaign(acceptance::CampaignOptions),
     /// A small disk that fills up: growth is refused, deletes and compaction are not, and it recovers.
     FullDisk(full_disk::Options),
     /// One flip or truncation in a stopped member's files: refused, or served intact.
@@ -95,6 +97,7 @@ async fn run(command: Command) -> Result<Verdict> {
         Command::Faults(options) => faults::faults(options).await,
         Command::Starts(options) => acceptance::starts(options).await,
         Command::Addresses(options) => acceptance::addresses(options).await,
+        Command::Campaign(options) => acceptance::campaign(options).await,
         Command::CheckPerf(options) => {
             tokio::task::spawn_blocking(move || acceptance::check_perf(&options)).await?
         }

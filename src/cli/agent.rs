@@ -18,7 +18,7 @@ use super::daemon::{Signals, notify};
 use super::environment::Environment;
 use super::{EXIT_FAILED, EXIT_USAGE, say};
 use crate::fleet::kat;
-use crate::fleet::kat::ClusterConfiguration;
+use crate::fleet::kat::{ClusterConfiguration, Ledger};
 use crate::fleet::store::{StateStore, Store};
 use crate::service::remote::{self, Login, RemoteSettings};
 use crate::support::listen::words;
@@ -52,6 +52,10 @@ struct Line {
     /// A file that holds NAME:PASSWORD; the variable QUORATE_AGENT_USER does the same.
     #[arg(long)]
     user_file: Option<PathBuf>,
+    /// A file to which each lead is written, from when to when by the machine's monotonic clock, with the outcome of a
+    /// fenced write at its begin and of another one after its end.
+    #[arg(long)]
+    holds_file: Option<PathBuf>,
 }
 
 /// An agent that was asked for.
@@ -88,8 +92,19 @@ impl Agent {
             }
         };
         let node = node_name(&self.0.node_name);
-        let served = serve(&config, store, &node, environment).with_subscriber(log);
-        match served.await {
+        let agent = kat::Agent::new(Arc::new(store.clone()), &config, &node);
+        let agent = match self.ledger() {
+            Ok(Some(ledger)) => Ok(agent.with_ledger(ledger)),
+            Ok(None) => Ok(agent),
+            Err(why) => Err(why),
+        };
+        let served = async {
+            let mut signals = Signals::listen().map_err(|why| words(&why))?;
+            tracing::info!(cluster = config.name, node, ttl = ?config.lease_ttl, "Agent started");
+            notify(environment);
+            serve(agent?, store, &mut signals).await
+        };
+        match served.with_subscriber(log).await {
             Ok(()) => 0,
             Err(why) => {
                 say(&mut io::stderr(), &format!("{why}\n"));
@@ -108,18 +123,15 @@ impl Agent {
         };
         Ok((config, remote::open(settings)?))
     }
+
+    fn ledger(&self) -> Result<Option<Ledger>, String> {
+        let Some(path) = &self.0.holds_file else { return Ok(None) };
+        let opened = Ledger::open(path);
+        opened.map(Some).map_err(|why| format!("open {}: {}", path.display(), words(&why)))
+    }
 }
 
-async fn serve(
-    config: &ClusterConfiguration,
-    store: Store,
-    node: &str,
-    environment: &Environment,
-) -> Result<(), String> {
-    let mut signals = Signals::listen().map_err(|why| words(&why))?;
-    tracing::info!(cluster = config.name, node, ttl = ?config.lease_ttl, "Agent started");
-    notify(environment);
-    let agent = kat::Agent::new(Arc::new(store.clone()), config, node);
+async fn serve(agent: kat::Agent, store: Store, signals: &mut Signals) -> Result<(), String> {
     let ended = tokio::select! {
         (signal, _) = signals.next() => {
             tracing::info!(signal, "Resigning and stopping");
@@ -128,7 +140,7 @@ async fn serve(
         ended = agent.run() => Err(ended.to_string()),
     };
     store.close().await;
-    tracing::info!(node, "Agent stopped");
+    tracing::info!("Agent stopped");
     ended
 }
 

@@ -32,6 +32,14 @@ pub fn unix_micros() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// The machine's monotonic clock in nanoseconds: the same for all processes of a machine, and for what a runtime waits
+/// by.
+pub fn machine_nanos() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let (seconds, nanos) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    seconds * 1_000_000_000 + nanos
+}
+
 impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         self.start.elapsed()

@@ -6,6 +6,7 @@ use crate::member::{Member, Workspace, panics_in};
 use crate::verdict::Verdict;
 
 mod addresses;
+mod campaign;
 mod grow;
 mod nine;
 mod perf;
@@ -17,6 +18,7 @@ mod rotation;
 mod starts;
 
 pub(crate) use self::addresses::{Options as AddressesOptions, addresses};
+pub(crate) use self::campaign::{Options as CampaignOptions, campaign};
 pub(crate) use self::grow::{Options as GrowOptions, grow};
 pub(crate) use self::perf::{Options as CheckPerfOptions, check_perf};
 pub(crate) use self::presence::{Options as PresenceOptions, presence};

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::config::ClusterConfiguration;
+use super::ledger::Ledger;
 use crate::fleet::store::{Guard, Lost, StateStore, StoreError, WatchEvents, Watched};
 
 /// The rest after something that failed.
@@ -31,6 +32,7 @@ pub struct Agent {
     election: String,
     node: String,
     ttl: Duration,
+    ledger: Option<Ledger>,
 }
 
 /// Why an agent has ended by itself.
@@ -45,7 +47,12 @@ impl Agent {
     /// `node` stands for the lead of the cluster that `config` describes, in `store`.
     pub fn new(store: Arc<dyn StateStore>, config: &ClusterConfiguration, node: &str) -> Agent {
         let (election, ttl) = (config.election(), config.lease_ttl);
-        Agent { store, election, node: node.to_owned(), ttl }
+        Agent { store, election, node: node.to_owned(), ttl, ledger: None }
+    }
+
+    /// The same, which writes down from when to when it leads.
+    pub fn with_ledger(self, ledger: Ledger) -> Agent {
+        Agent { ledger: Some(ledger), ..self }
     }
 
     /// Observes and campaigns until it is refused; does not return otherwise. Dropped, it leads and observes no more:
@@ -78,7 +85,10 @@ impl Agent {
     async fn lead(&self, guard: &Guard) {
         let (node, revision) = (&self.node, guard.revision());
         tracing::info!(election = self.election, revision, "Became leader: {node}");
-        let why = guard.until_lost().await;
+        let why = match &self.ledger {
+            Some(ledger) => ledger.keep(&*self.store, guard).await,
+            None => guard.until_lost().await,
+        };
         if why != Lost::Closed {
             tracing::warn!(election = self.election, %why, "Lost leadership: {node}");
         }

@@ -13,11 +13,13 @@
 mod agent;
 mod config;
 mod fields;
+mod ledger;
 mod read;
 
 pub use self::agent::{Agent, Ended};
 pub use self::config::{Backup, ClusterConfiguration, SharedConfiguration};
 pub use self::fields::Fault;
+pub use self::ledger::Ledger;
 pub use self::read::BadConfiguration;
 
 /// The cluster's UUID, for ever the same.
