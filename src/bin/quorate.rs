@@ -1,4 +1,4 @@
-//! The program: reads the command line, picks the runtime, runs one server, node, gateway or proxy.
+//! The program: reads the command line, picks the runtime, runs one server, gateway, proxy or command.
 
 use std::io;
 use std::process::ExitCode;
@@ -44,8 +44,13 @@ fn main() -> ExitCode {
             }
             Err(_) => ExitCode::FAILURE,
         },
-        Outcome::Agent(agent) => match runtime(Threads::Single) {
-            Ok(runtime) => runtime.block_on(agent.run(&environment)).into(),
+        Outcome::Fleet(fleet) => match runtime(Threads::Single) {
+            Ok(runtime) => {
+                let code = runtime.block_on(fleet.run(&environment));
+                // A read of standard input cannot be interrupted.
+                runtime.shutdown_background();
+                code.into()
+            }
             Err(_) => ExitCode::FAILURE,
         },
         Outcome::GrpcProxy(proxy) => match runtime(Threads::Multi) {

@@ -123,7 +123,7 @@ fn fatal(what: &'static str, why: &str) -> u8 {
 }
 
 /// Settings that follow from others (etcd `server/embed/config.go`, `UpdateDefaultClusterFromName`).
-fn derive_defaults(config: &mut Config) {
+pub(super) fn derive_defaults(config: &mut Config) {
     if let Some(host) = advertise_host(config) {
         tracing::info!(%host, "detected default host for advertise");
     }

@@ -12,6 +12,9 @@ Usage:
   quorate [flags]
     Start a server that speaks etcd.
 
+  quorate COMMAND
+    Ask a node of a fleet, such as `quorate status`; `quorate help` lists the commands.
+
   quorate --version
     Show the version.
 

@@ -14,6 +14,7 @@ mod data_dir;
 mod discovered;
 pub mod environment;
 mod file;
+pub mod fleet;
 pub mod gateway;
 mod help;
 pub mod node;
@@ -29,6 +30,7 @@ use tracing::dispatcher::with_default;
 use self::agent::Agent;
 use self::environment::{Environment, Taken};
 use self::file::FileError;
+use self::fleet::Fleet;
 use self::gateway::Gateway;
 use self::node::NodeDaemon;
 use self::proxy::GrpcProxy;
@@ -51,8 +53,8 @@ pub enum Outcome {
     Gateway(Box<Gateway>),
     /// `grpc-proxy start`.
     GrpcProxy(Box<GrpcProxy>),
-    /// `agent`.
-    Agent(Box<Agent>),
+    /// A command to a node of a fleet.
+    Fleet(Box<Fleet>),
 }
 
 /// `--runtime`.
@@ -97,6 +99,12 @@ pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
                 Err(code) => Outcome::Exit(code),
             };
         }
+        Some(word) if fleet::is_command(word) => {
+            return match fleet::read(arguments) {
+                Ok(fleet) => Outcome::Fleet(Box::new(fleet)),
+                Err(code) => Outcome::Exit(code),
+            };
+        }
         Some(_) | None => {}
     }
     let mut flags = settings::defaults();
@@ -120,16 +128,20 @@ pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
         say(&mut io::stdout(), &version::lines());
         return Outcome::Exit(0);
     }
-    let path = match flags.text("config-file") {
+    match config_file(&flags, environment) {
+        Some(path) => from_file(&path, environment, &early, arguments),
+        None => from_line(flags, environment, &early, arguments),
+    }
+}
+
+/// The file that decides alone, if a flag or a variable names one.
+fn config_file(flags: &FlagSet, environment: &Environment) -> Option<String> {
+    match flags.text("config-file") {
         path if !path.is_empty() => Some(path),
         _ => environment
             .iter()
             .find(|(key, value)| key == "ETCD_CONFIG_FILE" && !value.is_empty())
             .map(|(_, value)| value.clone()),
-    };
-    match path {
-        Some(path) => from_file(&path, environment, &early, arguments),
-        None => from_line(flags, environment, &early, arguments),
     }
 }
 

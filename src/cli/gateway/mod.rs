@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::task::JoinSet;
 use tracing::instrument::WithSubscriber as _;
@@ -85,6 +85,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub struct Gateway {
     flags: Flags,
     arguments: Vec<String>,
+}
+
+/// Its arguments, for completions and manual pages.
+pub(super) fn command() -> clap::Command {
+    Line::command()
 }
 
 /// Reads the command line (the program's name first, then `gateway`); otherwise the exit code, after all was said.

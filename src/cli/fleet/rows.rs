@@ -1,0 +1,31 @@
+//! Which command asks which row of the API. Transcripts show the requests themselves; documentation is made from this.
+
+/// Command, method, path below `/1.0`. The rows of `internal` and `worker` are asked by daemons alone.
+pub const ROWS: [(&str, &str, &str); 26] = [
+    ("bootstrap", "POST", "/1.0/k8sd/cluster"),
+    ("get-join-token", "POST", "/1.0/k8sd/cluster/tokens"),
+    ("join-cluster", "POST", "/1.0/k8sd/cluster/join"),
+    ("remove-node", "POST", "/1.0/k8sd/cluster/remove"),
+    ("status", "GET", "/1.0/k8sd/cluster"),
+    ("node-status", "GET", "/1.0/k8sd/node"),
+    ("nodes", "GET", "/1.0/k8sd/cluster"),
+    ("config get", "GET", "/1.0/k8sd/cluster/config"),
+    ("config set", "PUT", "/1.0/k8sd/cluster/config"),
+    ("certs-status", "GET", "/1.0/k8sd/certs-status"),
+    ("refresh-certs", "POST", "/1.0/k8sd/refresh-certs/plan"),
+    ("refresh-certs", "POST", "/1.0/k8sd/refresh-certs/run"),
+    ("refresh-certs", "POST", "/1.0/k8sd/refresh-certs/update"),
+    ("auth-token create", "POST", "/1.0/kubernetes/auth/tokens"),
+    ("auth-token revoke", "DELETE", "/1.0/kubernetes/auth/tokens"),
+    ("auth-token review", "POST", "/1.0/kubernetes/auth/webhook"),
+    ("capi set-token", "POST", "/1.0/x/capi/set-auth-token"),
+    ("capi generate-join-token", "POST", "/1.0/x/capi/generate-join-token"),
+    ("capi remove-node", "POST", "/1.0/x/capi/remove-node"),
+    ("capi certificates-expiry", "POST", "/1.0/x/capi/certificates-expiry"),
+    ("events", "GET", "/1.0/events"),
+    ("audit", "GET", "/1.0/audit"),
+    ("operation list", "GET", "/1.0/operations"),
+    ("operation show", "GET", "/1.0/operations/{id}"),
+    ("operation wait", "GET", "/1.0/operations/{id}/wait"),
+    ("operation cancel", "DELETE", "/1.0/operations/{id}"),
+];
