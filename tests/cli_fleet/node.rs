@@ -146,7 +146,7 @@ async fn note(request: Request<Incoming>) -> String {
     let (head, body) = request.into_parts();
     let path = head.uri.path_and_query().expect("a path").to_string();
     let mut line = format!("{} {path}", head.method);
-    for name in ["capi-auth-token", "node-token", "last-event-id"] {
+    for name in ["capi-auth-token", "node-token"] {
         if let Some(value) = head.headers.get(name) {
             line.push_str(&format!(" {name}: {}", value.to_str().expect("text")));
         }

@@ -1,24 +1,24 @@
 //! The rows of `/1.0/` as commands ask them: a request's type in, the answer's metadata out.
 //!
 //! ```text
-//!   path and body ── wire ──> envelope ─┬─ sync   metadata
+//!   path and body ── HTTP ──> envelope ─┬─ sync   metadata
 //!                                       ├─ async  the operation, waited for
 //!                                       └─ error  Failure, with what to do where we know it
 //! ```
 //!
 //! **Invariant:** an answer is only believed in its envelope; what is none is a failure that says so.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::failure::Failure;
-use super::wire::{Ask, Opened, Wire};
 use crate::fleet::api::server::AnswerKind;
 use crate::fleet::api::{Nanos, Sensitive};
 use crate::support::go::duration::GoDuration;
+use crate::support::http_client::{Asking, HttpClient, HttpError, Lines, Target};
 
 /// What a node that is in no fleet says (S0.7), and what helps.
 const NOT_YET: &str = "not yet initialized";
@@ -37,7 +37,8 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// Asks one node.
 #[derive(Clone, Debug)]
 pub(super) struct Api {
-    wire: Wire,
+    client: HttpClient,
+    socket: PathBuf,
     timeout: GoDuration,
 }
 
@@ -55,8 +56,10 @@ struct Envelope {
 }
 
 impl Api {
-    pub(super) fn new(wire: Wire, timeout: GoDuration) -> Api {
-        Api { wire, timeout }
+    /// Of the node that listens on `socket`; a command may take `timeout`.
+    pub(super) fn new(socket: PathBuf, timeout: GoDuration) -> Api {
+        let client = HttpClient::new(Target::Unix(socket.clone()));
+        Api { client, socket, timeout }
     }
 
     /// What the command may take, as a request says it.
@@ -65,23 +68,27 @@ impl Api {
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, Failure> {
-        self.ask(Method::GET, path, None, Vec::new()).await
+        self.answer(self.client.get(path)).await
     }
 
     pub(super) async fn post(&self, path: &str, body: &impl Serialize) -> Result<Value, Failure> {
-        self.ask(Method::POST, path, Some(json(body)?), Vec::new()).await
+        self.answer(self.client.post(path).json(body)).await
     }
 
     pub(super) async fn put(&self, path: &str, body: &impl Serialize) -> Result<Value, Failure> {
-        self.ask(Method::PUT, path, Some(json(body)?), Vec::new()).await
+        self.answer(self.client.put(path).json(body)).await
     }
 
-    pub(super) async fn delete(
+    pub(super) async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        self.answer(self.client.delete(path)).await
+    }
+
+    pub(super) async fn delete_with(
         &self,
         path: &str,
-        body: Option<Sensitive>,
+        body: &impl Serialize,
     ) -> Result<Value, Failure> {
-        self.ask(Method::DELETE, path, body, Vec::new()).await
+        self.answer(self.client.delete(path).json(body)).await
     }
 
     /// A POST that carries somebody's token in a header.
@@ -91,7 +98,8 @@ impl Api {
         body: &impl Serialize,
         header: (&'static str, Sensitive),
     ) -> Result<Value, Failure> {
-        self.ask(Method::POST, path, Some(json(body)?), vec![header]).await
+        let (name, token) = header;
+        self.answer(self.client.post(path).json(body).header(name, token.reveal())).await
     }
 
     /// A POST whose answer is no envelope: its status and body.
@@ -99,39 +107,26 @@ impl Api {
         &self,
         path: &str,
         body: &impl Serialize,
-    ) -> Result<(StatusCode, Value), Failure> {
-        let ask = Ask {
-            method: Method::POST,
-            path: path.to_owned(),
-            headers: Vec::new(),
-            body: Some(json(body)?),
+    ) -> Result<(u16, Value), Failure> {
+        let (status, bytes) = match self.client.post(path).json(body).send(self.patience()).await {
+            Ok(answer) => (answer.status, answer.body),
+            Err(HttpError::Status { status, body, .. }) => (status, body),
+            Err(why) => return Err(self.failure(why)),
         };
-        let (status, bytes) = self.wire.send(ask).await?;
         let value = serde_json::from_slice(&bytes).map_err(|_| not_an_answer(status))?;
         Ok((status, value))
     }
 
-    /// An answer that goes on.
-    pub(super) async fn open(
-        &self,
-        path: &str,
-        headers: Vec<(&'static str, Sensitive)>,
-    ) -> Result<Opened, Failure> {
-        let ask = Ask { method: Method::GET, path: path.to_owned(), headers, body: None };
-        self.wire.open(ask).await
+    /// An answer that goes on, line by line.
+    pub(super) async fn lines(&self, path: &str) -> Result<Lines, Failure> {
+        let patience = self.timeout.to_std();
+        self.client.get(path).lines(patience).await.map_err(|why| self.failure(why))
     }
 
-    async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Sensitive>,
-        headers: Vec<(&'static str, Sensitive)>,
-    ) -> Result<Value, Failure> {
-        let ask = Ask { method, path: path.to_owned(), headers, body };
-        let (status, bytes) = self.wire.send(ask).await?;
+    async fn answer(&self, asking: Asking<'_>) -> Result<Value, Failure> {
+        let answer = asking.send(self.patience()).await.map_err(|why| self.failure(why))?;
         let envelope: Envelope =
-            serde_json::from_slice(&bytes).map_err(|_| not_an_answer(status))?;
+            serde_json::from_slice(&answer.body).map_err(|_| not_an_answer(answer.status))?;
         match envelope.kind {
             AnswerKind::Sync => Ok(envelope.metadata),
             // Only who asks for it with a header is answered so.
@@ -139,16 +134,39 @@ impl Api {
                 "the daemon goes on with it: quorate operation wait {}",
                 envelope.operation.rsplit('/').next().unwrap_or_default()
             ))),
-            AnswerKind::Error => Err(refused(status, envelope.error)),
+            AnswerKind::Error => Err(refused(answer.status, envelope.error)),
         }
     }
-}
 
-/// A request's JSON; it may hold a secret.
-pub(super) fn json(body: &impl Serialize) -> Result<Sensitive, Failure> {
-    serde_json::to_string(body)
-        .map(Sensitive::new)
-        .map_err(|why| Failure::failed(format!("cannot write the request: {why}")))
+    /// A command's own patience ends before.
+    fn patience(&self) -> Duration {
+        self.timeout.to_std() + 2 * GRACE
+    }
+
+    /// What went wrong, in words for whoever runs the command.
+    pub(super) fn failure(&self, why: HttpError) -> Failure {
+        match why {
+            HttpError::Unreachable { why, .. } => {
+                Failure::Unreachable { socket: self.socket.clone(), why }
+            }
+            HttpError::Deadline { .. } => {
+                Failure::TimedOut { doing: "the request".to_owned(), after: self.timeout }
+            }
+            HttpError::Status { status, body, .. } => {
+                match serde_json::from_slice::<Envelope>(&body) {
+                    Ok(envelope) => refused(status, envelope.error),
+                    Err(_) => not_an_answer(status),
+                }
+            }
+            HttpError::Broken { why, .. } => Failure::NotNow(format!(
+                "the daemon ended the connection before it answered: {why}"
+            )),
+            why @ (HttpError::Tls { .. }
+            | HttpError::TooLong { .. }
+            | HttpError::NotJson { .. }
+            | HttpError::Request(_)) => Failure::failed(why.to_string()),
+        }
+    }
 }
 
 /// The metadata as the type that the API says it has.
@@ -158,23 +176,19 @@ pub(super) fn typed<T: for<'a> Deserialize<'a>>(metadata: &Value) -> Result<T, F
 }
 
 /// What an error of this HTTP status and text is to us.
-pub(super) fn refused(status: StatusCode, text: String) -> Failure {
+pub(super) fn refused(status: u16, text: String) -> Failure {
     let text =
         if text.is_empty() { format!("the daemon refuses with status {status}") } else { text };
     match status {
-        StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => Failure::NodeTimedOut(text),
-        StatusCode::SERVICE_UNAVAILABLE if text.ends_with(TOO_LATE) => Failure::NodeTimedOut(text),
-        StatusCode::SERVICE_UNAVAILABLE if text.contains(NOT_YET) => {
-            Failure::NotNow(format!("{text}\n{NOT_YET_HELP}"))
-        }
-        status if status.is_server_error() && status.as_u16() < NODE_NOT_IN_FLEET => {
-            Failure::NotNow(text)
-        }
+        408 | 504 => Failure::NodeTimedOut(text),
+        503 if text.ends_with(TOO_LATE) => Failure::NodeTimedOut(text),
+        503 if text.contains(NOT_YET) => Failure::NotNow(format!("{text}\n{NOT_YET_HELP}")),
+        500..NODE_NOT_IN_FLEET => Failure::NotNow(text),
         _ => Failure::failed(text),
     }
 }
 
-fn not_an_answer(status: StatusCode) -> Failure {
+fn not_an_answer(status: u16) -> Failure {
     Failure::failed(format!(
         "what listens there is no Quorate daemon: it answers {status} without an envelope"
     ))
@@ -188,17 +202,17 @@ mod tests {
     #[test]
     fn who_is_in_no_fleet_is_told_how_to_come_into_one() {
         let text = "daemon not yet initialized".to_owned();
-        let why = refused(StatusCode::SERVICE_UNAVAILABLE, text.clone());
+        let why = refused(503, text.clone());
         assert_eq!((why.code(), why.to_string()), (1, format!("{text}\n{NOT_YET_HELP}")));
-        let busy = refused(StatusCode::SERVICE_UNAVAILABLE, "shutting down".to_owned());
+        let busy = refused(503, "shutting down".to_owned());
         assert_eq!(busy.to_string(), "shutting down");
     }
 
     #[test]
     fn a_nodes_own_timeout_is_a_timeout() {
-        assert_eq!(refused(StatusCode::GATEWAY_TIMEOUT, "too slow".to_owned()).code(), 3);
+        assert_eq!(refused(504, "too slow".to_owned()).code(), 3);
         let late = FleetError::TimedOut("join").to_string();
-        assert_eq!(refused(StatusCode::SERVICE_UNAVAILABLE, late).code(), 3);
-        assert_eq!(refused(StatusCode::INTERNAL_SERVER_ERROR, String::new()).code(), 1);
+        assert_eq!(refused(503, late).code(), 3);
+        assert_eq!(refused(500, String::new()).code(), 1);
     }
 }

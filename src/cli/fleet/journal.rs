@@ -4,62 +4,53 @@ use std::convert::Infallible;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 
-use super::api::{Api, refused, typed};
+use super::api::{Api, typed};
 use super::failure::Failure;
 use super::format::Answer;
 use super::line::{Events, Format, Operation};
 use super::sse::{Event, Reader};
 use super::table::table;
-use super::wire::Opened;
 use crate::cli::say;
-use crate::fleet::api::Sensitive;
 use crate::fleet::api::server::{AuditRecord, Operation as Task};
+use crate::support::http_client::Lines;
 
 const EVENTS: &str = "/1.0/events";
 const OPERATIONS: &str = "/1.0/operations";
+
+/// The API waits no longer.
+const WAIT_SECONDS_MAX: u64 = 24 * 60 * 60;
 
 /// Progress is told if its stream is there by then.
 const STREAM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A stream of the node's events.
 #[derive(Debug)]
-pub(super) struct Stream {
-    opened: Opened,
+pub(super) struct Stream<'a> {
+    api: &'a Api,
+    lines: Lines,
     reader: Reader,
-    /// Read, and not handed out yet.
-    waiting: std::collections::VecDeque<Event>,
 }
 
-impl Stream {
+impl Stream<'_> {
     /// Opens the stream behind the event `after`; without one, at what comes from now on.
-    pub(super) async fn open(api: &Api, after: Option<u64>) -> Result<Stream, Failure> {
-        let from = after.map(|id| ("last-event-id", Sensitive::new(id.to_string())));
-        let opened = api.open(EVENTS, from.into_iter().collect()).await?;
-        if opened.status.is_success() {
-            return Ok(Stream { opened, reader: Reader::default(), waiting: Default::default() });
-        }
-        let status = opened.status;
-        let body = opened.body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-        let envelope: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let text = envelope["error"].as_str().unwrap_or_default();
-        Err(refused(status, text.to_owned()))
+    pub(super) async fn open(api: &Api, after: Option<u64>) -> Result<Stream<'_>, Failure> {
+        let path = match after {
+            Some(after) => format!("{EVENTS}?after={after}"),
+            None => EVENTS.to_owned(),
+        };
+        Ok(Stream { api, lines: api.lines(&path).await?, reader: Reader::default() })
     }
 
     /// The next event; `None` when the daemon has ended the stream.
     pub(super) async fn next(&mut self) -> Result<Option<Event>, Failure> {
-        loop {
-            if let Some(event) = self.waiting.pop_front() {
+        while let Some(line) = self.lines.next().await.map_err(|why| self.api.failure(why))? {
+            if let Some(event) = self.reader.line(&line).map_err(Failure::failed)? {
                 return Ok(Some(event));
             }
-            let Some(frame) = self.opened.body.frame().await else { return Ok(None) };
-            let frame = frame.map_err(|why| Failure::failed(format!("the stream broke: {why}")))?;
-            if let Ok(bytes) = frame.into_data() {
-                self.waiting.extend(self.reader.push(&bytes).map_err(Failure::failed)?);
-            }
         }
+        Ok(None)
     }
 }
 
@@ -144,8 +135,8 @@ pub(super) async fn told<T>(api: &Api, work: impl Future<Output = T>) -> T {
 }
 
 /// `GET /1.0/audit`.
-pub(super) async fn audit(api: &Api) -> Result<Answer, Failure> {
-    let metadata = api.get("/1.0/audit").await?;
+pub(super) async fn audit(api: &Api, limit: u32) -> Result<Answer, Failure> {
+    let metadata = api.get(&format!("/1.0/audit?limit={limit}")).await?;
     Ok(Answer::told(metadata, |metadata| Ok(plain_audit(typed(metadata)?))))
 }
 
@@ -178,12 +169,13 @@ pub(super) async fn operation(
         }
         Operation::Show { id } => Ok(one(api.get(&path(&id)?).await?)),
         Operation::Wait { id } => {
+            let seconds = seconds.min(WAIT_SECONDS_MAX);
             let wait = format!("{}/wait?timeout={seconds}", path(&id)?);
             Ok(one(api.get(&wait).await?))
         }
-        Operation::Cancel { id } => {
-            let metadata = api.delete(&path(&id)?, None).await?;
-            Ok(Answer::said(metadata, "The operation is asked to stop.\n"))
+        Operation::Delete { id } => {
+            let metadata = api.delete(&path(&id)?).await?;
+            Ok(Answer::said(metadata, "The operation is forgotten.\n"))
         }
     }
 }

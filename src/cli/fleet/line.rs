@@ -82,6 +82,8 @@ pub(super) enum Command {
     /// Show what this node is
     #[command(visible_alias = "local-node-status")]
     NodeStatus,
+    /// Show which daemon answers, and what it is at
+    Info,
     /// List the nodes of the fleet
     Nodes,
     /// Show and change settings
@@ -99,8 +101,12 @@ pub(super) enum Command {
     Capi(Capi),
     /// Follow the node's events until interrupted
     Events(Events),
-    /// Show who changed what
-    Audit,
+    /// Show who changed what on this node
+    Audit {
+        /// The last so many calls
+        #[arg(long, value_name = "N", default_value = "100")]
+        limit: u32,
+    },
     /// Look at what the node was asked to do meanwhile
     #[command(subcommand)]
     Operation(Operation),
@@ -301,7 +307,7 @@ pub(super) enum Capi {
 
 #[derive(Args, Debug)]
 pub(super) struct Events {
-    /// Begin behind the event of this number, as far as the node remembers
+    /// Begin behind the event of this number; 0 begins with all that the node remembers
     #[arg(long, value_name = "ID")]
     pub(super) after: Option<u64>,
     /// End after so many events
@@ -325,8 +331,8 @@ pub(super) enum Operation {
         #[arg(value_name = "ID")]
         id: String,
     },
-    /// Cancel one
-    Cancel {
+    /// Forget one that has ended
+    Delete {
         /// Its id
         #[arg(value_name = "ID")]
         id: String,

@@ -1,7 +1,7 @@
 //! The commands of a fleet's operator: they ask a node's API over its unix socket.
 //!
 //! ```text
-//!   quorate WORD ... ── line ──> Fleet::run ─┬─ api ── wire ──> <state-dir>/api.sock ──> answer ── format ──> stdout
+//!   quorate WORD ... ── line ──> Fleet::run ─┬─ api ──> <state-dir>/api.sock ──> answer ── format ──> stdout
 //!                                            ├─ origin, pages: nobody is asked
 //!                                            └─ Failure ──> "Error: ..." on stderr, and an exit code
 //! ```
@@ -27,7 +27,6 @@ mod sse;
 mod status;
 mod table;
 mod tokens;
-mod wire;
 mod words;
 
 use std::io::{self, IsTerminal as _};
@@ -40,7 +39,6 @@ use self::api::{Api, GRACE};
 use self::failure::Failure;
 use self::format::Answer;
 use self::line::{Command, Config, Line};
-use self::wire::Wire;
 use super::environment::Environment;
 use super::{EXIT_USAGE, say};
 
@@ -125,7 +123,7 @@ impl Fleet {
                 show(&flags, environment, origin, changed).map(Some)
             }
             command => {
-                let api = Api::new(Wire::new(globals.state_dir.join(SOCKET)), globals.timeout);
+                let api = Api::new(globals.state_dir.join(SOCKET), globals.timeout);
                 if let Command::Events(events) = command {
                     journal::follow(&api, events, globals.output_format).await?;
                     return Ok(None);
@@ -164,6 +162,7 @@ async fn ask(api: &Api, globals: &line::Globals, command: Command) -> Result<Ans
         }
         Command::Status(line::Status { wait_ready: false }) => status::status(api).await,
         Command::NodeStatus => status::node(api).await,
+        Command::Info => status::info(api).await,
         Command::Nodes => status::nodes(api).await,
         Command::Config(Config::Get { key }) => settings::get(api, key).await,
         Command::Config(Config::Set { pairs, file }) => settings::set(api, pairs, file).await,
@@ -171,7 +170,7 @@ async fn ask(api: &Api, globals: &line::Globals, command: Command) -> Result<Ans
         Command::RefreshCerts(refresh) => certificates::refresh(api, refresh).await,
         Command::AuthToken(command) => tokens::auth(api, command).await,
         Command::Capi(command) => tokens::capi(api, &globals.state_dir, command).await,
-        Command::Audit => journal::audit(api).await,
+        Command::Audit { limit } => journal::audit(api, limit).await,
         Command::Operation(command) => {
             journal::operation(api, command, globals.timeout.to_std().as_secs()).await
         }
@@ -219,13 +218,14 @@ impl Command {
             Command::GetJoinToken(_)
             | Command::Status(_)
             | Command::NodeStatus
+            | Command::Info
             | Command::Nodes
             | Command::Config(Config::Get { .. } | Config::Show { .. })
             | Command::CertsStatus
             | Command::AuthToken(_)
             | Command::Capi(_)
             | Command::Events(_)
-            | Command::Audit
+            | Command::Audit { .. }
             | Command::Operation(_)
             | Command::Completion { .. }
             | Command::Man { .. } => "the request",
@@ -244,6 +244,7 @@ impl Command {
             Command::Status(line::Status { wait_ready: false })
             | Command::GetJoinToken(_)
             | Command::NodeStatus
+            | Command::Info
             | Command::Nodes
             | Command::Config(_)
             | Command::CertsStatus
@@ -251,7 +252,7 @@ impl Command {
             | Command::AuthToken(_)
             | Command::Capi(_)
             | Command::Events(_)
-            | Command::Audit
+            | Command::Audit { .. }
             | Command::Operation(_)
             | Command::Completion { .. }
             | Command::Man { .. } => Duration::ZERO,

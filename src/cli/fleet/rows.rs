@@ -1,13 +1,14 @@
 //! Which command asks which row of the API. Transcripts show the requests themselves; documentation is made from this.
 
 /// Command, method, path below `/1.0`. The rows of `internal` and `worker` are asked by daemons alone.
-pub const ROWS: [(&str, &str, &str); 26] = [
+pub const ROWS: [(&str, &str, &str); 27] = [
     ("bootstrap", "POST", "/1.0/k8sd/cluster"),
     ("get-join-token", "POST", "/1.0/k8sd/cluster/tokens"),
     ("join-cluster", "POST", "/1.0/k8sd/cluster/join"),
     ("remove-node", "POST", "/1.0/k8sd/cluster/remove"),
     ("status", "GET", "/1.0/k8sd/cluster"),
     ("node-status", "GET", "/1.0/k8sd/node"),
+    ("info", "GET", "/1.0"),
     ("nodes", "GET", "/1.0/k8sd/cluster"),
     ("config get", "GET", "/1.0/k8sd/cluster/config"),
     ("config set", "PUT", "/1.0/k8sd/cluster/config"),
@@ -27,5 +28,5 @@ pub const ROWS: [(&str, &str, &str); 26] = [
     ("operation list", "GET", "/1.0/operations"),
     ("operation show", "GET", "/1.0/operations/{id}"),
     ("operation wait", "GET", "/1.0/operations/{id}/wait"),
-    ("operation cancel", "DELETE", "/1.0/operations/{id}"),
+    ("operation delete", "DELETE", "/1.0/operations/{id}"),
 ];

@@ -75,6 +75,24 @@ fn plain_node(metadata: &Value) -> Result<String, Failure> {
     Ok(plain)
 }
 
+/// `GET /1.0`.
+pub(super) async fn info(api: &Api) -> Result<Answer, Failure> {
+    let metadata = api.get("/1.0").await?;
+    Ok(Answer::told(metadata, |metadata| {
+        let mut plain = String::new();
+        for (name, key) in [
+            ("version:", "server_version"),
+            ("phase:", "phase"),
+            ("name:", "name"),
+            ("address:", "address"),
+            ("cluster uid:", "cluster_uid"),
+        ] {
+            line(&mut plain, name, or_none(metadata[key].as_str().unwrap_or_default()));
+        }
+        Ok(plain)
+    }))
+}
+
 /// The members of `GET k8sd/cluster`, with what raft and registry say of each.
 pub(super) async fn nodes(api: &Api) -> Result<Answer, Failure> {
     let metadata = api.get(CLUSTER).await?;

@@ -3,10 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use http::StatusCode;
 use serde_json::Value;
 
-use super::api::{Api, json, typed};
+use super::api::{Api, refused, typed};
 use super::certificates::moment;
 use super::entry::{bare_token, remove_request, token_request};
 use super::failure::Failure;
@@ -18,6 +17,9 @@ use crate::fleet::api::auth::{AuthTokenRequest, TokenRequest, TokenReview, Token
 use crate::fleet::api::certificates::{ExpiryAnswer, NothingAsked};
 
 const TOKENS: &str = "/1.0/kubernetes/auth/tokens";
+
+const OK: u16 = 200;
+const UNAUTHORIZED: u16 = 401;
 
 /// The header in which a provider shows its token.
 const CAPI_TOKEN: &str = "capi-auth-token";
@@ -33,7 +35,7 @@ pub(super) async fn auth(api: &Api, command: AuthToken) -> Result<Answer, Failur
         }
         AuthToken::Revoke(source) => {
             let request = TokenRequest { token: read(source)? };
-            let metadata = api.delete(TOKENS, Some(json(&request)?)).await?;
+            let metadata = api.delete_with(TOKENS, &request).await?;
             Ok(Answer::said(metadata, "Token revoked.\n"))
         }
         AuthToken::Review(source) => review(api, read(source)?).await,
@@ -45,7 +47,7 @@ async fn review(api: &Api, token: Sensitive) -> Result<Answer, Failure> {
     let spec = TokenReviewSpec { token, ..TokenReviewSpec::default() };
     let request = TokenReview { spec, ..TokenReview::default() };
     let (status, metadata) = api.bare("/1.0/kubernetes/auth/webhook", &request).await?;
-    if status == StatusCode::OK {
+    if status == OK {
         let review: TokenReview = typed(&metadata)?;
         let user = review.status.user;
         let plain = format!("user: {}\ngroups: {}\n", user.username, user.groups.join(", "));
@@ -55,12 +57,10 @@ async fn review(api: &Api, token: Sensitive) -> Result<Answer, Failure> {
     // A review carries its reason in its status, an envelope in its error.
     let (reason, error) = (text(&metadata["status"]["error"]), text(&metadata["error"]));
     Err(match (status, reason.as_str(), error.as_str()) {
-        (StatusCode::UNAUTHORIZED, "", "") => Failure::failed("the token is nobody's"),
-        (StatusCode::UNAUTHORIZED, reason, "") => {
-            Failure::failed(format!("the token is nobody's: {reason}"))
-        }
-        (status, "", error) => super::api::refused(status, error.to_owned()),
-        (status, reason, _) => super::api::refused(status, reason.to_owned()),
+        (UNAUTHORIZED, "", "") => Failure::failed("the token is nobody's"),
+        (UNAUTHORIZED, reason, "") => Failure::failed(format!("the token is nobody's: {reason}")),
+        (status, "", error) => refused(status, error.to_owned()),
+        (status, reason, _) => refused(status, reason.to_owned()),
     })
 }
 
