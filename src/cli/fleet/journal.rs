@@ -95,8 +95,11 @@ fn event_text(event: &Event, format: Format) -> Result<String, Failure> {
 pub(super) fn words(metadata: &Value) -> String {
     match metadata {
         Value::String(text) => text.clone(),
-        Value::Object(fields) => match fields.get("message").and_then(Value::as_str) {
-            Some(message) => message.to_owned(),
+        Value::Object(fields) => match fields.get("step").and_then(Value::as_str) {
+            Some(step) => match fields.get("operation").and_then(Value::as_str) {
+                Some(operation) => format!("{operation}: {step}"),
+                None => step.to_owned(),
+            },
             None => {
                 let pairs: Vec<String> = fields
                     .iter()
@@ -206,12 +209,12 @@ mod tests {
     fn events_are_told_in_words_or_as_they_are() {
         let data = json!({
             "sequence": 7, "type": "progress", "timestamp": "2026-11-22T12:00:00Z",
-            "metadata": {"step": 2, "message": "waiting for a vote"}
+            "metadata": {"operation": "join", "step": "waiting for a vote"}
         });
         let event = Event { id: "7".to_owned(), kind: String::new(), data: data.to_string() };
         assert_eq!(
             event_text(&event, Format::Plain).unwrap(),
-            "2026-11-22T12:00:00Z  progress  waiting for a vote\n"
+            "2026-11-22T12:00:00Z  progress  join: waiting for a vote\n"
         );
         let json: Value = serde_json::from_str(&event_text(&event, Format::Json).unwrap()).unwrap();
         assert_eq!(json, data);
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_without_a_message_is_told_by_its_fields() {
+    fn metadata_without_a_step_is_told_by_its_fields() {
         assert_eq!(words(&json!({"phase": "joining", "n": 3})), "n=3 phase=joining");
         assert_eq!(words(&json!("bare")), "bare");
         assert_eq!(words(&json!(null)), "null");

@@ -38,7 +38,7 @@ use serde_json::json;
 use self::api::{Api, GRACE};
 use self::failure::Failure;
 use self::format::Answer;
-use self::line::{Command, Config, Line};
+use self::line::{Capi, Command, Config, Globals, Line, Operation, Status};
 use super::environment::Environment;
 use super::{EXIT_USAGE, say};
 
@@ -109,42 +109,28 @@ impl Fleet {
     /// `None`: it has been written already.
     async fn answer(self, environment: &Environment) -> Result<Option<Answer>, Failure> {
         let Line { globals, command } = self.line;
-        match command {
-            Command::Completion { shell } => {
-                pages::completion(shell);
-                Ok(None)
-            }
-            Command::Man { out } => {
-                let written = pages::man(&out)?;
-                let plain = written.join("\n") + "\n";
-                Ok(Some(Answer::said(json!(written), plain)))
-            }
-            Command::Config(Config::Show { origin, changed, flags }) => {
-                show(&flags, environment, origin, changed).map(Some)
-            }
-            command => {
-                let api = Api::new(globals.state_dir.join(SOCKET), globals.timeout);
-                if let Command::Events(events) = command {
-                    journal::follow(&api, events, globals.output_format).await?;
-                    return Ok(None);
+        let api = Api::new(globals.state_dir.join(SOCKET), globals.timeout);
+        let (doing, patience) = (command.word(), command.patience(&globals));
+        let work = act(&api, &globals, command, environment);
+        match patience {
+            None => work.await,
+            Some(patience) => match tokio::time::timeout(patience, work).await {
+                Ok(answer) => answer,
+                Err(_elapsed) => {
+                    Err(Failure::TimedOut { doing: doing.to_owned(), after: globals.timeout })
                 }
-                let doing = command.word();
-                let patience = globals.timeout.to_std() + command.grace();
-                let asked = ask(&api, &globals, command);
-                match tokio::time::timeout(patience, asked).await {
-                    Ok(answer) => answer.map(Some),
-                    Err(_) => {
-                        Err(Failure::TimedOut { doing: doing.to_owned(), after: globals.timeout })
-                    }
-                }
-            }
+            },
         }
     }
 }
 
-/// The commands that one node is asked for.
-async fn ask(api: &Api, globals: &line::Globals, command: Command) -> Result<Answer, Failure> {
-    match command {
+async fn act(
+    api: &Api,
+    globals: &Globals,
+    command: Command,
+    environment: &Environment,
+) -> Result<Option<Answer>, Failure> {
+    let answer = match command {
         Command::Bootstrap(entry) => {
             let tell = tells(entry.progress);
             with_progress(api, tell, entry::bootstrap(api, entry)).await
@@ -157,15 +143,18 @@ async fn ask(api: &Api, globals: &line::Globals, command: Command) -> Result<Ans
         Command::RemoveNode(remove) => {
             with_progress(api, tells(false), entry::remove(api, remove)).await
         }
-        Command::Status(line::Status { wait_ready: true }) => {
+        Command::Status(Status { wait_ready: true }) => {
             status::wait_ready(api, globals.timeout).await
         }
-        Command::Status(line::Status { wait_ready: false }) => status::status(api).await,
+        Command::Status(Status { wait_ready: false }) => status::status(api).await,
         Command::NodeStatus => status::node(api).await,
         Command::Info => status::info(api).await,
         Command::Nodes => status::nodes(api).await,
         Command::Config(Config::Get { key }) => settings::get(api, key).await,
         Command::Config(Config::Set { pairs, file }) => settings::set(api, pairs, file).await,
+        Command::Config(Config::Show { origin, changed, flags }) => {
+            show(&flags, environment, origin, changed)
+        }
         Command::CertsStatus => certificates::status(api).await,
         Command::RefreshCerts(refresh) => certificates::refresh(api, refresh).await,
         Command::AuthToken(command) => tokens::auth(api, command).await,
@@ -174,11 +163,20 @@ async fn ask(api: &Api, globals: &line::Globals, command: Command) -> Result<Ans
         Command::Operation(command) => {
             journal::operation(api, command, globals.timeout.to_std().as_secs()).await
         }
-        Command::Events(_)
-        | Command::Config(Config::Show { .. })
-        | Command::Completion { .. }
-        | Command::Man { .. } => Err(Failure::failed("nobody is asked for this")),
-    }
+        Command::Man { out } => pages::man(&out).map(|written| {
+            let plain = written.join("\n") + "\n";
+            Answer::said(json!(written), plain)
+        }),
+        Command::Events(events) => {
+            journal::follow(api, events, globals.output_format).await?;
+            return Ok(None);
+        }
+        Command::Completion { shell } => {
+            pages::completion(shell);
+            return Ok(None);
+        }
+    };
+    answer.map(Some)
 }
 
 /// Whether steps are told: where somebody sees them, or asks for them.
@@ -232,30 +230,33 @@ impl Command {
         }
     }
 
-    /// Time beyond `--timeout`, where the node keeps to it and its word says more than our own.
-    fn grace(&self) -> Duration {
+    /// How long it may take; `None` for what asks nobody, or goes on until it is interrupted. Where the node keeps to
+    /// `--timeout` it gets a little more, because its word says more than our own.
+    fn patience(&self, globals: &Globals) -> Option<Duration> {
+        let timeout = globals.timeout.to_std();
         match self {
             Command::Bootstrap(_)
             | Command::JoinCluster(_)
             | Command::RemoveNode(_)
-            | Command::Capi(line::Capi::RemoveNode { .. })
-            | Command::Status(line::Status { wait_ready: true })
-            | Command::Operation(line::Operation::Wait { .. }) => GRACE,
-            Command::Status(line::Status { wait_ready: false })
+            | Command::Capi(Capi::RemoveNode { .. })
+            | Command::Status(Status { wait_ready: true })
+            | Command::Operation(Operation::Wait { .. }) => Some(timeout + GRACE),
+            Command::Status(Status { wait_ready: false })
             | Command::GetJoinToken(_)
             | Command::NodeStatus
             | Command::Info
             | Command::Nodes
-            | Command::Config(_)
+            | Command::Config(Config::Get { .. } | Config::Set { .. })
             | Command::CertsStatus
             | Command::RefreshCerts(_)
             | Command::AuthToken(_)
             | Command::Capi(_)
-            | Command::Events(_)
             | Command::Audit { .. }
-            | Command::Operation(_)
+            | Command::Operation(_) => Some(timeout),
+            Command::Events(_)
+            | Command::Config(Config::Show { .. })
             | Command::Completion { .. }
-            | Command::Man { .. } => Duration::ZERO,
+            | Command::Man { .. } => None,
         }
     }
 }
