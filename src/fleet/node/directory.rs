@@ -9,14 +9,15 @@
 //!
 //! **Invariant:** at most one process works in it: whoever holds `lock`.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
 use super::record::{LocalRecord, Phase, RecordFault};
+use crate::support::durable;
 use crate::support::listen::words;
 
 /// The state directory cannot be used.
@@ -112,12 +113,8 @@ impl StateDirectory {
     /// Notes where the node stands; on the disk when it returns.
     pub fn store(&self, phase: &Phase) -> Result<(), DirectoryFault> {
         let text = LocalRecord::new(phase.clone()).encode();
-        write_whole(&self.root.join("node.json"), text.as_bytes())
-    }
-
-    /// Makes the folder of the certificates.
-    pub fn make_pki(&self) -> Result<(), DirectoryFault> {
-        make(&self.pki())
+        let path = self.root.join("node.json");
+        durable::replace(&path, durable::SECRET, text.as_bytes()).map_err(|why| fault(&path, &why))
     }
 
     /// Removes everything that belongs to a fleet. Whoever calls has noted [`Phase::Resetting`] before.
@@ -138,7 +135,7 @@ impl StateDirectory {
                 Ok(()) | Err(_) => {}
             }
         }
-        sync_folder(&self.root)
+        durable::sync_folder(&self.root).map_err(|why| fault(&self.root, &why))
     }
 }
 
@@ -147,25 +144,7 @@ fn fault(path: &Path, why: &io::Error) -> DirectoryFault {
 }
 
 fn make(path: &Path) -> Result<(), DirectoryFault> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|why| fault(path, &why))
-}
-
-/// Replaces a file: a crash leaves the old one or the new one.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DirectoryFault> {
-    let beside = path.with_extension("new");
-    let written = (|| {
-        let mut options = OpenOptions::new();
-        let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    })();
-    written.map_err(|why| fault(path, &why))?;
-    sync_folder(path.parent().unwrap_or(Path::new(".")))
-}
-
-fn sync_folder(path: &Path) -> Result<(), DirectoryFault> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(|why| fault(path, &why))
+    durable::private_folder(path).map_err(|why| fault(path, &why))
 }
 
 #[cfg(test)]
@@ -194,7 +173,7 @@ mod tests {
         held.store(&resetting).unwrap();
         let mode = fs::metadata(dir.path().join("node.json")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        held.make_pki().unwrap();
+        fs::create_dir_all(held.pki()).unwrap();
         fs::create_dir_all(held.member().join("journal")).unwrap();
         fs::write(held.fleet_key(), "k").unwrap();
         held.empty().unwrap();

@@ -26,9 +26,11 @@ use super::stage::{Seat, Stage};
 use super::steps::Steps;
 use crate::fleet::api::server::EventKind;
 use crate::fleet::audit::AuditLog;
+use crate::fleet::controllers::{Controllers, Timers};
 use crate::fleet::error::FleetError;
 use crate::fleet::events::EventLog;
 use crate::fleet::management::Phase;
+use crate::fleet::store::Store;
 
 /// Why a node is none any more, in `node.json`, status and log.
 pub(super) const REMOVED: &str = "removed";
@@ -49,6 +51,8 @@ pub(super) struct Inner {
     /// Held while another node is let in here.
     pub(super) admissions: tokio::sync::Mutex<()>,
     pub(super) plans: Plans,
+    /// While this node is a member.
+    controllers: tokio::sync::Mutex<Option<Controllers>>,
     pub(super) steps: Steps,
     /// The process cannot go on, for this reason.
     failed: watch::Sender<Option<String>>,
@@ -93,6 +97,7 @@ impl Node {
             turn: Arc::default(),
             admissions: tokio::sync::Mutex::default(),
             plans: Plans::default(),
+            controllers: tokio::sync::Mutex::default(),
             steps: Steps::default(),
             failed: watch::Sender::new(None),
             tasks: Mutex::default(),
@@ -201,10 +206,26 @@ impl Node {
         });
     }
 
+    /// Lets this node stand for deciding what is to be done about the fleet.
+    async fn decide(&self, seat: &Seat) {
+        let keyspace = seat.keyspace().clone();
+        let store = Arc::new(Store::of_the_fleet(keyspace.clone()));
+        let mut controllers = self.0.controllers.lock().await;
+        *controllers = Some(Controllers::start(keyspace, store, &seat.name, Timers::default()));
+    }
+
+    async fn stop_deciding(&self) {
+        let controllers = self.0.controllers.lock().await.take();
+        if let Some(controllers) = controllers {
+            controllers.stop().await;
+        }
+    }
+
     /// Stops what runs, and empties the directories; whoever calls holds the turn. A reset that cannot be finished ends
     /// the process: the next start goes on with it.
     pub(super) async fn reset_here(&self, reason: &str, member: Option<(&Seat, Ending)>) {
         self.enter(Stage::Resetting { reason: reason.to_owned() });
+        self.stop_deciding().await;
         if let Some((seat, how)) = member {
             let stopped = timeout(self.0.settings.timers.stop, seat.member.stop(how)).await;
             match stopped {
@@ -239,6 +260,7 @@ impl Node {
         let before = self.0.stage.send_replace(Stage::Stopping);
         let mut tasks = std::mem::take(&mut *self.0.tasks.lock());
         tasks.shutdown().await;
+        self.stop_deciding().await;
         match before {
             Stage::Member(seat) => {
                 let stop = seat.member.stop(Ending::InOrder);

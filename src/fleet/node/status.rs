@@ -37,8 +37,9 @@ impl Node {
             Stage::Bootstrapping { name, address } | Stage::Joining { name, address } => {
                 Identity { name, address, cluster_uid: String::new() }
             }
+            // What it would be called.
             Stage::Uninitialised { .. } | Stage::Resetting { .. } | Stage::Stopping => {
-                Identity::default()
+                Identity { name: self.0.settings.name.clone(), ..Identity::default() }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fleet::api::cluster::{DatastoreRole, RemoveRequest};
+use crate::fleet::api::internal::JoinAsk;
 use crate::fleet::secret::Secret;
 use crate::fleet::tokens::JoinToken;
 
@@ -128,6 +129,21 @@ async fn a0_3_who_may_not_join_is_clean_afterwards_and_changes_nothing() {
         assert!(joiner.is_clean(), "{case}");
         assert_eq!(first.status().await.members.len(), 1, "{case}");
     }
+    // A worker's token on the way of the control plane.
+    let worker = read(&first.worker_token("n2").await);
+    let url = |port: u16| vec![format!("https://127.0.0.1:{port}")];
+    let ask = JoinAsk {
+        version: 1,
+        uid: good.uid.clone(),
+        secret: Sensitive::new(worker.secret.reveal()),
+        name: "n2".to_owned(),
+        address: joiner.settings.api_address(""),
+        peer_urls: url(joiner.settings.peer_port),
+        client_urls: url(joiner.settings.client_port),
+        csrs: std::collections::BTreeMap::new(),
+    };
+    let why = first.node().admit(ask).await.unwrap_err();
+    assert!(why.to_string().contains("another role"), "{why}");
     // Through all of this the good token is good.
     joiner.join(&whole).await.unwrap();
     let used = Rig::start("n2").await;

@@ -1,0 +1,189 @@
+//! Fleets of real processes, driven by the program's own commands: stories A0.1, A0.2, A0.3, A0.7 and A0.10.
+
+#[path = "fleet/daemon.rs"]
+mod daemon;
+#[path = "fleet/writer.rs"]
+mod writer;
+
+use std::time::Duration;
+
+use daemon::{Daemon, LONG, eventually};
+use quorate::fleet::store::StateStore as _;
+use serde_json::json;
+use writer::Writer;
+
+/// Three nodes, the first of which has formed the fleet.
+async fn three() -> [Daemon; 3] {
+    let nodes = [Daemon::start("n1"), Daemon::start("n2"), Daemon::start("n3")];
+    nodes[0].does(&["bootstrap"]);
+    for node in &nodes[1..] {
+        node.does(&["join-cluster", &nodes[0].token(&node.name)]);
+    }
+    nodes
+}
+
+#[tokio::test]
+async fn a0_1_three_nodes_join_by_token_and_one_is_removed() {
+    let [first, second, third] = three().await;
+    let status = second.status().await;
+    assert_eq!(status["membership"]["high-availability"], true, "{status}");
+    assert_eq!(second.voters().await, 3);
+    let records = first.store().list(b"/k8sd/nodes/").await.unwrap();
+    assert_eq!(records.len(), 3);
+    eventually("every record says voter", async || {
+        let records = first.store().list(b"/k8sd/nodes/").await.unwrap();
+        records.iter().all(|kv| String::from_utf8_lossy(&kv.value).contains("\"voter\""))
+    })
+    .await;
+    let forged = first.store().put(b"/k8sd/nodes/ff", b"{}").await;
+    assert!(forged.is_err(), "a client enters no node");
+
+    first.does(&["remove-node", "n3"]);
+    assert_eq!(first.store().list(b"/k8sd/nodes/").await.unwrap().len(), 2);
+    assert_eq!(second.voters().await, 2);
+    eventually("its directory is reset", async || third.is_reset()).await;
+    let refused = third.fails(&["status"]);
+    assert!(!refused.is_empty());
+    for node in [first, second, third] {
+        assert_eq!(node.terminate().await, Some(0), "S0.31");
+    }
+}
+
+#[tokio::test]
+async fn a0_1_tokens_of_a_node_go_with_it() {
+    let [first, _second, third] = three().await;
+    let token = first.token("n4");
+    let fourth = Daemon::start("n4");
+    fourth.does(&["join-cluster", &token]);
+    // One that was given while it was a member.
+    let late = first.token("n4");
+    first.does(&["remove-node", "n4", "--force"]);
+    eventually("it is reset", async || fourth.is_reset()).await;
+    for token in [token, late] {
+        let why = fourth.fails(&["join-cluster", &token]);
+        assert!(why.contains("token is unknown"), "{why}");
+    }
+    fourth.does(&["join-cluster", &third.token("n4")]);
+    assert_eq!(first.voters().await, 4);
+}
+
+#[tokio::test]
+async fn a0_2_who_writes_all_the_time_sees_no_failure_while_nodes_join() {
+    let nodes = [Daemon::start("n1"), Daemon::start("n2"), Daemon::start("n3")];
+    nodes[0].does(&["bootstrap"]);
+    let writer = Writer::start(nodes[0].store(), Duration::from_millis(50));
+    for node in &nodes[1..] {
+        node.does(&["join-cluster", &nodes[0].token(&node.name)]);
+    }
+    let written = writer.stop().await;
+    assert_eq!(written.failures, Vec::<String>::new());
+    assert!(written.successes > 10, "{written:?}");
+    assert_eq!(nodes[0].voters().await, 3, "and no learner is left");
+    let kept = nodes[2].store().list(b"/written/").await.unwrap();
+    assert_eq!(kept.len(), written.successes);
+}
+
+#[tokio::test]
+async fn a0_3_bad_joins_change_nothing_and_no_secret_is_in_a_log() {
+    let [first, second, third] = three().await;
+    let joiner = Daemon::start("n4");
+    let good = first.token("n4");
+    // In use, in the API's own words and code.
+    let (code, _) = second.post("/1.0/k8sd/cluster/join", &json!({"token": good})).await;
+    assert_eq!(code, 521);
+    let unknown = json!({"token": good, "colour": "blue"});
+    let (code, _) = joiner.post("/1.0/k8sd/cluster/join", &unknown).await;
+    assert_eq!(code, 400);
+    // A name and an address that are taken.
+    let taken = first.token("n2");
+    let why = joiner.fails(&["join-cluster", &taken, "--name", "n2"]);
+    assert!(why.contains("\"n2\" is part of the cluster"), "{why}");
+    let address = second.api_address();
+    let why = joiner.fails(&["join-cluster", &good, "--address", &address]);
+    assert!(why.contains(&address), "{why}");
+    assert_eq!(first.voters().await, 3);
+    assert!(joiner.is_reset());
+
+    // The leader dies while it is under way: it is in, or it is clean; never in between.
+    let nodes = [first, second, third];
+    let leader = daemon::leader_of(&nodes).await;
+    let others: Vec<&Daemon> = nodes.iter().filter(|node| node.name != leader).collect();
+    let token = others[0].token("n4");
+    let joining = joiner.begins(&["join-cluster", &token]);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    nodes.iter().find(|node| node.name == leader).unwrap().kill();
+    let joined = joining.wait_with_output().unwrap();
+    eventually("registry and raft agree", async || {
+        let status = others[0].try_status().await;
+        status.is_some_and(|status| status["membership"]["consistent"] == true)
+    })
+    .await;
+    if joined.status.success() {
+        assert_eq!(others[0].voters().await, 4);
+    } else {
+        eventually("the joiner is clean", async || joiner.is_reset()).await;
+        eventually("it is listed no more", async || others[0].voters().await == 3).await;
+    }
+
+    let secrets = [good, taken, token];
+    for node in nodes.iter().chain([&joiner]) {
+        let said = node.log() + &node.audit();
+        for secret in &secrets {
+            assert!(!said.contains(secret.as_str()), "{}", node.name);
+            assert!(!said.contains(&daemon::secret_in(secret)), "{}", node.name);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a0_7_the_leader_removes_itself_and_a_dead_node_cannot_come_back() {
+    let nodes = three().await;
+    let leader = daemon::leader_of(&nodes).await;
+    let (leading, others): (Vec<&Daemon>, Vec<&Daemon>) =
+        nodes.iter().partition(|node| node.name == leader);
+    leading[0].does(&["remove-node", &leader]);
+    eventually("it is reset", async || leading[0].is_reset()).await;
+    assert_eq!(others[0].voters().await, 2);
+
+    // It joins again, dies, and its data are kept aside.
+    leading[0].does(&["join-cluster", &others[0].token(&leader)]);
+    assert_eq!(others[0].voters().await, 3);
+    leading[0].kill();
+    let why = others[0].fails(&["remove-node", &leader]);
+    assert!(why.contains("force"), "{why}");
+    others[0].does(&["remove-node", &leader, "--force"]);
+    assert_eq!(others[0].voters().await, 2);
+
+    // Back with its old data it finds itself removed; nobody's term changes for it.
+    let term = others[0].term().await;
+    leading[0].restart();
+    eventually("it is reset", async || leading[0].is_reset()).await;
+    assert_eq!(others[0].term().await, term);
+    assert_eq!(others[0].voters().await, 2);
+    let (_, told) = leading[0].get("/1.0/k8sd/node").await;
+    assert_eq!(told["metadata"]["phase"]["reason"], "removed", "{told}");
+}
+
+#[tokio::test]
+async fn a0_10_a_worker_passes_on_across_a_change_of_leaders_and_holds_no_replica() {
+    let nodes = three().await;
+    let worker = Daemon::start("w1");
+    worker.does(&["join-cluster", &nodes[1].worker_token("w1")]);
+    let store = worker.store();
+    store.put(b"/through/1", b"a").await.unwrap();
+    assert_eq!(&nodes[0].store().get(b"/through/1").await.unwrap().value[..], b"a");
+    assert!(!worker.state("member").exists());
+    // S0.3: what it does not answer itself.
+    let (code, _) = worker.get("/1.0/k8sd/cluster").await;
+    assert_eq!(code, 403);
+
+    let leader = daemon::leader_of(&nodes).await;
+    nodes.iter().find(|node| node.name == leader).unwrap().kill();
+    let deadline = tokio::time::Instant::now() + LONG;
+    while let Err(why) = store.put(b"/through/2", b"b").await {
+        assert!(tokio::time::Instant::now() < deadline, "{why}");
+    }
+    let left = nodes.iter().find(|node| node.name != leader).unwrap();
+    assert_eq!(&left.store().get(b"/through/2").await.unwrap().value[..], b"b");
+    assert_eq!(worker.terminate().await, Some(0));
+}
