@@ -67,7 +67,7 @@ async fn a0_1_tokens_of_a_node_go_with_it() {
     assert_eq!(first.voters().await, 4);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a0_2_who_writes_all_the_time_sees_no_failure_while_nodes_join() {
     let nodes = [Daemon::start("n1"), Daemon::start("n2"), Daemon::start("n3")];
     nodes[0].does(&["bootstrap"]);

@@ -191,9 +191,9 @@ impl Node {
     pub(super) fn attend(&self, seat: Arc<Seat>) {
         let node = self.clone();
         self.spawn(async move {
-            let serves =
-                |state: &MemberState| matches!(state, MemberState::Starting | MemberState::Ready);
-            match seat.member.leaves(serves).await {
+            seat.member.leaves(|state| *state == MemberState::Starting).await;
+            node.decide(&seat).await;
+            match seat.member.leaves(|state| *state == MemberState::Ready).await {
                 MemberState::Removed => {
                     tracing::warn!(name = seat.name, "this node was removed from its cluster");
                     let _turn = node.0.turn.lock().await;
