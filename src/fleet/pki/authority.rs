@@ -8,7 +8,7 @@ use rcgen::{
 };
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer as _, X509Certificate};
 
 use super::super::secret::Secret;
 use super::error::PkiError;
@@ -135,10 +135,7 @@ impl Authority {
             let why = "tls: private key does not match public key";
             return Err(PkiError::unfit(what, why));
         }
-        // A name that has no part at some place would not get past the next line.
-        if parsed.subject().iter().any(|part| part.iter().next().is_none()) {
-            return Err(PkiError::unfit(what, "its subject is malformed"));
-        }
+        check_subject(what, &parsed)?;
         let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(facts.der.as_slice()), pair)?;
         let authority = Authority { issuer, certificate, facts, key };
         Ok(authority)
@@ -218,10 +215,31 @@ impl Authority {
     }
 }
 
-/// Refuses a certificate that does not say of itself that it may sign others.
-pub(super) fn check_authority(what: &str, facts: &Facts) -> Result<(), PkiError> {
-    match facts.is_authority {
+/// Refuses a subject that cannot be written as an issuer: with an empty part, or an attribute whose OID begins with
+/// anything but 0, 1 or 2. The library that writes it would panic.
+fn check_subject(what: &str, certificate: &X509Certificate<'_>) -> Result<(), PkiError> {
+    let usual = |attribute: &AttributeTypeAndValue<'_>| {
+        let arcs = attribute.attr_type().iter();
+        arcs.is_some_and(|mut arcs| arcs.next().is_some_and(|first| first <= 2))
+    };
+    let good = certificate
+        .subject()
+        .iter()
+        .all(|part| part.iter().next().is_some() && part.iter().all(usual));
+    match good {
         true => Ok(()),
-        false => Err(PkiError::unfit(what, "the certificate is no authority by its own word")),
+        false => Err(PkiError::unfit(what, "its subject cannot be put into what it signs")),
+    }
+}
+
+/// Refuses a certificate that does not say of itself that it may sign for clients and servers. What verifies here does
+/// not ask an authority for which sides it signs; what verifies elsewhere does, Go's clients among it.
+pub(super) fn check_authority(what: &str, facts: &Facts) -> Result<(), PkiError> {
+    if !facts.is_authority {
+        return Err(PkiError::unfit(what, "the certificate is no authority by its own word"));
+    }
+    match facts.for_both_sides {
+        true => Ok(()),
+        false => Err(PkiError::unfit(what, "it may not sign for clients and servers alike")),
     }
 }

@@ -35,6 +35,8 @@ mod status;
 #[cfg(test)]
 mod folder_test;
 #[cfg(test)]
+mod reload_test;
+#[cfg(test)]
 mod renewal_test;
 #[cfg(test)]
 mod rotation_test;

@@ -92,7 +92,7 @@ fn the_status_tells_what_runs_out_when_and_who_could_make_it_anew() {
         expires: NOW + 10 * 365 * 86_400,
         externally_managed: false,
     };
-    assert_eq!(status.authorities, [ca.clone()]);
+    assert_eq!(status.authorities, std::slice::from_ref(&ca));
     let status = bundle.status(&elsewhere).unwrap();
     assert!(status.certificates.iter().all(|status| status.externally_managed));
     assert_eq!(status.authorities, [AuthorityStatus { externally_managed: true, ..ca }]);

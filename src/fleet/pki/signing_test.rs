@@ -1,7 +1,9 @@
 //! What is signed, for whom, and what is refused.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
+use proptest::prelude::*;
 use rcgen::{CertificateParams, DnType, KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 use x509_parser::pem::parse_x509_pem;
 
@@ -221,10 +223,21 @@ fn a_supplied_authority_signs_and_one_that_cannot_is_refused() {
     let (narrow, narrow_key) = foreign(|params| {
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     });
-    // What verifies here does not follow uses of an authority; what does not verify is refused.
-    if let Err(why) = Authority::supplied(&narrow, &narrow_key, NOW) {
-        assert!(why.to_string().contains("what the supplied authority signs"), "{why}");
-    }
+    let why = refused(&narrow, &narrow_key);
+    assert!(why.ends_with("it may not sign for clients and servers alike"), "{why}");
+    let (bounded, bounded_key) = foreign(|params| {
+        params.name_constraints = Some(rcgen::NameConstraints {
+            permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("corp.example".to_owned())],
+            excluded_subtrees: Vec::new(),
+        });
+    });
+    let why = refused(&bounded, &bounded_key);
+    assert!(why.starts_with("what the supplied authority signs: "), "{why}");
+    let (strange, strange_key) = foreign(|params| {
+        params.distinguished_name.push(DnType::CustomDnType(vec![2, 40, 1]), "x");
+    });
+    let why = refused(&strange, &strange_key);
+    assert!(why.ends_with("its subject cannot be put into what it signs"), "{why}");
     let why = refused(&format!("{certificate}{certificate}"), &key);
     assert!(why.ends_with("one certificate is needed, without others"), "{why}");
     let why = refused(&certificate, &Secret::from("-----BEGIN hunter2"));
@@ -273,5 +286,39 @@ fn keys_are_shown_to_nobody() {
     let shown = format!("{shown} {:?}", Authorities::of(authority));
     for secret in secrets {
         assert!(!shown.contains(&secret), "{shown}");
+    }
+}
+
+/// A text in which one byte of the DER is another.
+fn damaged(pem: &str, label: &str, at: prop::sample::Index, byte: u8) -> String {
+    let (_, read) = parse_x509_pem(pem.as_bytes()).unwrap();
+    let mut der = read.contents;
+    let at = at.index(der.len());
+    der[at] = byte;
+    super::bundle::pem(&der).replace("CERTIFICATE", label)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn a_damaged_request_or_authority_is_refused_without_a_panic(
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+    ) {
+        static GOOD: LazyLock<(String, String, Secret)> = LazyLock::new(|| {
+            let pending = Pending::new(&wanted(CertificateName::Peer)).unwrap();
+            let authority = authority();
+            (pending.request, authority.certificate().to_owned(), authority.key().clone())
+        });
+        let (request, certificate, key) = &*GOOD;
+        let changed = damaged(request, "CERTIFICATE REQUEST", at, byte);
+        // What is not signed may be damaged without harm, as how many bits of the last byte of the signature count.
+        if let Ok(read) = Request::read(&changed) {
+            let good = Request::read(request).unwrap();
+            prop_assert_eq!((read.name, read.hosts, read.key), (good.name, good.hosts, good.key));
+        }
+        // A signature that nobody looks at may be damaged: an authority is trusted as it is.
+        let _ = Authority::supplied(&damaged(certificate, "CERTIFICATE", at, byte), key, NOW);
     }
 }

@@ -36,6 +36,8 @@ pub struct Facts {
     pub not_after: i64,
     /// Whether it may sign others.
     pub is_authority: bool,
+    /// Whether it, and whoever it signs for, may be shown by a client and by a server.
+    pub for_both_sides: bool,
 }
 
 /// What a certificate is shown for.
@@ -73,6 +75,7 @@ fn facts(der: Vec<u8>) -> Result<Facts, String> {
         not_before: read.not_before,
         not_after: read.not_after,
         is_authority,
+        for_both_sides: read.for_clients && read.for_servers,
         der,
     })
 }
