@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// The mode of files that hold a secret.
 pub const SECRET: u32 = 0o600;
+/// The mode of folders for their owner alone.
+const PRIVATE: u32 = 0o700;
 /// The mode of files that everybody may read.
 pub const OPEN: u32 = 0o644;
 
@@ -50,8 +52,12 @@ pub fn remove(path: &Path) -> io::Result<()> {
 
 /// Makes the folder, with those above it, for its owner alone; one that is there gets that mode.
 pub fn private_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    let found = fs::metadata(path);
+    if found.is_ok_and(|found| found.is_dir() && found.permissions().mode() & 0o777 == PRIVATE) {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(PRIVATE).create(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(PRIVATE))?;
     sync_folder(path.parent().unwrap_or(Path::new(".")))
 }
 

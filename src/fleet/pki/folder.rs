@@ -10,17 +10,17 @@
 //! so, for the same reason.
 //!
 //! **Invariant:** a set is never changed once `live` names it.
+//! **Invariant:** whoever changes anything here holds the folder's lock, whoever reads several files shares it: any
+//! number of handles, also of other processes, may be open. TLS sides do without: they look again if a file has changed.
 //! **Invariant:** a name that somebody has replaced by a file of his own is read as such, and a link again after the
 //! next change, which takes what stood there over.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::super::secret::Secret;
@@ -35,12 +35,10 @@ const NEXT: &str = "live.next";
 const SET: &str = "set-";
 const AUTHORITIES: &str = "ca.crt";
 
-/// The folder. Cheap to clone; all of it blocks on the disk.
+/// The folder. Cheap to clone and to open; all of it blocks on the disk, and for as long as somebody else changes it.
 #[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
-    /// One change at a time, from reading what is there to its replacement.
-    changing: Arc<Mutex<()>>,
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PkiError {
@@ -60,13 +58,32 @@ impl Folder {
     /// The folder at `path`, which is made if it is not there, and put in order if a change was cut off.
     pub fn open(path: &Path) -> Result<Folder, PkiError> {
         durable::private_folder(path).map_err(failed("make", path))?;
-        let folder = Folder { path: path.to_owned(), changing: Arc::default() };
+        let folder = Folder { path: path.to_owned() };
+        let _alone = folder.alone()?;
         folder.tidy(Foreign::Kept)?;
         Ok(folder)
     }
 
+    /// What the lock is on; it goes with the handle.
+    fn handle(&self) -> Result<File, PkiError> {
+        File::open(&self.path).map_err(failed("open", &self.path))
+    }
+
+    /// One change at a time, from reading what is there to its replacement.
+    fn alone(&self) -> Result<File, PkiError> {
+        let handle = self.handle()?;
+        handle.lock().map_err(failed("lock", &self.path))?;
+        Ok(handle)
+    }
+
     /// What is there.
     pub fn read(&self) -> Result<Bundle, PkiError> {
+        let handle = self.handle()?;
+        handle.lock_shared().map_err(failed("lock", &self.path))?;
+        self.found()
+    }
+
+    fn found(&self) -> Result<Bundle, PkiError> {
         let authorities = self.text(AUTHORITIES)?.map(|text| text.as_str().to_owned());
         let mut pairs = BTreeMap::new();
         for name in CertificateName::ALL {
@@ -82,7 +99,7 @@ impl Folder {
 
     /// Puts `bundle` in force, all of it or nothing.
     pub fn write(&self, bundle: &Bundle) -> Result<(), PkiError> {
-        let _one = self.changing.lock();
+        let _alone = self.alone()?;
         self.replace(bundle)
     }
 
@@ -91,8 +108,8 @@ impl Folder {
         &self,
         change: impl FnOnce(&mut Bundle) -> Result<T, PkiError>,
     ) -> Result<T, PkiError> {
-        let _one = self.changing.lock();
-        let mut bundle = self.read()?;
+        let _alone = self.alone()?;
+        let mut bundle = self.found()?;
         let made = change(&mut bundle)?;
         self.replace(&bundle)?;
         Ok(made)
@@ -100,7 +117,10 @@ impl Folder {
 
     /// Removes the folder with everything in it.
     pub fn wipe(&self) -> Result<(), PkiError> {
-        let _one = self.changing.lock();
+        if !self.path.exists() {
+            return Ok(());
+        }
+        let _alone = self.alone()?;
         match fs::remove_dir_all(&self.path) {
             Err(why) if why.kind() != io::ErrorKind::NotFound => {
                 Err(failed("remove", &self.path)(why))
@@ -150,7 +170,7 @@ impl Folder {
         };
         if files().iter().any(foreign) {
             // First a set of what stands there: its names can be made links one by one, and nothing changes by it.
-            self.put_set(&self.read()?)?;
+            self.put_set(&self.found()?)?;
             self.tidy(Foreign::TakenOver)?;
         }
         self.put_set(bundle)?;

@@ -129,6 +129,32 @@ fn whoever_reads_finds_a_pair_that_fits_however_often_it_is_replaced() {
 }
 
 #[test]
+fn any_number_of_handles_may_be_open_and_each_finds_whole_pairs() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = authority();
+    let sets = [bundle(&authority), bundle(&authority)];
+    Folder::open(dir.path()).unwrap().write(&sets[0]).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut opened = 0_u32;
+            while !done.load(Ordering::Relaxed) {
+                // Opening puts things in order, and must not take what another is about to put in force for litter.
+                let found = Folder::open(dir.path()).unwrap().read().unwrap();
+                assert!(sets.contains(&found));
+                opened += 1;
+            }
+            opened
+        });
+        for round in 0..60 {
+            Folder::open(dir.path()).unwrap().write(&sets[round % 2]).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(reading.join().unwrap() > 0);
+    });
+}
+
+#[test]
 fn a_change_that_was_cut_off_anywhere_is_undone_or_finished() {
     let authority = authority();
     let (old, new) = (bundle(&authority), bundle(&authority));

@@ -118,8 +118,8 @@ impl<T> Kept<T> {
     }
 
     fn look(&self, state: &mut State<T>) -> Result<(), String> {
-        let stamps = stamps(&self.paths)?;
-        if stamps == state.seen.stamps && state.seen.settled {
+        let same = |stamps: Vec<Stamp>| stamps == state.seen.stamps && state.seen.settled;
+        if stamps(&self.paths).is_ok_and(same) {
             // What is wrong with files that look the same has been told.
             return Ok(());
         }
@@ -151,16 +151,17 @@ fn contents(paths: &[PathBuf]) -> Result<Vec<Vec<u8>>, String> {
 /// What files that belong together hold, none of them from before a change and another one from after it, unless
 /// changes do not end.
 fn at_rest(paths: &[PathBuf]) -> Result<(Vec<Stamp>, Vec<Vec<u8>>), String> {
-    let mut before = stamps(paths)?;
     for _ in 0..READS_MAX {
-        let contents = contents(paths)?;
-        let after = stamps(paths)?;
-        if after == before {
+        let looked =
+            stamps(paths).and_then(|before| Ok((before, contents(paths)?, stamps(paths)?)));
+        // One that was there a moment ago may have been replaced in between.
+        if let Ok((before, contents, after)) = looked
+            && before == after
+        {
             return Ok((before, contents));
         }
-        before = after;
     }
-    Ok((before, contents(paths)?))
+    Ok((stamps(paths)?, contents(paths)?))
 }
 
 /// The stamps are those from before the files were read: a change in between is seen the next time.
