@@ -65,6 +65,13 @@ impl AuditLog {
             .await
     }
 
+    /// Every further line fails, as on a full disk.
+    #[cfg(test)]
+    pub(crate) fn fail_from_now_on(&self) {
+        let read_only = File::open(&self.shared.path).expect("the log is there");
+        *self.shared.file.lock() = read_only;
+    }
+
     /// The last `limit` records, oldest first. Lines that are none are left out.
     pub async fn tail(&self, limit: usize) -> io::Result<Vec<AuditRecord>> {
         let path = self.shared.path.clone();

@@ -282,7 +282,8 @@ async fn converse<C: Counter>(opened: Open, reception: Reception<C>, mut drainin
     let owing = answers.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (desk, identity, left) = (desk.clone(), identity.clone(), left.clone());
-        let answering = owing.begin(&request);
+        // What management changes goes on without its client; a client that leaves is noticed at once.
+        let answering = if traffic == Traffic::Management { None } else { owing.begin(&request) };
         async move {
             introduce(&mut request, encrypted, identity);
             let answer = desk.answer(traffic, request, &left).await;

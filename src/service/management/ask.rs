@@ -55,7 +55,7 @@ impl Ask for Nothing {
 }
 
 /// Reads a body of JSON and checks it further.
-pub(super) fn read_body<T: DeserializeOwned>(
+pub(super) fn read_body<T: DeserializeOwned + Serialize>(
     body: &[u8],
     check: impl FnOnce(&mut T) -> Result<(), FleetError>,
 ) -> Result<T, FleetError> {

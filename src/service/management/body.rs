@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::fleet::error::FleetError;
 
@@ -46,15 +48,35 @@ async fn collect(mut body: Body) -> Result<Bytes, Unread> {
 
 /// Reads the one value. An unknown field, a wrong type, nothing at all and anything after the value are
 /// [`FleetError::Invalid`].
-pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, FleetError> {
-    serde_json::from_slice(body)
-        .map_err(|why| FleetError::Invalid(format!("failed to parse request: {why}")))
+pub(super) fn parse<T: DeserializeOwned + Serialize>(body: &[u8]) -> Result<T, FleetError> {
+    let invalid = |why: String| FleetError::Invalid(format!("failed to parse request: {why}"));
+    let read: T = serde_json::from_slice(body).map_err(|why| invalid(why.to_string()))?;
+    let given: Value = serde_json::from_slice(body).map_err(|why| invalid(why.to_string()))?;
+    let understood = serde_json::to_value(&read).map_err(|why| invalid(why.to_string()))?;
+    if has_list_for_object(&given, &understood) {
+        return Err(invalid("a list stands where an object should".to_owned()));
+    }
+    Ok(read)
+}
+
+/// Serde takes a list of a struct's values for the struct. JSON's users do not.
+fn has_list_for_object(given: &Value, understood: &Value) -> bool {
+    match (given, understood) {
+        (Value::Array(_), Value::Object(_)) => true,
+        (Value::Object(given), Value::Object(understood)) => given.iter().any(|(name, given)| {
+            understood.get(name).is_some_and(|understood| has_list_for_object(given, understood))
+        }),
+        (Value::Array(given), Value::Array(understood)) => {
+            given.iter().zip(understood).any(|(given, read)| has_list_for_object(given, read))
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::api::cluster::RemoveRequest;
+    use crate::fleet::api::cluster::{BootstrapRequest, RemoveRequest};
 
     #[test]
     fn only_one_value_of_the_rows_shape_is_taken() {
@@ -75,6 +97,9 @@ mod tests {
         ] {
             let why = parse::<RemoveRequest>(bad.as_bytes()).expect_err(bad).to_string();
             assert!(why.starts_with("failed to parse request: "), "{bad}: {why}");
+        }
+        for bad in [r#"{"config":{"cluster-config":{"dns":[true]}}}"#, r#"{"config":[]}"#] {
+            assert!(parse::<BootstrapRequest>(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 

@@ -11,10 +11,11 @@ use http::HeaderMap;
 use crate::fleet::api::Sensitive;
 use crate::fleet::error::FleetError;
 use crate::fleet::management::Management;
+use crate::fleet::pki::Organisation;
 use crate::support::tls::PeerIdentity;
 
 /// Certificates with one of these organisations are trusted.
-const TRUSTED: [&str; 2] = ["quorate:control-plane", "quorate:admin"];
+const TRUSTED: [Organisation; 2] = [Organisation::ControlPlane, Organisation::Admin];
 
 /// Which listener a request came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Caller {
             (Door::Port, None) => Caller::Anonymous,
             (Door::Port, Some(identity)) => {
                 let name = identity.common_name.clone().unwrap_or_default();
-                if TRUSTED.iter().any(|organisation| identity.belongs_to(organisation)) {
+                if TRUSTED.iter().any(|organisation| identity.belongs_to(organisation.as_str())) {
                     Caller::Trusted(name)
                 } else {
                     Caller::Known(name)
@@ -173,7 +174,7 @@ mod tests {
     fn the_socket_and_certificates_of_the_control_plane_are_trusted() {
         assert!(Caller::new(Door::Socket, None).is_trusted());
         for organisation in TRUSTED {
-            let node = identity(Some("n1"), &[organisation]);
+            let node = identity(Some("n1"), &[organisation.as_str()]);
             let caller = Caller::new(Door::Port, Some(&node));
             assert!(caller.is_trusted());
             assert_eq!(caller.actor(), "certificate:n1");

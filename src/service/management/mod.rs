@@ -23,6 +23,13 @@ mod operations;
 mod rows;
 mod rule;
 
+#[cfg(test)]
+mod double;
+#[cfg(test)]
+mod golden_test;
+#[cfg(test)]
+mod wire_test;
+
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -32,7 +39,6 @@ use std::time::Duration;
 use axum::Router;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::watch;
 use tonic::body::Body;
 use tower_service::Service as _;
 
@@ -57,8 +63,6 @@ struct Inner {
     operations: Operations,
     draining: Draining,
     document: String,
-    /// How many calls that change something have not ended.
-    under_way: watch::Sender<usize>,
 }
 
 impl Api {
@@ -77,31 +81,19 @@ impl Api {
     fn document(&self) -> &str {
         &self.0.document
     }
-
-    fn under_way(&self) -> UnderWay {
-        self.0.under_way.send_modify(|count| *count += 1);
-        UnderWay(self.clone())
-    }
-}
-
-/// A call that changes something, until it ends.
-struct UnderWay(Api);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.0.under_way.send_modify(|count| *count -= 1);
-    }
 }
 
 /// Everything that answers for one node. Cheap to clone.
 #[derive(Clone)]
 pub struct ManagementDesk {
-    api: Api,
     router: Router,
 }
 
 impl ManagementDesk {
     /// Sets up the API of `node`. Streams of events end when `draining` begins.
+    ///
+    /// The desk and every call under way hold `draining`, also those whose clients have left: with the desk dropped,
+    /// `Drain::finished` waits for the last of them.
     pub fn new(node: Arc<dyn Management>, draining: Draining) -> Self {
         let (router, document) = rows::all();
         let document = document.to_pretty_json().expect("the document is plain JSON");
@@ -110,15 +102,8 @@ impl ManagementDesk {
             node,
             draining,
             document,
-            under_way: watch::Sender::new(0),
         }));
-        ManagementDesk { router: router.with_state(api.clone()), api }
-    }
-
-    /// Waits until no call is under way that changes something: those go on when their clients have left.
-    pub async fn idle(&self) {
-        let mut under_way = self.api.0.under_way.subscribe();
-        under_way.wait_for(|count| *count == 0).await.expect("the desk holds the sender");
+        ManagementDesk { router: router.with_state(api) }
     }
 }
 

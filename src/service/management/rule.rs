@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts as _, RawPathParams, Request};
@@ -279,12 +278,9 @@ async fn in_a_task(
     note: Note,
     work: impl Future<Output = Result<Value, FleetError>> + Send + 'static,
 ) -> Result<Value, FleetError> {
-    let (under_way, keeper) = (api.under_way(), api.clone());
-    let task = async move {
-        let outcome = note.around(keeper.node(), work).await;
-        drop(under_way);
-        outcome
-    };
+    // The clone keeps the daemon's drain waiting.
+    let api = api.clone();
+    let task = async move { note.around(api.node(), work).await };
     tokio::spawn(task.with_current_subscriber()).await.unwrap_or_else(|died| {
         tracing::error!(error = %died, "a management call died");
         Err(FleetError::Internal("the call died; the daemon's log has more".to_owned()))
@@ -300,11 +296,9 @@ fn begin(
         Ok(begun) => begun,
         Err(why) => return refused(&why),
     };
-    let under_way = Arc::new(api.under_way());
     let task = async move {
         let outcome = note.around(api.node(), work).await;
         row.end(&outcome);
-        drop(under_way);
     };
     drop(tokio::spawn(task.with_current_subscriber()));
     begun(&operation)

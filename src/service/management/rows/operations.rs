@@ -54,10 +54,11 @@ pub(super) fn add(book: &mut Book) {
     book.row(LIST, |call, _: Nothing| async move { Ok(List(call.api.operations().list())) });
     book.row(GET, |call, _: Nothing| async move { call.api.operations().get(call.place("id")) });
     book.row(WAIT, |call, ask: WaitAsk| async move {
-        let mut draining = call.api.draining();
+        let (mut draining, id) = (call.api.draining(), call.place("id"));
         tokio::select! {
-            over = call.api.operations().wait(call.place("id"), ask.patience()) => over,
-            () = draining.started() => Err(FleetError::ShuttingDown),
+            biased;
+            over = call.api.operations().wait(id, ask.patience()) => over,
+            () = draining.started() => call.api.operations().get(id),
         }
     });
     book.row(FORGET, |call, _: Nothing| async move {

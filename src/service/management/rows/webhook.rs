@@ -61,15 +61,11 @@ async fn answer(State(api): State<Api>, request: Request) -> Response<Body> {
         Unread::TooLong => format!("a body may have {BODY_BYTES_MAX} bytes"),
         Unread::Broken(why) => why,
     });
-    let parsed = parsed.and_then(|body| {
-        serde_json::from_slice::<TokenReview>(&body).map_err(|why| why.to_string())
-    });
+    let parsed =
+        parsed.and_then(|body| body::parse::<TokenReview>(&body).map_err(|why| why.to_string()));
     match parsed {
         Ok(asked) => review(&api, asked).await,
-        Err(why) => {
-            let why = format!("failed to parse TokenReview: {why}");
-            tell(StatusCode::BAD_REQUEST, TokenReview::default(), failed(why))
-        }
+        Err(why) => tell(StatusCode::BAD_REQUEST, TokenReview::default(), failed(why)),
     }
 }
 
