@@ -64,12 +64,19 @@ impl Ledger {
         Ledger::parse(&text)
     }
 
+    /// Whether its newest lead is the one of this revision.
+    pub(super) fn has_won(&self, revision: i64) -> bool {
+        self.0.last().is_some_and(|hold| hold.revision == revision)
+    }
+
     fn parse(text: &str) -> Result<Ledger> {
         let mut holds: Vec<Hold> = Vec::new();
         let text_of = |line: &str, name: &str| {
             field(line, name).map(str::to_owned).with_context(|| format!("no {name} in {line}"))
         };
-        for line in text.lines() {
+        // A line that is being written has no end yet.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        for line in whole.lines() {
             match field(line, "event") {
                 Some("won") => holds.push(Hold {
                     node: text_of(line, "node")?,

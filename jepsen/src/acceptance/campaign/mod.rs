@@ -179,6 +179,17 @@ impl Agent {
         Ok(kill_process(Pid::from_child(&self.child), signal)?)
     }
 
+    /// Waits until it has been told that it leads, with the key created at this revision: before that there is nothing to
+    /// take from it.
+    async fn until_told(&self, created: i64) -> Result<()> {
+        let asked = Instant::now();
+        while !Ledger::read(&self.ledger)?.has_won(created) {
+            ensure!(asked.elapsed() < LEADER_DEADLINE, "{} is not told that it leads", self.name);
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
     /// Asks it to stop, and waits until it has.
     async fn stop(&mut self) -> Result<()> {
         self.signal(Signal::TERM)?;
@@ -254,9 +265,10 @@ impl Lane {
     /// Stops whoever leads, at any moment of its keep-alives, until another one leads. How long that took.
     async fn round(&mut self, client: &mut Client) -> Result<Duration> {
         let (leader, created) = self.leader_but(client, None).await?;
-        sleep(Duration::from_secs_f64(self.rng.random_range(0.02..0.35))).await;
         let agent = self.agents.iter_mut().find(|agent| agent.name == leader);
         let agent = agent.with_context(|| format!("{leader} leads, who is no agent"))?;
+        agent.until_told(created).await?;
+        sleep(Duration::from_secs_f64(self.rng.random_range(0.0..0.35))).await;
         if let Some(status) = agent.child.try_wait()? {
             bail!("agent {leader} ended with {status}");
         }
