@@ -53,6 +53,18 @@ fn main() -> ExitCode {
             }
             Err(_) => ExitCode::FAILURE,
         },
+        Outcome::Init(init) => match runtime(Threads::Multi) {
+            Ok(runtime) => {
+                let code = runtime.block_on(init.run(&environment));
+                runtime.shutdown_background();
+                code.into()
+            }
+            Err(_) => ExitCode::FAILURE,
+        },
+        Outcome::Agent(agent) => match runtime(Threads::Single) {
+            Ok(runtime) => runtime.block_on(agent.run(&environment)).into(),
+            Err(_) => ExitCode::FAILURE,
+        },
         Outcome::GrpcProxy(proxy) => match runtime(Threads::Multi) {
             Ok(runtime) => {
                 let code = runtime.block_on(proxy.run(&environment));

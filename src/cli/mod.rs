@@ -17,6 +17,7 @@ mod file;
 pub mod fleet;
 pub mod gateway;
 mod help;
+pub mod init;
 pub mod node;
 pub mod proxy;
 mod settings;
@@ -32,6 +33,7 @@ use self::environment::{Environment, Taken};
 use self::file::FileError;
 use self::fleet::Fleet;
 use self::gateway::Gateway;
+use self::init::Init;
 use self::node::NodeDaemon;
 use self::proxy::GrpcProxy;
 use self::table::{EXPERIMENTAL, REDACTED, Twin, is_secret};
@@ -53,8 +55,12 @@ pub enum Outcome {
     Gateway(Box<Gateway>),
     /// `grpc-proxy start`.
     GrpcProxy(Box<GrpcProxy>),
-    /// A command to a node of a fleet.
-    Fleet(Box<Fleet>),
+    /// `daemon`: a managed node.
+    Daemon(Box<NodeDaemon>),
+    /// `init`: a managed node that begins a cluster.
+    Init(Box<Init>),
+    /// `agent`.
+    Agent(Box<Agent>),
 }
 
 /// `--runtime`.
@@ -84,6 +90,12 @@ pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
         Some("gateway") => {
             return match gateway::read(arguments) {
                 Ok(gateway) => Outcome::Gateway(Box::new(gateway)),
+                Err(code) => Outcome::Exit(code),
+            };
+        }
+        Some("init") => {
+            return match init::read(arguments) {
+                Ok(init) => Outcome::Init(Box::new(init)),
                 Err(code) => Outcome::Exit(code),
             };
         }

@@ -21,10 +21,16 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
+    /// An agent with the store at `endpoint`.
     pub(crate) fn start(endpoint: &str, config: &Path, node: &str) -> Agent {
+        let config = config.to_string_lossy();
+        Agent::run(&["agent", "--endpoints", endpoint, "--node-name", node, "--config", &config])
+    }
+
+    /// Any command that goes on until it is stopped.
+    pub(crate) fn run(arguments: &[&str]) -> Agent {
         let mut child = Command::new(env!("CARGO_BIN_EXE_quorate"))
-            .args(["agent", "--endpoints", endpoint, "--node-name", node, "--config"])
-            .arg(config)
+            .args(arguments)
             .env_clear()
             .stdin(Stdio::null())
             .stdout(Stdio::null())

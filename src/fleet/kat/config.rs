@@ -25,6 +25,8 @@ pub struct ClusterConfiguration {
     pub client_port: u16,
     /// `peerPort`: of members among themselves.
     pub peer_port: u16,
+    /// `plainClientPort`: of etcd's clients of this machine, without TLS; none if it is absent.
+    pub plain_client_port: Option<u16>,
     /// `dataDir`: where a node of this cluster keeps everything.
     pub data_dir: PathBuf,
     /// `leaseTTL`: how long the others wait for a leader that is not heard of.

@@ -3,6 +3,7 @@
 //! ```text
 //!   cluster.kat ── read: every fault with its path ──> ClusterConfiguration ── shared ──> /kat/config/cluster_config
 //!                                                                └── agent: observe, campaign, lead until lost
+//!                                                                └── init: a node begins it, or goes on with it
 //! ```
 //!
 //! What the file says beside ports, folders and times (its networks, its agent port) is kept and given back: nothing here
@@ -11,12 +12,14 @@
 //! **Invariant:** nothing is made, bound or asked before the whole file has been found good.
 
 mod agent;
+mod begin;
 mod config;
 mod fields;
 mod ledger;
 mod read;
 
 pub use self::agent::{Agent, Ended};
+pub use self::begin::{InitFault, Initiated, Initiation};
 pub use self::config::{Backup, ClusterConfiguration, SharedConfiguration};
 pub use self::fields::Fault;
 pub use self::ledger::Ledger;

@@ -113,6 +113,9 @@ fn configuration(mut document: Fields, faults: &mut Faults) -> Option<ClusterCon
         api_port: spec.port("apiPort", 6400, faults),
         client_port: spec.port("clientPort", 2379, faults),
         peer_port: spec.port("peerPort", 2380, faults),
+        plain_client_port: spec
+            .has("plainClientPort")
+            .then(|| spec.port("plainClientPort", 2378, faults)),
         data_dir: spec
             .folder("dataDir", faults)
             .unwrap_or_else(|| PathBuf::from("/var/lib").join(&name)),
@@ -168,12 +171,13 @@ fn check_together(config: &ClusterConfiguration, spec: &Fields, faults: &mut Fau
         let text = format!("{service} overlaps {}, which is {cluster}", spec.at("clusterCIDR"));
         faults.add(spec.at("serviceCIDR"), text);
     }
-    let ports = [
+    let mut ports = vec![
         ("agentPort", config.agent_port),
         ("apiPort", config.api_port),
         ("clientPort", config.client_port),
         ("peerPort", config.peer_port),
     ];
+    ports.extend(config.plain_client_port.map(|port| ("plainClientPort", port)));
     for (at, (name, port)) in ports.iter().enumerate() {
         if let Some((other, _)) = ports[..at].iter().find(|(_, other)| other == port) {
             faults.add(spec.at(name), format!("{port} is {} already", spec.at(other)));

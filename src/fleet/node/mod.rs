@@ -19,6 +19,7 @@ mod bootstrap;
 mod certificates;
 mod config;
 mod directory;
+mod handle;
 mod join;
 mod launcher;
 mod leave;
