@@ -38,7 +38,7 @@ pub struct Agent {
 /// Why an agent has ended by itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
-    /// The store refuses it, and will again.
+    /// It may not campaign or look there, or the store was closed.
     #[error("the store refuses this agent: {0}")]
     Refused(StoreError),
 }
@@ -140,9 +140,18 @@ async fn changed(events: &mut WatchEvents) -> Result<bool, StoreError> {
     }
 }
 
-/// A watch that fell too far behind is made anew like one that broke.
+/// Whether it is worth another try: a store that is full may have room again, a watch that fell too far behind is made
+/// anew like one that broke. Who may not campaign here will not be told otherwise.
 fn may_pass(why: &StoreError) -> bool {
-    why.is_transient() || matches!(why, StoreError::Compacted { .. } | StoreError::LeaseGone)
+    match why {
+        StoreError::Denied(_) | StoreError::Closed => false,
+        StoreError::NotFound
+        | StoreError::LeaseGone
+        | StoreError::Compacted { .. }
+        | StoreError::Refused(_)
+        | StoreError::Unavailable(_)
+        | StoreError::Lost(_) => true,
+    }
 }
 
 /// What fails again and again is said once, and rested from longer and longer.
