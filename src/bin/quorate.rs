@@ -1,6 +1,6 @@
 //! The program: reads the command line, picks the runtime, runs one server, gateway, proxy or command.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use quorate::cli::environment::Environment;
@@ -35,44 +35,27 @@ fn main() -> ExitCode {
             runtime.shutdown_background();
             code.into()
         }
-        Outcome::Gateway(gateway) => match runtime(Threads::Multi) {
-            Ok(runtime) => {
-                let code = runtime.block_on(gateway.run(&environment));
-                // Connections that are being carried end with the process.
-                runtime.shutdown_background();
-                code.into()
-            }
-            Err(_) => ExitCode::FAILURE,
-        },
-        Outcome::Fleet(fleet) => match runtime(Threads::Single) {
-            Ok(runtime) => {
-                let code = runtime.block_on(fleet.run(&environment));
-                // A read of standard input cannot be interrupted.
-                runtime.shutdown_background();
-                code.into()
-            }
-            Err(_) => ExitCode::FAILURE,
-        },
-        Outcome::Init(init) => match runtime(Threads::Multi) {
-            Ok(runtime) => {
-                let code = runtime.block_on(init.run(&environment));
-                runtime.shutdown_background();
-                code.into()
-            }
-            Err(_) => ExitCode::FAILURE,
-        },
-        Outcome::Agent(agent) => match runtime(Threads::Single) {
-            Ok(runtime) => runtime.block_on(agent.run(&environment)).into(),
-            Err(_) => ExitCode::FAILURE,
-        },
-        Outcome::GrpcProxy(proxy) => match runtime(Threads::Multi) {
-            Ok(runtime) => {
-                let code = runtime.block_on(proxy.run(&environment));
-                runtime.shutdown_background();
-                code.into()
-            }
-            Err(_) => ExitCode::FAILURE,
-        },
+        Outcome::Gateway(gateway) => block_on(Threads::Multi, gateway.run(&environment)),
+        Outcome::Fleet(fleet) => block_on(Threads::Single, fleet.run(&environment)),
+        Outcome::Daemon(daemon) => block_on(Threads::Multi, daemon.run(&environment)),
+        Outcome::GrpcProxy(proxy) => block_on(Threads::Multi, proxy.run(&environment)),
+    }
+}
+
+/// Runs to the exit code. What has not ended by then ends with the process: connections that are carried, a read of
+/// standard input, what a failed node could not join.
+fn block_on(threads: Threads, run: impl Future<Output = u8>) -> ExitCode {
+    match runtime(threads) {
+        Ok(runtime) => {
+            let code = runtime.block_on(run);
+            runtime.shutdown_background();
+            code.into()
+        }
+        Err(why) => {
+            // Nowhere is left to say that nobody listens.
+            let _ = writeln!(io::stderr(), "Error: cannot start threads: {why}");
+            ExitCode::FAILURE
+        }
     }
 }
 

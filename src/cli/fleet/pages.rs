@@ -8,8 +8,8 @@ use clap::{Arg, ArgAction, CommandFactory as _};
 
 use super::failure::Failure;
 use super::line::Line;
-use crate::cli::say;
 use crate::cli::table::{Group, rows};
+use crate::cli::{node, say};
 use crate::support::flags::Kind;
 use crate::support::listen::words;
 
@@ -39,6 +39,7 @@ pub(super) fn program() -> clap::Command {
         .subcommand_required(false)
         .disable_help_subcommand(true)
         .args(flags)
+        .subcommand(node::Flags::command().name("daemon"))
         .subcommand(crate::cli::gateway::command())
         .subcommand(
             clap::Command::new("grpc-proxy").about("grpc-proxy related command").subcommand(start),
