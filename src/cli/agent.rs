@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use tracing::instrument::WithSubscriber as _;
 
 use super::daemon::{Signals, notify};
@@ -56,6 +56,11 @@ struct Line {
     /// fenced write at its begin and of another one after its end.
     #[arg(long)]
     holds_file: Option<PathBuf>,
+}
+
+/// Its arguments, for completions and manual pages.
+pub(super) fn command() -> clap::Command {
+    Line::command()
 }
 
 /// An agent that was asked for.

@@ -81,41 +81,12 @@ const EXIT_USAGE: u8 = 2;
 /// Reads arguments (the program's name first) and variables.
 pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
     match arguments.get(1).map(String::as_str) {
-        Some("agent") => {
-            return match agent::read(arguments) {
-                Ok(agent) => Outcome::Agent(Box::new(agent)),
-                Err(code) => Outcome::Exit(code),
-            };
-        }
-        Some("gateway") => {
-            return match gateway::read(arguments) {
-                Ok(gateway) => Outcome::Gateway(Box::new(gateway)),
-                Err(code) => Outcome::Exit(code),
-            };
-        }
-        Some("init") => {
-            return match init::read(arguments) {
-                Ok(init) => Outcome::Init(Box::new(init)),
-                Err(code) => Outcome::Exit(code),
-            };
-        }
-        Some("daemon") => {
-            return match node::read(arguments) {
-                Ok(daemon) => Outcome::Daemon(Box::new(daemon)),
-                Err(code) => Outcome::Exit(code),
-            };
-        }
-        Some("grpc-proxy") => {
-            return match proxy::read(arguments) {
-                Ok(proxy) => Outcome::GrpcProxy(Box::new(proxy)),
-                Err(code) => Outcome::Exit(code),
-            };
-        }
+        Some("agent") => return sub(agent::read(arguments), Outcome::Agent),
+        Some("daemon") => return sub(node::read(arguments), Outcome::Daemon),
+        Some("gateway") => return sub(gateway::read(arguments), Outcome::Gateway),
+        Some("grpc-proxy") => return sub(proxy::read(arguments), Outcome::GrpcProxy),
         Some(word) if fleet::is_command(word) => {
-            return match fleet::read(arguments) {
-                Ok(fleet) => Outcome::Fleet(Box::new(fleet)),
-                Err(code) => Outcome::Exit(code),
-            };
+            return sub(fleet::read(arguments), Outcome::Fleet);
         }
         Some(_) | None => {}
     }
@@ -143,6 +114,13 @@ pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
     match config_file(&flags, environment) {
         Some(path) => from_file(&path, environment, &early, arguments),
         None => from_line(flags, environment, &early, arguments),
+    }
+}
+
+fn sub<T>(read: Result<T, u8>, outcome: fn(Box<T>) -> Outcome) -> Outcome {
+    match read {
+        Ok(program) => outcome(Box::new(program)),
+        Err(code) => Outcome::Exit(code),
     }
 }
 

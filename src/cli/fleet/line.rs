@@ -83,7 +83,11 @@ pub(super) enum Command {
     #[command(visible_alias = "local-node-status")]
     NodeStatus,
     /// Show which daemon answers, and what it is at
-    Info,
+    Info {
+        /// Wait until one answers, as long as --timeout allows
+        #[arg(long)]
+        wait: bool,
+    },
     /// List the nodes of the fleet
     Nodes,
     /// Show and change settings

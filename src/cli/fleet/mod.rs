@@ -148,7 +148,8 @@ async fn act(
         }
         Command::Status(Status { wait_ready: false }) => status::status(api).await,
         Command::NodeStatus => status::node(api).await,
-        Command::Info => status::info(api).await,
+        Command::Info { wait: true } => status::wait_info(api, globals.timeout).await,
+        Command::Info { wait: false } => status::info(api).await,
         Command::Nodes => status::nodes(api).await,
         Command::Config(Config::Get { key }) => settings::get(api, key).await,
         Command::Config(Config::Set { pairs, file }) => settings::set(api, pairs, file).await,
@@ -216,7 +217,7 @@ impl Command {
             Command::GetJoinToken(_)
             | Command::Status(_)
             | Command::NodeStatus
-            | Command::Info
+            | Command::Info { .. }
             | Command::Nodes
             | Command::Config(Config::Get { .. } | Config::Show { .. })
             | Command::CertsStatus
@@ -240,11 +241,12 @@ impl Command {
             | Command::RemoveNode(_)
             | Command::Capi(Capi::RemoveNode { .. })
             | Command::Status(Status { wait_ready: true })
+            | Command::Info { wait: true }
             | Command::Operation(Operation::Wait { .. }) => Some(timeout + GRACE),
             Command::Status(Status { wait_ready: false })
             | Command::GetJoinToken(_)
             | Command::NodeStatus
-            | Command::Info
+            | Command::Info { wait: false }
             | Command::Nodes
             | Command::Config(Config::Get { .. } | Config::Set { .. })
             | Command::CertsStatus

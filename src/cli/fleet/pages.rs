@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, CommandFactory as _};
 use super::failure::Failure;
 use super::line::Line;
 use crate::cli::table::{Group, rows};
-use crate::cli::{node, say};
+use crate::cli::{agent, node, say};
 use crate::support::flags::Kind;
 use crate::support::listen::words;
 
@@ -40,6 +40,7 @@ pub(super) fn program() -> clap::Command {
         .disable_help_subcommand(true)
         .args(flags)
         .subcommand(node::Flags::command().name("daemon"))
+        .subcommand(agent::command().name("agent"))
         .subcommand(crate::cli::gateway::command())
         .subcommand(
             clap::Command::new("grpc-proxy").about("grpc-proxy related command").subcommand(start),

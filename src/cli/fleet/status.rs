@@ -15,8 +15,8 @@ use crate::fleet::api::cluster::{
 };
 use crate::support::go::duration::GoDuration;
 
-/// How often it is looked whether a fleet is ready.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often it is looked whether a fleet is ready, or a daemon there.
+const LOOK: Duration = Duration::from_millis(200);
 
 const CLUSTER: &str = "/1.0/k8sd/cluster";
 
@@ -73,6 +73,27 @@ fn plain_node(metadata: &Value) -> Result<String, Failure> {
         line(&mut plain, "taints:", &answer.taints.join(", "));
     }
     Ok(plain)
+}
+
+/// The same, again and again until a daemon answers; what kept it from that, if none does.
+pub(super) async fn wait_info(api: &Api, patience: GoDuration) -> Result<Answer, Failure> {
+    let mut last = None;
+    let seen = async {
+        loop {
+            match info(api).await {
+                Err(failure) if failure.may_pass() => last = Some(failure),
+                seen => return seen,
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    match tokio::time::timeout(patience.to_std(), seen).await {
+        Ok(seen) => seen,
+        Err(_elapsed) => Err(last.unwrap_or_else(|| Failure::TimedOut {
+            doing: "the request".to_owned(),
+            after: patience,
+        })),
+    }
 }
 
 /// `GET /1.0`.
