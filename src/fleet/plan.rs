@@ -205,9 +205,9 @@ pub struct Decision {
 /// What may be odd for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Odd {
-    NotAdded,
-    NotNamed,
-    NotHeard,
+    Unadded,
+    Nameless,
+    Silent,
 }
 
 /// Plans from one look to the next. It keeps nothing but since when something has been odd without a break; one that is
@@ -268,7 +268,7 @@ impl Planner {
             return forget(Reason::WasRemoved);
         }
         // It is entered before it is added.
-        let waited = self.odd_for(node.id, Odd::NotAdded, now, odd);
+        let waited = self.odd_for(node.id, Odd::Unadded, now, odd);
         if waited < ADDED_WITHIN { None } else { forget(Reason::NeverAdded) }
     }
 
@@ -295,7 +295,7 @@ impl Planner {
         let was_let_in = !node.address.is_empty();
         let is_silent = member.name.is_empty() && !following.has_answered;
         if was_let_in && is_silent && member.vote != Vote::Held {
-            let waited = self.odd_for(node.id, Odd::NotHeard, now, odd);
+            let waited = self.odd_for(node.id, Odd::Silent, now, odd);
             if waited >= ANSWERS_WITHIN {
                 let step = Step::Expel(node.id);
                 steps.push(Decision { step, reason: Reason::NeverAnswered });
@@ -312,7 +312,7 @@ impl Planner {
     ) -> Option<Decision> {
         let is_taken = |name: &str| seen.nodes.iter().any(|node| node.name == name);
         let name = if member.name.is_empty() {
-            let waited = self.odd_for(member.id, Odd::NotNamed, now, odd);
+            let waited = self.odd_for(member.id, Odd::Nameless, now, odd);
             if waited < NAMED_WITHIN {
                 return None;
             }
