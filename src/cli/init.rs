@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 use tokio::time::timeout;
 
 use super::agent::{node_name, read_config};
@@ -53,6 +53,11 @@ struct Flags {
     /// stderr, stdout, or files
     #[arg(long, value_name = "OUTPUT", value_delimiter = ',', default_value = "default")]
     log_outputs: Vec<String>,
+}
+
+/// Its arguments, for completions and manual pages.
+pub(super) fn command() -> clap::Command {
+    Flags::command()
 }
 
 /// A cluster that is to be begun, or gone on with.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use quorate::cli::fleet::{ROWS, commands};
+use quorate::cli::fleet::{ROWS, commands, daemons};
 
 use super::{expect, folder};
 
@@ -76,28 +76,44 @@ fn reference() -> String {
         for (_, method, row) in ROWS.iter().filter(|(command, ..)| *command == words) {
             writeln!(out, "Asks `{method} {row}`.").expect("writing to a string");
         }
-        out.push('\n');
-        for arg in
-            command.get_arguments().filter(|arg| !arg.is_global_set() && arg.get_id() != "help")
-        {
-            let value = arg.get_value_names().unwrap_or_default().join(" ");
-            let name = match arg.get_long() {
-                Some(long) if arg.get_action().takes_values() => format!("--{long} {value}"),
-                Some(long) => format!("--{long}"),
-                None => value,
-            };
-            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-            let default = arg
-                .get_default_values()
-                .iter()
-                .filter_map(|value| value.to_str())
-                .filter(|_| arg.get_action().takes_values());
-            let default = default.map(|value| format!(" (default {value})")).collect::<String>();
-            writeln!(out, "- `{name}`: {help}{default}").expect("writing to a string");
-        }
+        describe(command, &mut out);
+    }
+    for program in daemons() {
+        let about = program.get_about().map(ToString::to_string).unwrap_or_default();
+        writeln!(out, "\n### {}\n\n{about}", program.get_name()).expect("writing to a string");
+        describe(&program, &mut out);
     }
     out.push('\n');
     out
+}
+
+fn describe(command: &clap::Command, out: &mut String) {
+    let mut lines = Vec::new();
+    for arg in command.get_arguments() {
+        if arg.is_global_set() || arg.get_id() == "help" {
+            continue;
+        }
+        let value = arg.get_value_names().unwrap_or_default().join(" ");
+        let takes = arg.get_action().takes_values();
+        let name = match arg.get_long() {
+            Some(long) if takes => format!("--{long} {value}"),
+            Some(long) => format!("--{long}"),
+            None => value,
+        };
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let default: String = arg
+            .get_default_values()
+            .iter()
+            .filter_map(|value| value.to_str())
+            .filter(|value| takes && !value.is_empty())
+            .map(|value| format!(" (default {value})"))
+            .collect();
+        lines.push(format!("- `{name}`: {help}{default}\n"));
+    }
+    if !lines.is_empty() {
+        out.push('\n');
+        out.push_str(&lines.concat());
+    }
 }
 
 /// A command that asks has its row in the table, and the table names no other command.

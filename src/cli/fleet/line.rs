@@ -24,7 +24,9 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/quorate";
     name = "quorate",
     about = "Runs a fleet of nodes, and asks it",
     disable_version_flag = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = "Programs of their own, each with --help: daemon, init, agent, gateway, grpc-proxy.\n\
+                  Without a command, quorate is etcd: quorate --help lists its flags."
 )]
 pub(super) struct Line {
     #[command(flatten)]

@@ -70,6 +70,11 @@ pub fn commands() -> clap::Command {
     command
 }
 
+/// The programs that make and watch nodes, with their arguments: for tables, too.
+pub fn daemons() -> [clap::Command; 3] {
+    pages::daemons()
+}
+
 /// Reads the command line (the program's name first, then the command); otherwise the exit code, after all was said.
 pub fn read(arguments: &[String]) -> Result<Fleet, u8> {
     match Line::try_parse_from(arguments) {

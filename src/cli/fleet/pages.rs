@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, CommandFactory as _};
 use super::failure::Failure;
 use super::line::Line;
 use crate::cli::table::{Group, rows};
-use crate::cli::{agent, node, say};
+use crate::cli::{agent, init, node, say};
 use crate::support::flags::Kind;
 use crate::support::listen::words;
 
@@ -39,12 +39,20 @@ pub(super) fn program() -> clap::Command {
         .subcommand_required(false)
         .disable_help_subcommand(true)
         .args(flags)
-        .subcommand(node::Flags::command().name("daemon"))
-        .subcommand(agent::command().name("agent"))
+        .subcommands(daemons())
         .subcommand(crate::cli::gateway::command())
         .subcommand(
             clap::Command::new("grpc-proxy").about("grpc-proxy related command").subcommand(start),
         )
+}
+
+/// The programs that make and watch nodes; what they take is theirs.
+pub(super) fn daemons() -> [clap::Command; 3] {
+    [
+        node::Flags::command().name("daemon"),
+        init::command().name("init"),
+        agent::command().name("agent"),
+    ]
 }
 
 /// The completions of a shell, to standard output.
