@@ -16,6 +16,7 @@ mod quota;
 mod rbac;
 mod rotation;
 mod starts;
+mod upgrade;
 
 pub(crate) use self::addresses::{Options as AddressesOptions, addresses};
 pub(crate) use self::campaign::{Options as CampaignOptions, campaign};
@@ -27,6 +28,7 @@ pub(crate) use self::quota::{Options as QuotaOptions, quota};
 pub(crate) use self::rbac::{Options as RbacOptions, rbac};
 pub(crate) use self::rotation::{Options as RotationOptions, rotation};
 pub(crate) use self::starts::{Options as StartsOptions, starts};
+pub(crate) use self::upgrade::{Options as UpgradeOptions, upgrade};
 
 /// Ends the members. Their files are kept if there are findings, and it is told what plays the same `again`.
 fn conclude(

@@ -11,8 +11,18 @@ use tokio::task::spawn_blocking;
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
+    /// The status line and the header fields.
+    pub(crate) head: String,
     pub(crate) body: String,
     pub(crate) took: Duration,
+}
+
+impl Answer {
+    /// The value of a header field.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
 }
 
 /// Asks `endpoint`, an `http://address:port`, on a connection of its own.
@@ -36,5 +46,5 @@ fn ask(address: &str, path: &str, patience: Duration) -> Result<Answer> {
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("an answer without a body")?;
     let status = head.split_whitespace().nth(1).context("an answer without a status")?.parse()?;
-    Ok(Answer { status, body: body.to_owned(), took: asked.elapsed() })
+    Ok(Answer { status, head: head.to_owned(), body: body.to_owned(), took: asked.elapsed() })
 }
