@@ -254,6 +254,7 @@ mod tests {
         assert!(check(Entry { level: CLUSTER_LEVEL + 1, ..Entry::default() }).is_err());
         let level = ClusterLevel { level: CLUSTER_LEVEL + 1 };
         assert!(check(of(Some(Request::ClusterLevel(level)))).is_err());
+        assert!(check(of(Some(Request::Fleet(FleetRequest::default())))).is_err());
         assert!(check(of(Some(Request::LeaseExpiry(Default::default())))).is_err());
         let mut garbage = wrap(Payload::Entry(of(Some(Request::Put(Default::default())))));
         garbage.payload = None;
