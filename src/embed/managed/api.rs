@@ -72,17 +72,19 @@ impl Doors {
         Ok(Doors { desk, drain, loops })
     }
 
-    /// Takes nobody more, and waits for the calls that change something, and then for the rest.
-    pub(super) async fn close(mut self) {
-        self.drain.start();
-        let idle = tokio::time::timeout(DRAIN, self.desk.idle()).await;
-        if idle.is_err() {
-            tracing::warn!("calls of the API that change something are cut off");
-        }
-        while let Some(ended) = self.loops.join_next().await {
+    /// Takes nobody more, and waits for the calls that are under way, also those whose clients have left.
+    pub(super) async fn close(self) {
+        let Doors { desk, mut drain, mut loops } = self;
+        drain.start();
+        while let Some(ended) = loops.join_next().await {
             if let Err(why) = ended {
                 tracing::error!(error = %why, "a listener's task failed");
             }
+        }
+        // Calls hold the desk's handle of the drain as long as they are under way.
+        drop(desk);
+        if !drain.finished(DRAIN).await {
+            tracing::warn!("calls of the API that change something are cut off");
         }
     }
 }
