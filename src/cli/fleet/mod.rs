@@ -116,7 +116,7 @@ impl Fleet {
         let Line { globals, command } = self.line;
         let api = Api::new(globals.state_dir.join(SOCKET), globals.timeout);
         let (doing, patience) = (command.word(), command.patience(&globals));
-        let work = act(&api, &globals, command, environment);
+        let work = Box::pin(act(&api, &globals, command, environment));
         match patience {
             None => work.await,
             Some(patience) => match tokio::time::timeout(patience, work).await {
@@ -138,15 +138,15 @@ async fn act(
     let answer = match command {
         Command::Bootstrap(entry) => {
             let tell = tells(entry.progress);
-            with_progress(api, tell, entry::bootstrap(api, entry)).await
+            with_progress(api, tell, Box::pin(entry::bootstrap(api, entry))).await
         }
         Command::JoinCluster(join) => {
             let tell = tells(join.entry.progress);
-            with_progress(api, tell, entry::join(api, join)).await
+            with_progress(api, tell, Box::pin(entry::join(api, join))).await
         }
         Command::GetJoinToken(join) => entry::join_token(api, join).await,
         Command::RemoveNode(remove) => {
-            with_progress(api, tells(false), entry::remove(api, remove)).await
+            with_progress(api, tells(false), Box::pin(entry::remove(api, remove))).await
         }
         Command::Status(Status { wait_ready: true }) => {
             status::wait_ready(api, globals.timeout).await
