@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -32,15 +33,17 @@ pub(crate) struct Daemon {
     child: Mutex<Child>,
 }
 
-/// Ports that nobody has now, and that the kernel gives nobody who dials.
+/// Ports that nobody has now, that no other test of this process gets, and that the kernel gives nobody who dials.
 fn free_ports() -> [u16; 4] {
-    let mut held = Vec::new();
-    while held.len() < 4 {
-        let port = rand::rng().random_range(12_000..22_000);
-        held.extend(TcpListener::bind(("127.0.0.1", port)));
-    }
-    let port = |at: usize| held[at].local_addr().expect("it is bound").port();
-    [port(0), port(1), port(2), port(3)]
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Where each process begins is chance: several may run at once.
+    let begin = rand::rng().random_range(22_000..31_000);
+    let _first = NEXT.compare_exchange(0, begin, Ordering::Relaxed, Ordering::Relaxed);
+    std::array::from_fn(|_| {
+        let mut ports = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed));
+        let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        ports.find(free).expect("one of them is free")
+    })
 }
 
 impl Daemon {
