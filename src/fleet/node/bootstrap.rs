@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::internal::fleet_request::Ask;
 use quorate_core::api::pb::internal::{
@@ -37,8 +36,8 @@ pub struct Beginning {
     uid: String,
     name: String,
     address: String,
-    config: BootstrapConfig,
-    stored: ClusterConfig,
+    config: Box<BootstrapConfig>,
+    stored: Box<ClusterConfig>,
     /// Further keys under reserved prefixes.
     keys: Vec<(String, Vec<u8>)>,
 }
@@ -60,8 +59,8 @@ impl Node {
             uid: uuid::Uuid::new_v4().to_string(),
             name: clean_name(name)?,
             address: settings.api_address(&request.address),
-            config: request.config.clone(),
-            stored,
+            config: Box::new(request.config.clone()),
+            stored: Box::new(stored),
             keys,
         })
     }
@@ -102,7 +101,7 @@ impl Node {
         self.enter(Stage::Bootstrapping { name: name.clone(), address: address.clone() });
         self.note(&Phase::Bootstrapping { uid, name, address })?;
         let mut started = None;
-        let formed = self.form(beginning, &mut started);
+        let formed = Box::pin(self.form(beginning, &mut started));
         match within(limit, "bootstrap", formed).await {
             Ok(seat) => {
                 let status = NodeStatus {
@@ -220,7 +219,7 @@ fn fleet(
             name: name.to_owned(),
             address: address.to_owned(),
             role: FleetRole::ControlPlane as i32,
-            record: Bytes::from(record.encode()),
+            record: record.encode(),
         }),
         authority: Some(authority),
         keys: std::iter::once(config).chain(keys).map(key).collect(),

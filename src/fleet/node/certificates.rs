@@ -83,7 +83,7 @@ impl Subject {
     }
 
     /// The same as a worker.
-    pub(super) fn as_worker(self) -> Subject {
+    pub(super) fn into_worker(self) -> Subject {
         Subject { organisation: Organisation::Worker, ..self }
     }
 

@@ -70,7 +70,7 @@ impl Node {
         let client_certificate = match &request.csr {
             None => None,
             Some(csr) => {
-                let subject = Subject::joining(&name, &[host]).as_worker();
+                let subject = Subject::joining(&name, &[host]).into_worker();
                 // For both: it serves its clients, and is one of the members'.
                 let both = CertificateName::Peer.to_string();
                 let asked = BTreeMap::from([(both.clone(), csr.clone())]);
@@ -124,7 +124,7 @@ impl Node {
         self.progress("join", "making keys");
         let (name, address) = (&journey.name, &journey.address);
         let subject = Subject::of(&self.0.settings, name, address, Some(&journey.extra_sans));
-        let asked = certificates::request(&subject.as_worker(), &[CertificateName::Client])?;
+        let asked = certificates::request(&subject.into_worker(), &[CertificateName::Client])?;
         let request = WorkerInfoRequest {
             address: address.clone(),
             csr: asked.requests.values().next().cloned(),
