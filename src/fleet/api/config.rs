@@ -134,10 +134,12 @@ section! {
         /// Announced by BGP; needs the four below.
         bgp_mode: bool,
         /// Of this side.
+        #[schema(value_type = Option<i64>, minimum = 0, maximum = 4294967295_i64)]
         bgp_local_asn: u32,
         /// Of the other side.
         bgp_peer_address: String,
         /// Of the other side.
+        #[schema(value_type = Option<i64>, minimum = 0, maximum = 4294967295_i64)]
         bgp_peer_asn: u32,
         /// Of the other side.
         #[schema(maximum = 65535)]

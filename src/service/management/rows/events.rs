@@ -62,13 +62,21 @@ pub(super) fn add(book: &mut Book) {
                 .schema(Some(number()))
                 .build(),
         );
-    let text = ObjectBuilder::new().schema_type(Type::String).into();
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let event = ObjectBuilder::new()
+        .property("id", text())
+        .property("event", text())
+        .property("data", text().description(Some("An `Event`, as JSON.")))
+        .required("id")
+        .required("event")
+        .required("data")
+        .into();
     book.document.bare(
         Verb::Get,
         PATH,
         operation,
         vec![
-            (200, "text/event-stream", text),
+            (200, "text/event-stream", event),
             (400, "application/json", failure(400)),
             (403, "application/json", failure(403)),
         ],
@@ -113,15 +121,14 @@ fn place(api: &Api, request: &Request) -> Result<(u64, bool), String> {
         .map_err(|why| format!("failed to parse the query: {}", why.body_text()))?
         .0;
     let header = request.headers().get("last-event-id");
-    let after = match (ask.after, header) {
-        (Some(after), _) => Some(after),
-        (None, Some(text)) => {
+    let heard = match header {
+        Some(text) => {
             let number = text.to_str().ok().and_then(|text| text.parse::<i64>().ok());
             Some(number.ok_or("Last-Event-ID is the number of an event")?)
         }
-        (None, None) => None,
+        None => None,
     };
-    match after {
+    match ask.after.or(heard) {
         None => Ok((api.node().events().newest(), ask.wait)),
         Some(after) => {
             let after = u64::try_from(after).map_err(|_| "a number of an event is not below 0")?;
