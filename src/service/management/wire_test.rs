@@ -312,6 +312,10 @@ async fn events_go_on_after_the_last_one_that_was_heard() {
         let refused = socket.get(&format!("/1.0/events?{bad}")).send(LONG).await;
         assert_eq!(status_of(refused), 400, "{bad}");
     }
+    for bad in ["-1", "x", ""] {
+        let asking = socket.get("/1.0/events?after=0&wait=false").header("last-event-id", bad);
+        assert_eq!(status_of(asking.send(LONG).await), 400, "{bad}");
+    }
 }
 
 #[tokio::test]

@@ -124,6 +124,7 @@ fn place(api: &Api, request: &Request) -> Result<(u64, bool), String> {
     let heard = match header {
         Some(text) => {
             let number = text.to_str().ok().and_then(|text| text.parse::<i64>().ok());
+            let number = number.filter(|number| *number >= 0);
             Some(number.ok_or("Last-Event-ID is the number of an event")?)
         }
         None => None,
