@@ -22,28 +22,26 @@ const CONFIG: &[u8] = b"/kat/config/cluster_config";
 /// A file, and the directory that it names.
 struct Rig {
     dir: TempDir,
-    ports: [u16; 4],
+    ports: [u16; 3],
 }
 
 impl Rig {
     fn new() -> Rig {
         let listeners: Vec<TcpListener> =
-            (0..4).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+            (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
         let port = |n: usize| listeners[n].local_addr().expect("it is bound").port();
-        let rig = Rig {
-            dir: tempfile::tempdir().expect("a folder"),
-            ports: [port(0), port(1), port(2), port(3)],
-        };
+        let rig =
+            Rig { dir: tempfile::tempdir().expect("a folder"), ports: [port(0), port(1), port(2)] };
         rig.write("10.100.0.0/16");
         rig
     }
 
     fn write(&self, networks: &str) {
-        let [api, client, peer, plain] = self.ports;
+        let [api, client, peer] = self.ports;
         let text = format!(
             "apiVersion: kat.dws.rip/v1alpha1\nkind: ClusterConfiguration\nmetadata: {{name: demo}}\nspec:\n  \
              clusterCIDR: {networks}\n  serviceCIDR: 10.200.0.0/16\n  apiPort: {api}\n  clientPort: {client}\n  \
-             peerPort: {peer}\n  plainClientPort: {plain}\n  dataDir: {}\n  leaseTTL: 3s\n",
+             peerPort: {peer}\n  dataDir: {}\n  leaseTTL: 3s\n",
             self.data().display()
         );
         fs::write(self.file(), text).expect("it is written");
@@ -69,8 +67,9 @@ impl Rig {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
+    /// The client port, which speaks both.
     fn plain(&self) -> String {
-        format!("127.0.0.1:{}", self.ports[3])
+        format!("127.0.0.1:{}", self.ports[1])
     }
 
     /// A store for clients of this machine.
@@ -97,7 +96,7 @@ fn run(arguments: &[&str]) -> Output {
     command.env_clear().args(arguments).output().expect("it runs")
 }
 
-/// A3.1, with S3.13 and S3.14: the log lines, both keys and the election's, over the plain port and over TLS.
+/// A3.1, with S3.13 and S3.14: the log lines, both keys and the election's, without TLS and with it, on one port.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a3_1_a_file_becomes_a_cluster_whose_keys_clients_read() {
     let rig = Rig::new();

@@ -47,7 +47,7 @@ pub struct Flags {
     /// Port of members among themselves
     #[arg(long, value_name = "PORT", default_value_t = 2380)]
     pub peer_port: u16,
-    /// Port of etcd's clients without TLS, on 127.0.0.1 alone
+    /// Port of etcd's clients without TLS, on 127.0.0.1 alone; may be the client port
     #[arg(long, value_name = "PORT")]
     pub plain_client_port: Option<u16>,
     /// Further names and addresses for this node's certificates

@@ -49,10 +49,14 @@ pub(super) async fn start(
     let (front, back) = (side("server")?, side("client")?);
     let acceptor = front.acceptor(Endpoint::Client);
     let acceptor = acceptor.ok_or_else(|| LaunchError("server.crt is missing".to_owned()))?;
-    let mut places = vec![(listen_url(settings, settings.client_port)?, Security::Tls(acceptor))];
-    if let Some(port) = settings.plain_client_port {
-        places.push((plain_url(port)?, Security::Plain));
-    }
+    let secure = listen_url(settings, settings.client_port)?;
+    let places = match settings.plain_client_port {
+        None => vec![(secure, Security::Tls(acceptor))],
+        Some(_) if settings.shares_client_port() => vec![(secure, Security::Both(acceptor))],
+        Some(port) => {
+            vec![(secure, Security::Tls(acceptor)), (plain_url(port)?, Security::Plain)]
+        }
+    };
     let mut entrances = Vec::new();
     for (url, security) in places {
         let listener = bind(&url, SocketOptions::default());

@@ -91,7 +91,7 @@ struct Memory {
 impl Initiation {
     /// For a node of this name that others reach at `host`, and that listens at `listen` (empty: at `host`).
     pub fn new(config: ClusterConfiguration, node: &str, host: &str, listen: &str) -> Initiation {
-        let settings = NodeSettings {
+        let mut settings = NodeSettings {
             state_dir: config.data_dir.clone(),
             name: node.to_owned(),
             host: host.to_owned(),
@@ -102,6 +102,11 @@ impl Initiation {
             plain_client_port: config.plain_client_port,
             ..NodeSettings::default()
         };
+        // There TLS alone is spoken: it is not only this machine's clients that come.
+        if settings.listens_everywhere() && settings.plain_client_port == Some(settings.client_port)
+        {
+            settings.plain_client_port = None;
+        }
         Initiation { config, settings }
     }
 

@@ -25,7 +25,8 @@ pub struct ClusterConfiguration {
     pub client_port: u16,
     /// `peerPort`: of members among themselves.
     pub peer_port: u16,
-    /// `plainClientPort`: of etcd's clients of this machine, without TLS; none if it is absent.
+    /// `plainClientPort`: of etcd's clients of this machine, without TLS; the client port, which then speaks both, if it
+    /// is absent, and none if it is 0, or if the client port is bound to every address.
     pub plain_client_port: Option<u16>,
     /// `dataDir`: where a node of this cluster keeps everything.
     pub data_dir: PathBuf,

@@ -113,6 +113,20 @@ impl Fields {
         })
     }
 
+    /// The same, where 0 stands for none.
+    pub(super) fn port_or_none(
+        &mut self,
+        name: &str,
+        default: u16,
+        faults: &mut Faults,
+    ) -> Option<u16> {
+        if self.left.get(name).and_then(Value::as_u64) == Some(0) {
+            self.left.remove(name);
+            return None;
+        }
+        Some(self.port(name, default, faults))
+    }
+
     /// A whole number from 1 to `most`.
     pub(super) fn count(
         &mut self,

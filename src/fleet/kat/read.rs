@@ -106,16 +106,14 @@ fn configuration(mut document: Fields, faults: &mut Faults) -> Option<ClusterCon
     let spec = document.mapping("spec", faults);
     document.end(faults);
     let (mut spec, name) = (spec?, name.unwrap_or_default());
-    let config = ClusterConfiguration {
+    let mut config = ClusterConfiguration {
         cluster_cidr: spec.network("clusterCIDR", faults),
         service_cidr: spec.network("serviceCIDR", faults),
         agent_port: spec.port("agentPort", 6401, faults),
         api_port: spec.port("apiPort", 6400, faults),
         client_port: spec.port("clientPort", 2379, faults),
         peer_port: spec.port("peerPort", 2380, faults),
-        plain_client_port: spec
-            .has("plainClientPort")
-            .then(|| spec.port("plainClientPort", 2378, faults)),
+        plain_client_port: None,
         data_dir: spec
             .folder("dataDir", faults)
             .unwrap_or_else(|| PathBuf::from("/var/lib").join(&name)),
@@ -123,6 +121,8 @@ fn configuration(mut document: Fields, faults: &mut Faults) -> Option<ClusterCon
         backup: backup(&mut spec, faults),
         name,
     };
+    let plain = spec.port_or_none("plainClientPort", config.client_port, faults);
+    config.plain_client_port = plain;
     check_together(&config, &spec, faults);
     spec.end(faults);
     Some(config)
@@ -177,7 +177,9 @@ fn check_together(config: &ClusterConfiguration, spec: &Fields, faults: &mut Fau
         ("clientPort", config.client_port),
         ("peerPort", config.peer_port),
     ];
-    ports.extend(config.plain_client_port.map(|port| ("plainClientPort", port)));
+    // The client port may speak both.
+    let plain = config.plain_client_port.filter(|port| *port != config.client_port);
+    ports.extend(plain.map(|port| ("plainClientPort", port)));
     for (at, (name, port)) in ports.iter().enumerate() {
         if let Some((other, _)) = ports[..at].iter().find(|(_, other)| other == port) {
             faults.add(spec.at(name), format!("{port} is {} already", spec.at(other)));

@@ -23,7 +23,8 @@ pub struct NodeSettings {
     pub client_port: u16,
     /// Of members among themselves, over TLS.
     pub peer_port: u16,
-    /// Etcd's clients without TLS, on 127.0.0.1 alone; `None` for no such listener.
+    /// Etcd's clients without TLS, on 127.0.0.1 alone; `None` for no such listener. It may be `client_port`, unless that
+    /// is bound to every address.
     pub plain_client_port: Option<u16>,
     /// Names and addresses beside `host` that its certificates are to hold.
     pub extra_sans: Vec<String>,
@@ -80,7 +81,9 @@ impl NodeSettings {
             ("client-port", self.client_port),
             ("peer-port", self.peer_port),
         ];
-        ports.extend(self.plain_client_port.map(|port| ("plain-client-port", port)));
+        // The client port may speak both.
+        let plain = self.plain_client_port.filter(|port| *port != self.client_port);
+        ports.extend(plain.map(|port| ("plain-client-port", port)));
         for (at, (name, port)) in ports.iter().enumerate() {
             if *port == 0 {
                 return Some(format!("--{name} must be between 1 and 65535"));
@@ -88,6 +91,12 @@ impl NodeSettings {
             if let Some((other, _)) = ports[..at].iter().find(|(_, other)| other == port) {
                 return Some(format!("--{name} and --{other} are both {port}"));
             }
+        }
+        if self.plain_client_port == Some(self.client_port) && self.listens_everywhere() {
+            return Some(format!(
+                "--plain-client-port and --client-port are both {}, which listens on every address",
+                self.client_port
+            ));
         }
         if self.host.is_empty() || self.host.contains(['/', ',', ' ']) {
             return Some(format!("--address {:?} is neither a name nor an IP address", self.host));
@@ -131,6 +140,17 @@ impl NodeSettings {
             Ok(_) => bare,
             Err(_) => "0.0.0.0",
         }
+    }
+
+    /// Whether listeners are bound to every address.
+    pub fn listens_everywhere(&self) -> bool {
+        let host = self.listen_host().parse::<std::net::IpAddr>();
+        host.is_ok_and(|host| host.is_unspecified())
+    }
+
+    /// Whether clients without TLS come to the same listener as those with it.
+    pub fn shares_client_port(&self) -> bool {
+        self.plain_client_port == Some(self.client_port) && self.listen_host() == "127.0.0.1"
     }
 }
 
@@ -189,6 +209,12 @@ mod tests {
         assert_eq!(fault(|_| ()), None);
         assert!(fault(|s| s.peer_port = 2379).unwrap().contains("both 2379"));
         assert!(fault(|s| s.plain_client_port = Some(6400)).unwrap().contains("both 6400"));
+        assert_eq!(fault(|s| s.plain_client_port = Some(2379)), None);
+        let everywhere = |s: &mut NodeSettings| {
+            s.plain_client_port = Some(2379);
+            s.listen = "0.0.0.0".to_owned();
+        };
+        assert!(fault(everywhere).unwrap().contains("every address"));
         assert!(fault(|s| s.api_port = 0).unwrap().contains("api-port"));
         assert!(fault(|s| s.timers.election_ms = 300).unwrap().contains("5 times"));
         assert!(fault(|s| s.host = "http://x".to_owned()).is_some());
