@@ -2,6 +2,8 @@
 
 #[path = "fleet/daemon.rs"]
 mod daemon;
+#[path = "fleet/secrets.rs"]
+mod secrets;
 #[path = "fleet/writer.rs"]
 mod writer;
 
@@ -9,6 +11,7 @@ use std::time::Duration;
 
 use daemon::{Daemon, LONG, eventually};
 use quorate::fleet::store::StateStore as _;
+use secrets::Secrets;
 use serde_json::json;
 use writer::Writer;
 
@@ -186,4 +189,64 @@ async fn a0_10_a_worker_passes_on_across_a_change_of_leaders_and_holds_no_replic
     let left = nodes.iter().find(|node| node.name != leader).unwrap();
     assert_eq!(&left.store().get(b"/through/2").await.unwrap().value[..], b"b");
     assert_eq!(worker.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn s0_20_no_secret_is_in_a_log_a_key_or_a_file_that_is_not_there_for_it() {
+    let nodes = [Daemon::start("n1"), Daemon::start("n2")];
+    let [first, second] = &nodes;
+    let worker = Daemon::start("w1");
+    let mut secrets = Secrets::new();
+    // An authority of our own, so that its key is known here.
+    let (certificate, key) = daemon::authority();
+    secrets.key("the authority's key", &key);
+    let config = json!({"ca-crt": certificate, "ca-key": key});
+    let bootstrap = json!({"name": "n1", "address": "", "config": config});
+    let (code, told) = first.post("/1.0/k8sd/cluster", &bootstrap).await;
+    assert_eq!(code, 200, "{told}");
+
+    // Tokens that are used, and one that never is.
+    for (name, joiner) in [("n2", second), ("w1", &worker)] {
+        let token = match name {
+            "w1" => first.worker_token(name),
+            _ => first.token(name),
+        };
+        secrets.token(&format!("the token of {name}"), &token);
+        joiner.does(&["join-cluster", &token]);
+    }
+    secrets.token("a token that nobody used", &second.token("n9"));
+    // Tokens of users, shown to the webhook, and the one of cluster-api, shown to be let in.
+    let user = json!({"username": "ada", "groups": ["dev", "ops"]});
+    let (_, told) = first.post("/1.0/kubernetes/auth/tokens", &user).await;
+    let token = told["metadata"]["token"].as_str().expect("a token").to_owned();
+    secrets.text("a user's token", &token);
+    let review = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token},
+    });
+    let (code, told) = second.post("/1.0/kubernetes/auth/webhook", &review).await;
+    assert_eq!((code, &told["status"]["user"]["username"]), (200, &json!("ada")), "{told}");
+    let capi = "capi-0123456789abcdef-shown-to-nobody";
+    secrets.text("the token of cluster-api", capi);
+    let (code, told) = first.post("/1.0/x/capi/set-auth-token", &json!({"token": capi})).await;
+    assert_eq!(code, 200, "{told}");
+    first.store().put(b"/control", b"this is to be found").await.unwrap();
+
+    nodes.iter().for_each(|node| secrets.of_node(node));
+    let mut found = Vec::new();
+    for node in &nodes {
+        found.extend(secrets.found_in_keys(node).await);
+        let (_, audit) = node.get("/1.0/audit").await;
+        found.extend(secrets.found_in("the audit log", audit.to_string().as_bytes()));
+    }
+    for node in [&worker, first, second] {
+        assert_eq!(node.terminate().await, Some(0));
+        found.extend(secrets.found_at(node));
+    }
+    assert_eq!(found, Vec::<String>::new());
+    // The search finds what is there: a client's value lies in the journal as it was written.
+    let journal = |file: &std::path::PathBuf| file.display().to_string().contains("journal");
+    let hit = first.files().into_iter().filter(journal).any(|file| {
+        secrets::holds(&std::fs::read(file).expect("a segment"), b"this is to be found")
+    });
+    assert!(hit, "{:?}", first.files());
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -73,6 +73,11 @@ impl Daemon {
     /// A file or folder of its state directory.
     pub(crate) fn state(&self, name: &str) -> PathBuf {
         self.dir.path().join("state").join(name)
+    }
+
+    /// Everything that it keeps, and its log.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     pub(crate) fn log(&self) -> String {
@@ -240,6 +245,17 @@ pub(crate) async fn leader_of(nodes: &[Daemon]) -> String {
     let listed = membership["nodes"].as_array().expect("a list");
     let leads = listed.iter().find(|node| node["id"] == membership["leader"]);
     leads.expect("somebody leads")["name"].as_str().expect("a name").to_owned()
+}
+
+/// An authority that is no fleet's yet: its certificate and its key, in PEM.
+pub(crate) fn authority() -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "an authority of our own");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    let certificate = params.self_signed(&key).expect("a certificate");
+    (certificate.pem(), key.serialize_pem())
 }
 
 /// What a token's holder shows.

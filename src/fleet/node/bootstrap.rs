@@ -136,6 +136,7 @@ impl Node {
         self.progress("bootstrap", "making certificates");
         let key = FleetKey::generate();
         key.store(&self.0.directory.fleet_key()).map_err(|why| unexpected(&why.to_string()))?;
+        self.make_node_token()?;
         steps.reach("key").await?;
         let Beginning { uid, name, address, config, stored, keys } = beginning;
         let subject = Subject::of(&self.0.settings, &name, &address, config.extra_sans.as_deref());
