@@ -66,7 +66,7 @@ use self::mvcc::Mvcc;
 use self::once::ProposerBook;
 
 /// The newest cluster level this code understands. An entry that needs more stops the member.
-pub const CLUSTER_LEVEL: u32 = 4;
+pub const CLUSTER_LEVEL: u32 = if cfg!(feature = "next-level") { 5 } else { 4 };
 
 /// Since this cluster level it is noted who was removed.
 const LEVEL_OF_REMOVED_MEMBERS: u32 = 2;
