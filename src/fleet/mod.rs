@@ -11,5 +11,30 @@
 //! **Invariant:** no secret is kept in the clear in the replicated state: hashes are, and what is sealed by the fleet's
 //! key, which never is in there.
 
+pub mod api;
+
+pub mod audit;
+
+pub mod controllers;
+
+pub mod error;
+
+pub mod events;
+
 pub mod kat;
+
+pub mod management;
+
+pub mod node;
+
+pub mod pki;
+
+pub mod plan;
+
+pub mod seal;
+
+pub mod secret;
+
 pub mod store;
+
+pub mod tokens;

@@ -19,7 +19,7 @@ use super::{Keyspace, KeyspaceError};
 
 const SOON: Duration = Duration::from_secs(1);
 
-pub(super) fn bootstrap(id: u64) -> FleetRequest {
+pub(crate) fn bootstrap(id: u64) -> FleetRequest {
     let node = FleetNode {
         id,
         name: "n1".to_owned(),
@@ -38,7 +38,7 @@ pub(super) fn bootstrap(id: u64) -> FleetRequest {
     FleetRequest { fence: None, ask: Some(ask) }
 }
 
-pub(super) fn txn(fence: Option<FleetFence>, request: pb::PutRequest) -> FleetRequest {
+pub(crate) fn txn(fence: Option<FleetFence>, request: pb::PutRequest) -> FleetRequest {
     let success = vec![op(Op::RequestPut(request))];
     let txn = pb::TxnRequest { success, ..pb::TxnRequest::default() };
     FleetRequest { fence, ask: Some(Ask::Txn(txn)) }

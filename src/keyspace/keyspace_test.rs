@@ -21,14 +21,14 @@ use crate::support::spawn::Blocking;
 
 /// What outlives a restart.
 #[derive(Clone, Default)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     journal: Arc<DoubleDevice>,
     bases: Arc<DoubleDevice>,
 }
 
-pub(super) struct Member {
+pub(crate) struct Member {
     journal: Journal,
-    pub(super) keyspace: Keyspace,
+    pub(crate) keyspace: Keyspace,
 }
 
 impl std::ops::Deref for Member {
@@ -39,17 +39,17 @@ impl std::ops::Deref for Member {
     }
 }
 
-pub(super) fn config() -> KeyspaceConfig {
+pub(crate) fn config() -> KeyspaceConfig {
     let peer_urls = vec!["http://localhost:2380".to_owned()];
     let id = members::member_id(&peer_urls, "etcd-cluster");
     KeyspaceConfig::single(members::cluster_id(&[id]), InitialMember { id, peer_urls })
 }
 
-pub(super) async fn start(disk: &Disk) -> Member {
+pub(crate) async fn start(disk: &Disk) -> Member {
     start_with(disk, config(), 1).await
 }
 
-pub(super) async fn start_with(disk: &Disk, config: KeyspaceConfig, incarnation: u64) -> Member {
+pub(crate) async fn start_with(disk: &Disk, config: KeyspaceConfig, incarnation: u64) -> Member {
     start_over(disk, config, incarnation, 1 << 20).await
 }
 
@@ -78,7 +78,7 @@ async fn start_over(
 }
 
 impl Member {
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.keyspace.shutdown().await;
         self.journal.close().unwrap();
     }
@@ -92,21 +92,21 @@ impl Member {
         self.range(request).await.unwrap()
     }
 
-    pub(super) async fn value(&self, key: &str) -> Option<Bytes> {
+    pub(crate) async fn value(&self, key: &str) -> Option<Bytes> {
         let found = self.get(key_of(key)).await;
         found.kvs.first().map(|kv| kv.value.clone())
     }
 }
 
-pub(super) fn bytes(text: &str) -> Bytes {
+pub(crate) fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-pub(super) fn put(key: &str, value: &str) -> pb::PutRequest {
+pub(crate) fn put(key: &str, value: &str) -> pb::PutRequest {
     pb::PutRequest { key: bytes(key), value: bytes(value), ..pb::PutRequest::default() }
 }
 
-pub(super) fn key_of(key: &str) -> pb::RangeRequest {
+pub(crate) fn key_of(key: &str) -> pb::RangeRequest {
     pb::RangeRequest { key: bytes(key), ..pb::RangeRequest::default() }
 }
 
@@ -115,7 +115,7 @@ fn all() -> pb::RangeRequest {
     pb::RangeRequest { key: everything.clone(), range_end: everything, ..Default::default() }
 }
 
-pub(super) fn op(request: Op) -> pb::RequestOp {
+pub(crate) fn op(request: Op) -> pb::RequestOp {
     pb::RequestOp { request: Some(request) }
 }
 

@@ -40,13 +40,13 @@ pub mod watch;
 mod write;
 
 #[cfg(test)]
-mod cluster_test;
+pub(crate) mod cluster_test;
 #[cfg(test)]
-mod fleet_test;
+pub(crate) mod fleet_test;
 #[cfg(test)]
 mod install_test;
 #[cfg(test)]
-mod keyspace_test;
+pub(crate) mod keyspace_test;
 
 use std::fmt;
 use std::pin::Pin;

@@ -4,6 +4,6 @@ mod fleet;
 mod forwarding;
 mod leadership;
 mod members;
-mod rig;
+pub(crate) mod rig;
 mod snapshot;
 mod upkeep;

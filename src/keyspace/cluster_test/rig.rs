@@ -29,7 +29,7 @@ type Cuts = BTreeSet<(MemberId, MemberId)>;
 
 /// The network: who is there, what is cut, and what is done to answers.
 #[derive(Debug)]
-pub(super) struct Net {
+pub(crate) struct Net {
     members: Mutex<BTreeMap<MemberId, Keyspace>>,
     cuts: watch::Sender<Cuts>,
     /// Of the answers on the forward and keyspace lanes, every so many is lost on its way back.
@@ -115,10 +115,10 @@ impl Net {
 }
 
 /// A running member.
-pub(super) struct Member {
-    pub(super) id: MemberId,
-    pub(super) keyspace: Keyspace,
-    pub(super) journal: Journal,
+pub(crate) struct Member {
+    pub(crate) id: MemberId,
+    pub(crate) keyspace: Keyspace,
+    pub(crate) journal: Journal,
 }
 
 impl std::ops::Deref for Member {
@@ -130,26 +130,26 @@ impl std::ops::Deref for Member {
 }
 
 /// Three members and their network.
-pub(super) struct Cluster {
-    pub(super) net: Arc<Net>,
-    pub(super) members: Vec<Member>,
+pub(crate) struct Cluster {
+    pub(crate) net: Arc<Net>,
+    pub(crate) members: Vec<Member>,
 }
 
-pub(super) const ELECTION: Duration = Duration::from_secs(1);
+pub(crate) const ELECTION: Duration = Duration::from_secs(1);
 
 impl Cluster {
     /// Starts all, and waits until each may serve clients.
-    pub(super) async fn start() -> Cluster {
+    pub(crate) async fn start() -> Cluster {
         Cluster::start_with(|_| {}).await
     }
 
     /// The same with each member's settings as `adjust` leaves them.
-    pub(super) async fn start_with(adjust: impl Fn(&mut KeyspaceConfig)) -> Cluster {
+    pub(crate) async fn start_with(adjust: impl Fn(&mut KeyspaceConfig)) -> Cluster {
         Cluster::start_beside(BTreeSet::new(), adjust).await
     }
 
     /// The same where some are of an older version to the others.
-    pub(super) async fn start_beside(
+    pub(crate) async fn start_beside(
         old: BTreeSet<MemberId>,
         adjust: impl Fn(&mut KeyspaceConfig),
     ) -> Cluster {
@@ -176,18 +176,18 @@ impl Cluster {
     }
 
     /// Starts a member that has been added.
-    pub(super) async fn join(&mut self, id: MemberId) {
+    pub(crate) async fn join(&mut self, id: MemberId) {
         let member = open(id, &self.net, Vec::new(), |_| {}).await;
         self.net.members.lock().insert(id, member.keyspace.clone());
         self.members.push(member);
     }
 
-    pub(super) fn member(&self, id: MemberId) -> &Member {
+    pub(crate) fn member(&self, id: MemberId) -> &Member {
         self.members.iter().find(|member| member.id == id).unwrap()
     }
 
     /// The leader that a majority believes in.
-    pub(super) async fn leader(&self) -> MemberId {
+    pub(crate) async fn leader(&self) -> MemberId {
         let agreed = || {
             self.members.iter().find_map(|member| {
                 let mut believe = self.members.iter().map(|other| other.leader_view().leader());
@@ -201,13 +201,13 @@ impl Cluster {
     }
 
     /// The members that do not lead.
-    pub(super) async fn followers(&self) -> Vec<MemberId> {
+    pub(crate) async fn followers(&self) -> Vec<MemberId> {
         let leader = self.leader().await;
         self.members.iter().map(|member| member.id).filter(|id| *id != leader).collect()
     }
 
     /// Nothing goes to or from `id` any more.
-    pub(super) fn isolate(&self, id: MemberId) {
+    pub(crate) fn isolate(&self, id: MemberId) {
         self.net.cuts.send_modify(|cuts| {
             for other in self.members.iter().map(|member| member.id).filter(|other| *other != id) {
                 cuts.extend([(id, other), (other, id)]);
@@ -215,27 +215,27 @@ impl Cluster {
         });
     }
 
-    pub(super) fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.net.cuts.send_replace(Cuts::new());
     }
 
     /// Every so many answers to forwarded calls is lost.
-    pub(super) fn lose_answers(&self, every: Option<usize>) {
+    pub(crate) fn lose_answers(&self, every: Option<usize>) {
         *self.net.lose_every.lock() = every;
     }
 
     /// All are of this version now.
-    pub(super) fn upgrade_all(&self) {
+    pub(crate) fn upgrade_all(&self) {
         self.net.old.lock().clear();
     }
 
     /// What goes to or from `id` takes `delay` each way.
-    pub(super) fn slow(&self, id: MemberId, delay: Duration) {
+    pub(crate) fn slow(&self, id: MemberId, delay: Duration) {
         *self.net.slow.lock() = Some((id, delay));
     }
 
     /// All members have applied the same, and what they have become is the same.
-    pub(super) async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         let level = || {
             let mut at = self.members.iter().map(|member| member.status().applied_index);
             let first = at.next().unwrap();
@@ -250,7 +250,7 @@ impl Cluster {
     }
 
     /// Stops one member in order and takes it off the network.
-    pub(super) async fn stop(&mut self, id: MemberId) {
+    pub(crate) async fn stop(&mut self, id: MemberId) {
         let at = self.members.iter().position(|member| member.id == id).unwrap();
         let member = self.members.remove(at);
         member.keyspace.leave_leadership().await;
@@ -259,7 +259,7 @@ impl Cluster {
         member.journal.close().unwrap();
     }
 
-    pub(super) async fn stop_all(mut self) {
+    pub(crate) async fn stop_all(mut self) {
         while let Some(member) = self.members.first() {
             let id = member.id;
             self.stop(id).await;
@@ -302,21 +302,21 @@ fn initial(id: MemberId) -> InitialMember {
     InitialMember { id, peer_urls: vec![format!("http://m{}:2380", id.0)] }
 }
 
-pub(super) fn put(key: &str, value: &str) -> pb::PutRequest {
+pub(crate) fn put(key: &str, value: &str) -> pb::PutRequest {
     let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
     pb::PutRequest { key: bytes(key), value: bytes(value), ..pb::PutRequest::default() }
 }
 
-pub(super) fn key_of(key: &str) -> pb::RangeRequest {
+pub(crate) fn key_of(key: &str) -> pb::RangeRequest {
     pb::RangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..pb::RangeRequest::default() }
 }
 
-pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(limit, work).await.expect("in time")
 }
 
 /// Waits, in simulated time, until `holds`.
-pub(super) async fn eventually(limit: Duration, holds: impl Fn() -> bool) {
+pub(crate) async fn eventually(limit: Duration, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + limit;
     while !holds() {
         assert!(Instant::now() < deadline, "not within {limit:?}");
