@@ -67,6 +67,8 @@ enum Command {
     Rotation(acceptance::RotationOptions),
     /// A1.5: members join and leave under load, with a watch open.
     Grow(acceptance::GrowOptions),
+    /// A3.4: agents stand for one lead, and whoever leads is stopped past its TTL: no two lead at once.
+    Campaign(acceptance::CampaignOptions),
     /// A0.9: one build becomes the next, member by member, under load; back while one may; refused when not.
     Upgrade(acceptance::UpgradeOptions),
     /// A small disk that fills up: growth is refused, deletes and compaction are not, and it recovers.

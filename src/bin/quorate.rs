@@ -1,4 +1,4 @@
-//! The program: reads the command line, picks the runtime, runs one server, gateway, proxy or command.
+//! The program: reads the command line, picks the runtime, runs one server, node, gateway, proxy or command.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -37,6 +37,8 @@ fn main() -> ExitCode {
         }
         Outcome::Gateway(gateway) => block_on(Threads::Multi, gateway.run(&environment)),
         Outcome::Fleet(fleet) => block_on(Threads::Single, fleet.run(&environment)),
+        Outcome::Agent(agent) => block_on(Threads::Single, agent.run(&environment)),
+        Outcome::Init(init) => block_on(Threads::Multi, init.run(&environment)),
         Outcome::Daemon(daemon) => block_on(Threads::Multi, daemon.run(&environment)),
         Outcome::GrpcProxy(proxy) => block_on(Threads::Multi, proxy.run(&environment)),
     }

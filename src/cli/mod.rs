@@ -55,6 +55,8 @@ pub enum Outcome {
     Gateway(Box<Gateway>),
     /// `grpc-proxy start`.
     GrpcProxy(Box<GrpcProxy>),
+    /// A command to a node of a fleet.
+    Fleet(Box<Fleet>),
     /// `daemon`: a managed node.
     Daemon(Box<NodeDaemon>),
     /// `init`: a managed node that begins a cluster.
@@ -83,6 +85,7 @@ pub fn read(arguments: &[String], environment: &Environment) -> Outcome {
     match arguments.get(1).map(String::as_str) {
         Some("agent") => return sub(agent::read(arguments), Outcome::Agent),
         Some("daemon") => return sub(node::read(arguments), Outcome::Daemon),
+        Some("init") => return sub(init::read(arguments), Outcome::Init),
         Some("gateway") => return sub(gateway::read(arguments), Outcome::Gateway),
         Some("grpc-proxy") => return sub(proxy::read(arguments), Outcome::GrpcProxy),
         Some(word) if fleet::is_command(word) => {
