@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+/// No write was tried after a lead: it goes on, or the agent was asked to stop.
+const NOT_TRIED: &str = "not tried";
+
 /// One agent's leads.
 #[derive(Debug, Default)]
 pub(super) struct Ledger(Vec<Hold>);
@@ -69,6 +72,11 @@ impl Ledger {
         self.0.last().is_some_and(|hold| hold.revision == revision)
     }
 
+    /// Whether the lead of this revision is over, and what became of a write after it is known.
+    pub(super) fn has_lost(&self, revision: i64) -> bool {
+        self.0.iter().any(|hold| hold.revision == revision && hold.late != NOT_TRIED)
+    }
+
     fn parse(text: &str) -> Result<Ledger> {
         let mut holds: Vec<Hold> = Vec::new();
         let text_of = |line: &str, name: &str| {
@@ -84,7 +92,7 @@ impl Ledger {
                     from: number(line, "from_ns")?,
                     until: number(line, "from_ns")?,
                     on_time: text_of(line, "on_time")?,
-                    late: "not tried".to_owned(),
+                    late: NOT_TRIED.to_owned(),
                 }),
                 Some("lost") => {
                     let revision: i64 = number(line, "revision")?;

@@ -190,6 +190,16 @@ impl Agent {
         Ok(())
     }
 
+    /// Waits until it has found that it leads no more, and tried to write all the same.
+    async fn until_over(&self, created: i64) -> Result<()> {
+        let asked = Instant::now();
+        while !Ledger::read(&self.ledger)?.has_lost(created) {
+            ensure!(asked.elapsed() < LEADER_DEADLINE, "{} finds nothing lost", self.name);
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
     /// Asks it to stop, and waits until it has.
     async fn stop(&mut self) -> Result<()> {
         self.signal(Signal::TERM)?;
@@ -265,10 +275,11 @@ impl Lane {
     /// Stops whoever leads, at any moment of its keep-alives, until another one leads. How long that took.
     async fn round(&mut self, client: &mut Client) -> Result<Duration> {
         let (leader, created) = self.leader_but(client, None).await?;
-        let agent = self.agents.iter_mut().find(|agent| agent.name == leader);
-        let agent = agent.with_context(|| format!("{leader} leads, who is no agent"))?;
-        agent.until_told(created).await?;
+        let nth = self.agents.iter().position(|agent| agent.name == leader);
+        let nth = nth.with_context(|| format!("{leader} leads, who is no agent"))?;
+        self.agents[nth].until_told(created).await?;
         sleep(Duration::from_secs_f64(self.rng.random_range(0.0..0.35))).await;
+        let agent = &mut self.agents[nth];
         if let Some(status) = agent.child.try_wait()? {
             bail!("agent {leader} ended with {status}");
         }
@@ -280,7 +291,10 @@ impl Lane {
         let more = self.rng.random_range(0.0..0.1);
         sleep(Duration::from_secs_f64(more)).await;
         kill_process(pid, Signal::CONT)?;
-        replaced.map(|_| took)
+        replaced?;
+        // The last round's, too, tries before it is asked to stop.
+        self.agents[nth].until_over(created).await?;
+        Ok(took)
     }
 
     /// Who leads by the oldest key, unless that is the one created at this revision; its name, and when it was created.
