@@ -10,6 +10,8 @@ use crate::embed::{Config, Server};
 use crate::fleet::node::{
     Ending, InitialNode, LaunchError, MemberPlan, MemberState, NodeSettings, RunningMember,
 };
+use crate::fleet::pki::Organisation;
+use crate::support::tls::TlsSettings;
 
 /// Starts it; [`RunningMember::state`] tells how it does.
 pub(super) async fn start(
@@ -50,8 +52,16 @@ fn config(settings: &NodeSettings, pki: &Path, plan: &MemberPlan) -> Result<Conf
     if plan.joins {
         config.cluster.initial_state = "existing".to_owned();
     }
-    config.security.client = pair(pki, "server");
-    config.security.peer = pair(pki, "peer");
+    config.security.client = TlsSettings {
+        // It speaks for its clients: without a token they are nobody, not the user of its name.
+        nameless_organisations: vec![Organisation::Worker.to_string()],
+        ..pair(pki, "server")
+    };
+    config.security.peer = TlsSettings {
+        // The authority signs for workers and admins, too.
+        allowed_organisations: vec![Organisation::ControlPlane.to_string()],
+        ..pair(pki, "peer")
+    };
     Ok(config)
 }
 
@@ -141,6 +151,8 @@ mod tests {
         );
         assert!(config.security.client.client_cert_auth && config.security.peer.client_cert_auth);
         assert_eq!(config.security.peer.key_file, "/s/pki/peer.key");
+        assert_eq!(config.security.peer.allowed_organisations, ["quorate:control-plane"]);
+        assert_eq!(config.security.client.nameless_organisations, ["quorate:worker"]);
     }
 
     #[test]

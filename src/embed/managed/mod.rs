@@ -6,6 +6,7 @@
 //! ```
 //!
 //! **Invariant:** a member of a fleet speaks TLS with other members always, and with clients beyond this machine.
+//! **Invariant:** only the control plane speaks as a peer, on both ends; a worker is no user of etcd's.
 
 mod api;
 mod member;

@@ -147,10 +147,19 @@ pub(super) fn check_supplied(config: &BootstrapConfig) -> Result<(), FleetError>
         (None, false) => Err(FleetError::Invalid(
             "certificates were given without the authority that signed them".to_owned(),
         )),
-        (Some(authority), false) => pairs.iter().try_for_each(|(name, pair)| {
-            pair.check(*name, authority.certificate(), now()).map_err(of_pki)
-        }),
+        (Some(authority), false) => {
+            check_pairs(&pairs).map_err(of_pki)?;
+            pairs.iter().try_for_each(|(name, pair)| {
+                pair.check(*name, authority.certificate(), now()).map_err(of_pki)
+            })
+        }
     }
+}
+
+/// Whether others will take a node that shows these for one that holds a replica.
+fn check_pairs(pairs: &BTreeMap<CertificateName, Pair>) -> Result<(), PkiError> {
+    let mut telling = pairs.iter().filter(|(name, _)| name.tells_role());
+    telling.try_for_each(|(name, pair)| pair.check_organisation(*name, Organisation::ControlPlane))
 }
 
 /// A fleet's authority and this node's certificates, which are in force when it returns.
@@ -204,6 +213,7 @@ impl Asked {
             })?;
             pairs.insert(name, Pair { certificate: certificate.clone(), key });
         }
+        check_pairs(&supplied).map_err(of_pki)?;
         pairs.extend(supplied);
         let bundle = Bundle { authorities: authorities.to_owned(), pairs };
         bundle.check(now()).map_err(of_pki)?;

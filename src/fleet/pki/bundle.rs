@@ -100,7 +100,7 @@ impl Bundle {
                     place.insert(Pair::signed(authority, wanted, validity)?)
                 }
             };
-            if wanted.certificate == CertificateName::Client {
+            if wanted.certificate.tells_role() {
                 pair.check_organisation(wanted.certificate, wanted.organisation)?;
             }
         }

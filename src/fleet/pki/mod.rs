@@ -18,6 +18,9 @@
 //! | `client` | the node | other nodes' API, client ports | clients |
 //! | `member-api` | the API on its TCP port | whoever speaks `/1.0/` | servers |
 //!
+//! A certificate's organisation says what its holder is to the fleet: see [`Organisation`]. Only the control plane speaks
+//! on peer ports, whoever dials; the common name of a worker is no user of etcd's.
+//!
 //! **Invariant:** what a signed certificate says comes from whoever admitted the node, never from its request alone.
 //! **Invariant:** a private key leaves its node in no message; it stands in files of mode 0600 and in [`super::secret`].
 //! **Invariant:** nothing here looks at a clock: the time is given.

@@ -53,6 +53,16 @@ impl CertificateName {
     }
 }
 
+impl CertificateName {
+    /// Whether others let its holder do things for what it is to the fleet, by its organisation.
+    pub fn tells_role(self) -> bool {
+        match self {
+            CertificateName::Peer | CertificateName::Client | CertificateName::MemberApi => true,
+            CertificateName::Server => false,
+        }
+    }
+}
+
 impl fmt::Display for CertificateName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -147,7 +147,7 @@ impl Bundle {
             if trusts_others || renewed.contains(name) {
                 pair.check(*name, &next.authorities, now)?;
             }
-            if renewed.contains(name) && *name == CertificateName::Client {
+            if renewed.contains(name) && name.tells_role() {
                 pair.check_organisation(*name, organisation)?;
             }
         }

@@ -263,11 +263,13 @@ fn what_is_not_supplied_is_signed_and_without_the_key_all_must_be_supplied() {
     let stranger = Pair::signed(&authority(), &wanted(CertificateName::Peer), a_year()).unwrap();
     let refused = make(Some(&signer), &BTreeMap::from([(CertificateName::Peer, stranger)]));
     assert!(refused.unwrap_err().to_string().contains("unknown authority"));
-    let worker = Wanted { organisation: Organisation::Worker, ..wanted(CertificateName::Client) };
-    let worker = Pair::signed(&signer, &worker, a_year()).unwrap();
-    let refused = make(Some(&signer), &BTreeMap::from([(CertificateName::Client, worker)]));
-    let why = refused.unwrap_err().to_string();
-    assert!(why.ends_with("lacks the organisation (O) quorate:control-plane"), "{why}");
+    for name in [CertificateName::Client, CertificateName::Peer] {
+        let worker = Wanted { organisation: Organisation::Worker, ..wanted(name) };
+        let worker = Pair::signed(&signer, &worker, a_year()).unwrap();
+        let refused = make(Some(&signer), &BTreeMap::from([(name, worker)]));
+        let why = refused.unwrap_err().to_string();
+        assert!(why.ends_with("lacks the organisation (O) quorate:control-plane"), "{why}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerIdentity {
     /// The subject's common name: the user when no token is sent. Empty if it has none: as in etcd that is a user whom
-    /// nobody knows, not nobody. Never there without `--client-cert-auth`, because
+    /// nobody knows, not nobody; so is who has a name and speaks for others. Never there without `--client-cert-auth`, because
     /// then common names are no users, also where `--trusted-ca-file` demands certificates.
     pub common_name: Option<String>,
     /// The subject's organisations: what it is to whoever signed its certificate. Told also where common names are no

@@ -1,7 +1,7 @@
 //! Whether the certificate of the other side is good enough, for one handshake.
 //!
 //! ```text
-//!   chain up to an authority, in time, for this use (and name) ── rules: common name or host name ── not revoked
+//!   chain up to an authority, in time, for this use (and name) ── rules: names, organisation ── not revoked
 //! ```
 //!
 //! One judge sees one connection and remembers what it saw, because rustls's errors say less than etcd's log lines.
@@ -27,23 +27,31 @@ use super::files::{Revoked, Trust};
 use super::fingerprint::Fingerprint;
 use super::words;
 
-/// Names of which the other side must have one. At most one of the lists is filled.
+/// Names of which the other side must have one, in one of the lists at most; and organisations, one of which it must
+/// have besides. An empty list asks for nothing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rules {
     pub(super) common_names: Vec<String>,
     pub(super) hostnames: Vec<String>,
+    pub(super) organisations: Vec<String>,
 }
 
 impl Rules {
-    fn is_empty(&self) -> bool {
-        self.common_names.is_empty() && self.hostnames.is_empty()
+    fn ask_for_names(&self) -> bool {
+        !self.common_names.is_empty() || !self.hostnames.is_empty()
+    }
+
+    fn are_empty(&self) -> bool {
+        !self.ask_for_names() && self.organisations.is_empty()
     }
 
     fn allow(&self, certificate: &Certificate) -> bool {
         let own = certificate.common_name.as_deref().unwrap_or_default();
-        self.is_empty()
+        let named = !self.ask_for_names()
             || self.common_names.iter().any(|name| name == own)
-            || self.hostnames.iter().any(|host| certificate.verify_hostname(host).is_ok())
+            || self.hostnames.iter().any(|host| certificate.verify_hostname(host).is_ok());
+        let belongs = |wanted: &String| certificate.organisations.contains(wanted);
+        named && (self.organisations.is_empty() || self.organisations.iter().any(belongs))
     }
 }
 
@@ -119,7 +127,7 @@ impl Judge {
         }
         self.seen.lock().certificate = Some(certificate.clone());
         // Chains of who is trusted without a look are no chains: as in Go, no name in them counts.
-        let unseen = self.dialled == Dialled::Anybody && !self.rules.is_empty();
+        let unseen = self.dialled == Dialled::Anybody && !self.rules.are_empty();
         if unseen || !self.rules.allow(&certificate) {
             // On the wire this is "bad certificate", as from Go.
             let error = Error::InvalidCertificate(CertificateError::NotValidForName);

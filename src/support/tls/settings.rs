@@ -31,6 +31,10 @@ pub struct TlsSettings {
     pub allowed_common_names: Vec<String>,
     /// Host names of which the other side's certificate must be valid for one; empty for any.
     pub allowed_hostnames: Vec<String>,
+    /// Organisations of which the other side must have one, whatever its names; empty for any.
+    pub allowed_organisations: Vec<String>,
+    /// Organisations whose members are no users, whatever their common names: they speak for others.
+    pub nameless_organisations: Vec<String>,
     /// Who connects need not come from an address that its certificate names.
     pub skip_client_san_verification: bool,
     /// The certificate was made here: who is dialled is not verified, as nobody could have signed it.

@@ -48,6 +48,8 @@ pub(super) struct Inner {
     admits_anonymous: bool,
     /// Common names are users.
     names_users: bool,
+    /// But for those of members of these organisations.
+    nameless: Vec<String>,
     pub(super) skips_san: bool,
     dialled: Dialled,
 }
@@ -111,10 +113,12 @@ impl Side {
             rules: Rules {
                 common_names: settings.allowed_common_names.clone(),
                 hostnames: settings.allowed_hostnames.clone(),
+                organisations: settings.allowed_organisations.clone(),
             },
             demands_certificates: settings.demands_certificates(),
             admits_anonymous: settings.admits_anonymous,
             names_users: settings.client_cert_auth,
+            nameless: settings.nameless_organisations.clone(),
             skips_san: settings.skip_client_san_verification,
             dialled: match settings.pinned_authority {
                 Some(pin) => Dialled::SignedBy(pin),
@@ -177,7 +181,8 @@ impl Inner {
 
     /// What the services hear of who showed `certificate`.
     pub(super) fn identity(&self, certificate: Certificate) -> PeerIdentity {
-        let name = certificate.common_name.unwrap_or_default();
+        let nameless = certificate.organisations.iter().any(|own| self.nameless.contains(own));
+        let name = certificate.common_name.filter(|_| !nameless).unwrap_or_default();
         PeerIdentity {
             common_name: self.names_users.then_some(name),
             organisations: certificate.organisations,

@@ -22,6 +22,7 @@ pub(crate) struct Authority {
 #[derive(Clone)]
 pub(crate) struct Wanted {
     pub(crate) common_name: String,
+    pub(crate) organisations: Vec<String>,
     pub(crate) serial: u64,
     pub(crate) names: Vec<SanType>,
     /// From and until, in hours from now.
@@ -40,6 +41,7 @@ pub(crate) struct Made {
 pub(crate) fn wanted(common_name: &str) -> Wanted {
     Wanted {
         common_name: common_name.to_owned(),
+        organisations: Vec::new(),
         serial: 7,
         names: vec![SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST))],
         hours: (-1, 24),
@@ -58,6 +60,9 @@ fn in_hours(hours: i64) -> OffsetDateTime {
 fn params(wanted: &Wanted) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
+    for organisation in &wanted.organisations {
+        params.distinguished_name.push(DnType::OrganizationName, organisation.as_str());
+    }
     params.distinguished_name.push(DnType::CommonName, wanted.common_name.as_str());
     params.serial_number = Some(SerialNumber::from(wanted.serial));
     params.subject_alt_names = wanted.names.clone();

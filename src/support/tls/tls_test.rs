@@ -186,6 +186,52 @@ async fn who_is_dialled_must_be_the_one_that_was_meant() {
 }
 
 #[tokio::test]
+async fn who_belongs_to_none_of_the_allowed_organisations_is_refused_on_both_ends() {
+    let mut pair = Pair::new();
+    let of = |name: &str, organisations: &[&str]| Wanted {
+        organisations: organisations.iter().map(|own| (*own).to_owned()).collect(),
+        ..wanted(name)
+    };
+    pair.server.allowed_organisations = vec!["members".to_owned()];
+    for (organisations, is_let_in) in [
+        (&["members"][..], true),
+        (&["others", "members"], true),
+        (&["others"], false),
+        (&["members2"], false),
+        (&[], false),
+    ] {
+        let told = pair.try_client(&pair.authority.sign(&of("client", organisations))).await;
+        assert_eq!(told.is_ok(), is_let_in, "{organisations:?}: {told:?}");
+    }
+    // Names are asked for besides.
+    pair.server.allowed_common_names = vec!["m0".to_owned()];
+    let why = pair.try_client(&pair.authority.sign(&of("client", &["members"]))).await;
+    assert_eq!(why.unwrap_err(), "client certificate authentication failed");
+
+    pair.server.allowed_organisations = Vec::new();
+    pair.server.allowed_common_names = Vec::new();
+    pair.client.allowed_organisations = vec!["members".to_owned()];
+    pair.server_files.show(&pair.authority.sign(&of("server", &["others"])));
+    let (_, heard) = pair.ends(Endpoint::Client).meet().await;
+    assert_eq!(heard.unwrap_err(), "client certificate authentication failed");
+    pair.server_files.show(&pair.authority.sign(&of("server", &["members"])));
+    assert!(pair.ends(Endpoint::Client).meet().await.0.is_ok());
+}
+
+#[tokio::test]
+async fn who_speaks_for_others_is_a_user_whom_nobody_knows() {
+    let mut pair = Pair::new();
+    pair.server.nameless_organisations = vec!["proxies".to_owned()];
+    let organisations = vec!["proxies".to_owned()];
+    let proxy = pair.authority.sign(&Wanted { organisations, ..wanted("root") });
+    let told = pair.try_client(&proxy).await.unwrap().unwrap();
+    assert_eq!(told.common_name.as_deref(), Some(""));
+    let plain = pair.authority.sign(&wanted("root"));
+    let told = pair.try_client(&plain).await.unwrap().unwrap();
+    assert_eq!(told.common_name.as_deref(), Some("root"));
+}
+
+#[tokio::test]
 async fn a_peer_must_connect_from_an_address_that_its_certificate_names() {
     let mut pair = Pair::new();
     let elsewhere = vec![SanType::IpAddress("10.0.0.1".parse().unwrap())];

@@ -1,5 +1,6 @@
 //! Nodes in one process: real members, real certificates, the API over TLS between them.
 
+mod certificates;
 mod defects;
 mod joins;
 mod starts;
