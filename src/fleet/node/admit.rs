@@ -122,7 +122,7 @@ impl Node {
             ca: certificates::authorities(&authority)?,
             certificates: signed,
             fleet_key: Sensitive::new(seat.key.to_base64().reveal()),
-            config: serde_json::to_value(&config).unwrap_or_default(),
+            config: serde_json::to_value(&config).expect("a config has names for keys"),
         })
     }
 }
@@ -295,7 +295,7 @@ async fn add(
 pub(super) async fn undo(seat: &Seat, id: MemberId) {
     let keyspace = seat.keyspace();
     if keyspace.members().iter().any(|member| member.id == id.0) {
-        match timeout(REACHED_WITHIN, keyspace.member_remove(id)).await {
+        match timeout(REACHED_WITHIN, keyspace.member_remove_for_fleet(id)).await {
             Ok(Ok(_members)) => {}
             Ok(Err(why)) => tracing::warn!(%id, error = %why, "a join cannot be undone yet"),
             Err(_elapsed) => tracing::warn!(%id, "a join cannot be undone yet"),

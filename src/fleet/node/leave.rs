@@ -30,7 +30,7 @@ impl Node {
         self.detached(async move {
             let keyspace = seat.keyspace();
             if keyspace.members().iter().any(|member| member.id == id.0) {
-                keyspace.member_remove(id).await.map_err(of_keyspace)?;
+                keyspace.member_remove_for_fleet(id).await.map_err(of_keyspace)?;
             }
             leaving.0.steps.reach("left raft").await?;
             change(keyspace, Ask::NodeRemove(id.0)).await.map_err(of_keyspace)
