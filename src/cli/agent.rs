@@ -16,7 +16,7 @@ use tracing::instrument::WithSubscriber as _;
 
 use super::daemon::{Signals, notify};
 use super::environment::Environment;
-use super::{EXIT_FAILED, EXIT_USAGE, say};
+use super::{EXIT_FAILED, parsed, say};
 use crate::fleet::kat;
 use crate::fleet::kat::{ClusterConfiguration, Ledger};
 use crate::fleet::store::{StateStore, Store};
@@ -69,17 +69,7 @@ pub struct Agent(Line);
 
 /// Reads the command line (the program's name first, then `agent`); otherwise the exit code, after all was said.
 pub fn read(arguments: &[String]) -> Result<Agent, u8> {
-    match Line::try_parse_from(arguments.iter().skip(1)) {
-        Ok(line) => Ok(Agent(line)),
-        Err(why) if !why.use_stderr() => {
-            say(&mut io::stdout(), &why.to_string());
-            Err(0)
-        }
-        Err(why) => {
-            say(&mut io::stderr(), &why.to_string());
-            Err(EXIT_USAGE)
-        }
-    }
+    parsed(arguments).map(Agent)
 }
 
 impl Agent {

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::agent::{node_name, read_config};
 use super::daemon::{Signals, notify};
 use super::environment::Environment;
-use super::{EXIT_FAILED, EXIT_USAGE, say};
+use super::{EXIT_FAILED, EXIT_USAGE, parsed, say};
 use crate::embed::LogSettings;
 use crate::embed::managed::{Managed, open_log};
 use crate::fleet::kat::{Agent, Initiated, Initiation};
@@ -70,17 +70,7 @@ pub struct Init {
 /// Reads the command line (the program's name first, then `init`) and the file; otherwise the exit code, after all was
 /// said. Nothing is made.
 pub fn read(arguments: &[String]) -> Result<Init, u8> {
-    let flags = match Flags::try_parse_from(arguments.get(1..).unwrap_or_default()) {
-        Ok(flags) => flags,
-        Err(why) if !why.use_stderr() => {
-            say(&mut io::stdout(), &why.to_string());
-            return Err(0);
-        }
-        Err(why) => {
-            say(&mut io::stderr(), &why.to_string());
-            return Err(EXIT_USAGE);
-        }
-    };
+    let flags: Flags = parsed(arguments)?;
     flags.initiation().map_err(|why| {
         say(&mut io::stderr(), &format!("{why}\n"));
         EXIT_FAILED

@@ -300,6 +300,19 @@ fn early_log() -> Dispatch {
         .expect("standard error is always there")
 }
 
+/// A sub-command's flags from the whole command line; otherwise the exit code, after all was said.
+fn parsed<F: clap::Parser>(arguments: &[String]) -> Result<F, u8> {
+    F::try_parse_from(arguments.iter().skip(1)).map_err(|why| {
+        if why.use_stderr() {
+            say(&mut io::stderr(), &why.to_string());
+            EXIT_USAGE
+        } else {
+            say(&mut io::stdout(), &why.to_string());
+            0
+        }
+    })
+}
+
 fn say(to: &mut impl Write, text: &str) {
     // Nowhere is left to say that nobody listens.
     let _ = to.write_all(text.as_bytes());

@@ -13,7 +13,7 @@ use clap::Parser;
 
 use super::daemon::{Signals, notify};
 use super::environment::Environment;
-use super::{EXIT_FAILED, EXIT_USAGE, say};
+use super::{EXIT_FAILED, EXIT_USAGE, parsed, say};
 use crate::embed::LogSettings;
 use crate::embed::managed::{Managed, open_log};
 use crate::fleet::node::{ADDRESS_DEFAULT, NodeSettings, Timers};
@@ -82,17 +82,7 @@ pub struct NodeDaemon {
 
 /// Reads the command line (the program's name first, then `daemon`); otherwise the exit code, after all was said.
 pub fn read(arguments: &[String]) -> Result<NodeDaemon, u8> {
-    let flags = match Flags::try_parse_from(arguments.get(1..).unwrap_or_default()) {
-        Ok(flags) => flags,
-        Err(why) if !why.use_stderr() => {
-            say(&mut io::stdout(), &why.to_string());
-            return Err(0);
-        }
-        Err(why) => {
-            say(&mut io::stderr(), &why.to_string());
-            return Err(EXIT_USAGE);
-        }
-    };
+    let flags: Flags = parsed(arguments)?;
     let settings = flags.settings();
     if let Some(fault) = settings.fault() {
         say(&mut io::stderr(), &format!("Error: {fault}\n"));
