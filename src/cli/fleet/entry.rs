@@ -8,7 +8,7 @@ use super::api::{Api, typed};
 use super::failure::Failure;
 use super::format::Answer;
 use super::line::{Entry, JoinCluster, JoinToken, Removal};
-use super::words::{content, token};
+use super::words::{content, is_stdin};
 use crate::fleet::api::cluster::{
     JoinRequest, JoinTokenRequest, NodeStatus, RemoveRequest, TokenAnswer,
 };
@@ -44,16 +44,11 @@ pub(super) async fn bootstrap(api: &Api, entry: Entry) -> Result<Answer, Failure
 
 /// `POST k8sd/cluster/join`.
 pub(super) async fn join(api: &Api, join: JoinCluster) -> Result<Answer, Failure> {
-    let JoinCluster { token: given, token_file, entry } = join;
-    let from_stdin = |file: &Option<std::path::PathBuf>| {
-        file.as_ref().is_some_and(|path| path.as_os_str() == "-")
-    };
-    let token_from_stdin =
-        given.as_ref().is_some_and(|token| token.reveal() == "-") || from_stdin(&token_file);
-    if token_from_stdin && from_stdin(&entry.file) {
+    let JoinCluster { token, entry } = join;
+    if token.is_stdin() && entry.file.as_deref().is_some_and(is_stdin) {
         return Err(Failure::usage("standard input cannot be both the token and the settings"));
     }
-    let token = token(given, token_file.as_deref(), &mut io::stdin())?;
+    let token = token.read(&mut io::stdin())?;
     let config = match &entry.file {
         Some(path) => Sensitive::new(content(path, &mut io::stdin())?),
         None => Sensitive::default(),

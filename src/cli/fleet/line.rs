@@ -162,17 +162,9 @@ pub(super) struct JoinToken {
 
 #[derive(Args, Debug)]
 pub(super) struct JoinCluster {
-    /// The token from get-join-token; - reads it from standard input, which `ps` does not show
-    #[arg(value_name = "TOKEN", required_unless_present = "token_file")]
-    pub(super) token: Option<Sensitive>,
-    /// File that holds the token
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with = "token",
-        value_hint = clap::ValueHint::FilePath
-    )]
-    pub(super) token_file: Option<PathBuf>,
+    /// The one from get-join-token.
+    #[command(flatten)]
+    pub(super) token: TokenSource,
     #[command(flatten)]
     pub(super) entry: Entry,
 }

@@ -14,7 +14,17 @@ use crate::support::listen::words;
 /// No file of settings, and no token, is longer.
 const LONGEST: u64 = 1 << 20;
 
+/// Whether a file's name stands for standard input.
+pub(super) fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
 impl TokenSource {
+    pub(super) fn is_stdin(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| token.reveal() == "-")
+            || self.token_file.as_deref().is_some_and(is_stdin)
+    }
+
     /// The token itself.
     pub(super) fn read(self, stdin: &mut impl Read) -> Result<Sensitive, Failure> {
         token(self.token, self.token_file.as_deref(), stdin)
@@ -44,7 +54,7 @@ pub(super) fn token(
 
 /// What a file holds; `-` is standard input.
 pub(super) fn content(path: &Path, stdin: &mut impl Read) -> Result<String, Failure> {
-    if path.as_os_str() == "-" {
+    if is_stdin(path) {
         return all_of(stdin, "standard input");
     }
     let name = path.display().to_string();
