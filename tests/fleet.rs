@@ -152,6 +152,8 @@ async fn a0_7_the_leader_removes_itself_and_a_dead_node_cannot_come_back() {
     leading[0].does(&["join-cluster", &others[0].token(&leader)]);
     assert_eq!(others[0].voters().await, 3);
     leading[0].kill();
+    let away = format!("not reachable:            {leader}\n");
+    eventually("it is shown as away", async || others[0].does(&["status"]).contains(&away)).await;
     let why = others[0].fails(&["remove-node", &leader]);
     assert!(why.contains("force"), "{why}");
     others[0].does(&["remove-node", &leader, "--force"]);

@@ -154,6 +154,7 @@ fn plain_nodes(status: &ClusterStatus) -> String {
                 } else {
                     role.to_owned()
                 },
+                reachable(entry.and_then(|entry| entry.reachable)).to_owned(),
                 id.to_owned(),
                 entry.map_or("", |entry| entry.difference.as_str()).to_owned(),
             ]
@@ -171,14 +172,25 @@ fn plain_nodes(status: &ClusterStatus) -> String {
             String::new(),
             cluster_role(node.registry).to_owned(),
             role,
+            reachable(node.reachable).to_owned(),
             node.id.clone(),
             node.difference.clone(),
         ]);
     }
-    table(&["NAME", "ADDRESS", "ROLE", "DATASTORE", "ID", "DIFFERENCE"], rows)
+    table(&["NAME", "ADDRESS", "ROLE", "DATASTORE", "REACHABLE", "ID", "DIFFERENCE"], rows)
 }
 
-/// Words and order are the origin's; workers and differences are ours, and only shown where there are any.
+/// Nobody watches whom raft does not list.
+fn reachable(told: Option<bool>) -> &'static str {
+    match told {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "",
+    }
+}
+
+/// Words and order are the origin's; workers, differences and whom the node cannot reach are ours, and only shown where
+/// there are any.
 fn plain_status(status: &ClusterStatus) -> String {
     let mut out = String::new();
     line(&mut out, "cluster status:", if status.ready { "ready" } else { "not ready" });
@@ -211,8 +223,11 @@ fn plain_status(status: &ClusterStatus) -> String {
         line(&mut out, &format!("{name}:"), feature_words(feature));
     }
     for node in status.membership.iter().flat_map(|membership| &membership.nodes) {
+        let who = if node.name.is_empty() { &node.id } else { &node.name };
+        if node.reachable == Some(false) {
+            line(&mut out, "not reachable:", who);
+        }
         if !node.difference.is_empty() {
-            let who = if node.name.is_empty() { &node.id } else { &node.name };
             line(&mut out, "difference:", &format!("{who}: {}", node.difference));
         }
     }

@@ -84,12 +84,13 @@ datastore:                disabled
 }
 
 #[test]
-fn what_registry_and_raft_do_not_agree_on_is_shown() {
+fn what_registry_and_raft_do_not_agree_on_and_who_is_away_is_shown() {
     let node = |id: &str, name: &str, difference: &str| MembershipNode {
         id: id.to_owned(),
         name: name.to_owned(),
         registry: (!name.is_empty()).then_some(ClusterRole::ControlPlane),
         raft: Some(DatastoreRole::Voter),
+        reachable: Some(!name.is_empty()),
         difference: difference.to_owned(),
     };
     let status = ClusterStatus {
@@ -102,11 +103,15 @@ fn what_registry_and_raft_do_not_agree_on_is_shown() {
         ..ClusterStatus::default()
     };
     let text = plain_status(&status);
-    assert!(text.ends_with("difference:               2e: not in the registry\n"), "{text}");
+    let told = "\
+not reachable:            2e
+difference:               2e: not in the registry
+";
+    assert!(text.ends_with(told), "{text}");
     let want = "\
-NAME  ADDRESS  ROLE           DATASTORE      ID  DIFFERENCE
-a     a        control-plane  voter, leader  1f
-none           none           voter          2e  not in the registry
+NAME  ADDRESS  ROLE           DATASTORE      REACHABLE  ID  DIFFERENCE
+a     a        control-plane  voter, leader  yes        1f
+none           none           voter          no         2e  not in the registry
 ";
     assert_eq!(plain_nodes(&status), want);
 }

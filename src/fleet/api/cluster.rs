@@ -179,6 +179,9 @@ pub struct MembershipNode {
     /// Role in raft; left out if it is not listed there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raft: Option<DatastoreRole>,
+    /// Whether the node that answers is connected to it, or is it; left out if it is not listed in raft.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reachable: Option<bool>,
     /// The difference in words; left out if there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub difference: String,

@@ -228,6 +228,7 @@ fn membership(seat: &Seat, nodes: &[FleetNode], members: &[pb::Member]) -> Membe
                     false => ClusterRole::ControlPlane,
                 }),
                 raft: in_raft,
+                reachable: in_raft.map(|_| keyspace.reaches(MemberId(id))),
                 difference: difference.to_owned(),
             }
         })

@@ -20,6 +20,11 @@ impl Keyspace {
         self.0.consensus.leads()
     }
 
+    /// Whether this member is connected to `id`, or is it.
+    pub fn reaches(&self, id: MemberId) -> bool {
+        id == self.0.config.member_id || self.0.consensus.connected_for(id).is_some()
+    }
+
     /// How `id` does. `None`: this member does not lead, or knows no such member, and so can say nothing of it.
     pub fn followed(&self, id: MemberId) -> Option<Followed> {
         if !self.leads() {
