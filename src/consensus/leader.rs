@@ -18,6 +18,7 @@ use quorate_core::api::ids::{MemberId, Term};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::silence::Silence;
 use super::types::Proposal;
 use super::{Raft, convert};
 
@@ -93,7 +94,7 @@ impl Answered {
 pub(crate) async fn watch_leader(
     member: MemberId,
     raft: &Raft,
-    (heard, answered): (&Heard, &Answered),
+    (heard, answered, silence): (&Heard, &Answered, &Silence),
     election_timeout: Duration,
     publish: &watch::Sender<LeaderView>,
 ) -> String {
@@ -105,6 +106,9 @@ pub(crate) async fn watch_leader(
         heard.awaited.store(true, Ordering::Relaxed);
         let (next, silent_at) = view(raft, heard, election_timeout, &publish.borrow());
         tell(member, &publish.borrow(), &next);
+        if next.leader == Some(member) {
+            silence.leads(next.term);
+        }
         publish.send_if_modified(|now| {
             let changed = *now != next;
             *now = next;

@@ -171,6 +171,13 @@ impl Consensus {
         Some(Progress { entries: matched.as_ref().map_or(0, |at| at.index + 1), of })
     }
 
+    /// The voters of each config in force.
+    pub fn voter_sets(&self) -> Vec<BTreeSet<MemberId>> {
+        let now = self.effective();
+        let configs = now.membership().get_joint_config().iter();
+        configs.map(|voters| voters.iter().copied().map(MemberId).collect()).collect()
+    }
+
     /// For how long this member has been connected to another without a break; `None` while it is not.
     pub fn connected_for(&self, id: MemberId) -> Option<Duration> {
         self.0.peers.transport.connected_since(id).map(|since| since.elapsed())

@@ -32,6 +32,7 @@ mod peers;
 mod purge;
 mod read_index;
 mod runtime;
+mod silence;
 mod snapshot_adapter;
 mod snapshots;
 #[cfg(test)]
@@ -66,6 +67,7 @@ use self::network::Network;
 use self::peers::Peers;
 use self::purge::{Floor, Purger, Sizes};
 use self::read_index::ReadRounds;
+use self::silence::Silence;
 use self::snapshots::{Incoming, Outgoing, Receiving};
 use self::types::{PeerNode, Proposal, TypeConfig};
 use crate::storage::journal::GroupLog;
@@ -140,6 +142,7 @@ struct Inner {
     entry_bytes_max: usize,
     rounds: Arc<ReadRounds>,
     heard: Arc<Heard>,
+    silence: Arc<Silence>,
     leader: watch::Receiver<LeaderView>,
     failed: watch::Receiver<Option<String>>,
     /// Leadership is being handed over: nothing is proposed meanwhile.
@@ -222,6 +225,7 @@ impl Consensus {
         let raft = peers.raft.clone();
         let rounds = Arc::new(ReadRounds::default());
         let heard = Arc::new(Heard::default());
+        let silence = Arc::new(Silence::new());
         let (publish, leader) = watch::channel(LeaderView {
             leader: None,
             term: quorate_core::api::ids::Term(0),
@@ -236,11 +240,11 @@ impl Consensus {
             async move { rounds.run(|| read_round(&peers, &leader, limit)).await }
         });
         let watch_leader = tokio::spawn({
-            let (raft, heard) = (raft.clone(), Arc::clone(&heard));
+            let (raft, heard, silence) = (raft.clone(), Arc::clone(&heard), Arc::clone(&silence));
             async move {
                 let limit = settings.timing.election_timeout;
                 let member = settings.member;
-                let signs = (&*heard, &*answered);
+                let signs = (&*heard, &*answered, &*silence);
                 let cause = leader::watch_leader(member, &raft, signs, limit, &publish).await;
                 fail.send_replace(Some(cause));
             }
@@ -252,6 +256,7 @@ impl Consensus {
             entry_bytes_max,
             rounds,
             heard,
+            silence,
             leader,
             failed,
             handing_over: transfer::Handing::default(),

@@ -14,9 +14,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::RaftError;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
-use quorate_core::api::ids::{GroupId, MemberId};
+use quorate_core::api::ids::{GroupId, MemberId, Term};
 use tokio::time::Instant;
 
 use super::network::{Answer, Ask, BadFrame, Lane, Purpose, Transport, TransportError};
@@ -124,12 +125,20 @@ impl Consensus {
         Ok(response)
     }
 
+    /// When a leader of a term before `term` was last heard here; `None` as long as this member's vote is of an earlier
+    /// one, or if another term has begun since.
+    pub fn heard_before(&self, term: Term) -> Option<Instant> {
+        let vote = self.0.raft.server_metrics().borrow_watched().vote.leader_id.term;
+        if vote < term.0 { None } else { self.0.silence.last_before(term) }
+    }
+
     /// Answers one frame of another member, which the transport has identified. Frames of a lane are to be polled
     /// for the first time in the order of their arrival.
     pub async fn serve_peer(&self, frame: Bytes) -> Result<Served, PeerError> {
         let (raft, bytes) = (&self.0.raft, frame.len());
         let answer = match Ask::decode(frame, self.0.settings.member)? {
             Ask::Append(request) => {
+                self.0.silence.heard(Term(request.vote.leader_id.term));
                 let due = self.due(&request, bytes);
                 let response = raft.append_entries(request).await.map_err(failed)?;
                 match &response {

@@ -26,6 +26,7 @@ pub(crate) fn bootstrap(id: u64) -> FleetRequest {
         address: "127.0.0.1:6400".to_owned(),
         role: FleetRole::ControlPlane as i32,
         record: bytes("{}"),
+        ..FleetNode::default()
     };
     let certificates = vec![bytes("certificate")];
     let ask = Ask::Bootstrap(FleetBootstrap {

@@ -26,7 +26,7 @@ use super::auth::{Asker, Authority};
 use super::config::{KeyspaceConfig, Seams};
 use super::figures::KeyspaceFigures;
 use super::install::Builder;
-use super::lease::{Lessor, LessorOptions};
+use super::lease::{Lessor, LessorOptions, last_promise};
 use super::members::Roll;
 use super::read::Reader;
 use super::seat::{Leases, Past, Seat};
@@ -508,9 +508,20 @@ async fn follow_leadership(consensus: Consensus, config: KeyspaceConfig, lessor:
     let mut leader = consensus.leader_changes();
     loop {
         let view = *leader.borrow_and_update();
-        let leads = view.leader() == Some(config.member_id);
+        let own = config.member_id;
+        let leads = view.leader() == Some(own);
         lessor.leads(leads.then_some(view.term));
-        if leader.changed().await.is_err() {
+        let ask_of_others = async {
+            if leads && let Some(at) = last_promise(&consensus, own, view.term).await {
+                lessor.last_heard(view.term, at);
+            }
+            std::future::pending::<()>().await;
+        };
+        let changed = tokio::select! {
+            changed = leader.changed() => changed,
+            () = ask_of_others => return,
+        };
+        if changed.is_err() {
             lessor.leads(None);
             return;
         }

@@ -1,5 +1,6 @@
 //! What the other members ask of this one, and what this one asks of the leader: leases live in its memory, and it
-//! alone changes the members. A hash is asked of every member, and which cluster level it understands.
+//! alone changes the members. A hash is asked of every member, which cluster level it understands, and since when
+//! earlier leaders are silent.
 //!
 //! ```text
 //!   keep-alive, time to live --> this member leads: the lessor
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
-use quorate_core::api::ids::{LeaseId, MemberId};
+use quorate_core::api::ids::{LeaseId, MemberId, Term};
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::internal::keyspace_request::Ask;
 use quorate_core::api::pb::internal::keyspace_response::Answer;
@@ -74,6 +75,7 @@ impl Keyspace {
                     | Answer::Compacted(_)
                     | Answer::FutureRevision(_)
                     | Answer::Pending(_)
+                    | Answer::SilentForMs(_)
                     | Answer::KnownLevel(_)) => return answer,
                 }
                 tokio::time::sleep(RETRY).await;
@@ -117,6 +119,12 @@ impl Keyspace {
             Ask::MemberChange(change) => self.change_as_leader(change).await,
             Ask::HashKv(revision) => self.0.hash_desk.ask(*revision),
             Ask::KnownLevel(Blank {}) => Answer::KnownLevel(CLUSTER_LEVEL),
+            Ask::HeardBefore(term) => match self.0.consensus.heard_before(Term(*term)) {
+                Some(at) => {
+                    Answer::SilentForMs(u64::try_from(at.elapsed().as_millis()).unwrap_or(0))
+                }
+                None => Answer::Failed(Blank {}),
+            },
             Ask::LeaseTimeToLive(request) => {
                 let found = self.0.lessor.time_to_live(LeaseId(request.id), request.keys);
                 let Ok(live) = found.await else {

@@ -88,6 +88,7 @@ fn adoption(id: MemberId, name: &str, standing: Standing) -> Ask {
         address: String::new(),
         role: FleetRole::ControlPlane as i32,
         record: encode(&record(name, "", standing)),
+        ..FleetNode::default()
     };
     Ask::Admit(FleetAdmit { token_hash: Bytes::new(), node: Some(node) })
 }

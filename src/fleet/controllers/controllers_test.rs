@@ -118,6 +118,7 @@ async fn admit(keyspace: &Keyspace, id: u64, name: &str) {
         address: format!("{name}:6400"),
         role: 1,
         record: record.into(),
+        ..FleetNode::default()
     };
     ask(keyspace, Ask::Admit(FleetAdmit { token_hash: hash, node: Some(node) })).await;
 }

@@ -186,6 +186,7 @@ impl Coming {
             address: self.address.clone(),
             role: FleetRole::ControlPlane as i32,
             record: record.encode(),
+            ..FleetNode::default()
         }
     }
 }

@@ -221,6 +221,7 @@ fn fleet(
             address: address.to_owned(),
             role: FleetRole::ControlPlane as i32,
             record: record.encode(),
+            ..FleetNode::default()
         }),
         authority: Some(authority),
         keys: std::iter::once(config).chain(keys).map(key).collect(),

@@ -93,6 +93,7 @@ impl Node {
             address: request.address.clone(),
             role: FleetRole::Worker as i32,
             record: entry.encode(),
+            ..FleetNode::default()
         };
         let token_hash = Bytes::copy_from_slice(&shown.hash());
         let admit = FleetAdmit { token_hash, node: Some(node) };

@@ -43,7 +43,8 @@ async fn what_is_changed_through_a_follower_is_known_to_all_and_used_up_once() {
     // The two are asked at once: the log decides which of them used the token up.
     let admit = |id| {
         let (name, address) = ("n2".to_owned(), "b:1".to_owned());
-        let node = FleetNode { id, name, address, role: 1, record: "{}".into() };
+        let node =
+            FleetNode { id, name, address, role: 1, record: "{}".into(), ..FleetNode::default() };
         Ask::Admit(FleetAdmit { token_hash: hash.clone(), node: Some(node) })
     };
     let (first, second) = tokio::join!(ask(one, admit(8)), ask(two, admit(9)));

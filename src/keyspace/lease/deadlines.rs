@@ -36,6 +36,8 @@ struct Held {
     proposed_rest: Option<i64>,
     /// Its end was proposed in this term, and may be committed at any time.
     ending: bool,
+    /// It comes from a term before, and nothing was promised in this one.
+    inherited: bool,
     /// Dropped with the lease: whoever waits for its end hears of it.
     end: Option<watch::Sender<()>>,
 }
@@ -77,9 +79,24 @@ impl Deadlines {
             deadlines.hold(fact, now + left, now);
             if let Some(held) = deadlines.leases.get_mut(&fact.id) {
                 held.ending = ending;
+                held.inherited = true;
             }
         }
         deadlines
+    }
+
+    /// What was promised of leases that come from before was promised until `at`: that is from when their rest counts,
+    /// if it ends them sooner.
+    pub(super) fn inherited_at(&mut self, at: Instant) {
+        for (id, held) in &mut self.leases {
+            let deadline = at + seconds(rest_of(held.granted_ttl, held.remaining_ttl));
+            if held.inherited && !held.ending && deadline < held.deadline {
+                self.due.remove(&(held.due_at, *id));
+                held.deadline = deadline;
+                held.due_at = deadline;
+                self.due.insert((deadline, *id));
+            }
+        }
     }
 
     /// Follows what was applied.
@@ -112,6 +129,7 @@ impl Deadlines {
             checkpoint_at: None,
             proposed_rest: None,
             ending: false,
+            inherited: false,
             end: None,
         };
         self.leases.insert(fact.id, held);
@@ -141,6 +159,7 @@ impl Deadlines {
             return Renewal::Checkpointed;
         }
         self.due.remove(&(held.due_at, id));
+        held.inherited = false;
         held.deadline = now + seconds(held.granted_ttl);
         held.due_at = held.deadline;
         self.due.insert((held.due_at, id));

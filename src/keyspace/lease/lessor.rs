@@ -27,6 +27,11 @@ pub struct LessorOptions {
 }
 
 impl LessorOptions {
+    /// So long after a quorum was asked for it a promise may be made.
+    fn promise_within(&self) -> Duration {
+        self.election_timeout / 2
+    }
+
     /// etcd's: the request timeout is 5 s + two election timeouts.
     pub fn for_election_timeout(election_timeout: Duration) -> LessorOptions {
         LessorOptions {
@@ -84,6 +89,11 @@ struct State {
     /// Leases whose end was proposed in this term: should this member lead it again, after it was out of touch, the
     /// entries may still be committed, and nobody may have been promised anything meanwhile.
     ending: (Term, BTreeSet<LeaseId>),
+    /// The newest term whose deadlines were held, and whether they were made once. Should it be led again, promises of
+    /// its own are among what is inherited.
+    held: (Term, bool),
+    /// Since when leaders before a term are silent.
+    heard: Option<(Term, Instant)>,
 }
 
 impl State {
@@ -113,6 +123,8 @@ impl Lessor {
                 applied: Term(0),
                 deadlines: None,
                 ending: (Term(0), BTreeSet::new()),
+                held: (Term(0), true),
+                heard: None,
             }),
             facts,
             leadership,
@@ -161,6 +173,24 @@ impl Lessor {
         self.promote_if_due(&mut state);
     }
 
+    /// Leaders of terms before `term` have asked nobody for a promise after `at`.
+    pub fn last_heard(&self, term: Term, at: Instant) {
+        let mut state = self.0.state.lock();
+        state.heard = Some((term, at));
+        self.count_from_heard(&mut state);
+    }
+
+    /// What was promised before this term was promised before its leaders fell silent.
+    fn count_from_heard(&self, state: &mut State) {
+        if let Some((term, at)) = state.heard
+            && state.held == (term, true)
+            && let Some(deadlines) = &mut state.deadlines
+            && deadlines.term == term
+        {
+            deadlines.inherited_at(at + self.0.options.promise_within());
+        }
+    }
+
     fn promote_if_due(&self, state: &mut State) {
         if state.deadlines.is_none()
             && let Some(term) = state.leads
@@ -172,6 +202,8 @@ impl Lessor {
             let ending = if of == term { ending } else { BTreeSet::new() };
             let deadlines = Deadlines::of_term(term, facts, Instant::now(), extension, &ending);
             state.deadlines = Some(deadlines);
+            state.held = (term, state.held.0 != term);
+            self.count_from_heard(state);
         }
     }
 
@@ -190,7 +222,7 @@ impl Lessor {
             self.0.leadership.confirm(term).await?;
             let renewal = self.holding(term, |held| {
                 let now = Instant::now();
-                let trusted = now.duration_since(asked) <= self.0.options.election_timeout / 2;
+                let trusted = now.duration_since(asked) <= self.0.options.promise_within();
                 trusted.then(|| held.renew(id, now, cleared))
             })?;
             match renewal {

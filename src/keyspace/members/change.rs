@@ -176,6 +176,7 @@ impl Keyspace {
                     | Answer::Compacted(Blank {})
                     | Answer::FutureRevision(Blank {})
                     | Answer::Pending(Blank {})
+                    | Answer::SilentForMs(_)
                     | Answer::KnownLevel(_) => change.again = true,
                 }
                 tokio::time::sleep(RETRY).await;

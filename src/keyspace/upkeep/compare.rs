@@ -70,6 +70,7 @@ impl Comparer {
                 | Answer::LeaseRenewed(_)
                 | Answer::LeaseTimeToLive(_)
                 | Answer::MemberChanged(_)
+                | Answer::SilentForMs(_)
                 | Answer::KnownLevel(_) => {}
             }
             if Instant::now() >= until {

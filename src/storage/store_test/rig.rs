@@ -198,6 +198,7 @@ fn fleet_node(id: u64, name: &str) -> FleetNode {
         address: format!("{name}:6400"),
         role: FleetRole::ControlPlane as i32,
         record: format!("{{\"name\":\"{name}\"}}").into(),
+        ..FleetNode::default()
     }
 }
 

@@ -218,6 +218,10 @@ pub struct FleetNode {
     pub role: i32,
     #[prost(bytes = "bytes", tag = "5")]
     pub record: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "6")]
+    pub asked: ::prost::bytes::Bytes,
+    #[prost(int64, tag = "7")]
+    pub asked_until_ms: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -570,7 +574,7 @@ pub struct PeerHandedOver {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct KeyspaceRequest {
-    #[prost(oneof = "keyspace_request::Ask", tags = "1, 2, 20, 30, 40")]
+    #[prost(oneof = "keyspace_request::Ask", tags = "1, 2, 20, 30, 40, 50")]
     pub ask: ::core::option::Option<keyspace_request::Ask>,
 }
 /// Nested message and enum types in `KeyspaceRequest`.
@@ -587,6 +591,8 @@ pub mod keyspace_request {
         HashKv(i64),
         #[prost(message, tag = "40")]
         KnownLevel(super::Blank),
+        #[prost(uint64, tag = "50")]
+        HeardBefore(u64),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -652,7 +658,7 @@ pub struct MembersNow {
 pub struct KeyspaceResponse {
     #[prost(
         oneof = "keyspace_response::Answer",
-        tags = "1, 2, 3, 4, 20, 30, 31, 32, 33, 40"
+        tags = "1, 2, 3, 4, 20, 30, 31, 32, 33, 40, 50"
     )]
     pub answer: ::core::option::Option<keyspace_response::Answer>,
 }
@@ -680,6 +686,8 @@ pub mod keyspace_response {
         Pending(super::Blank),
         #[prost(uint32, tag = "40")]
         KnownLevel(u32),
+        #[prost(uint64, tag = "50")]
+        SilentForMs(u64),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

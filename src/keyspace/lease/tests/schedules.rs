@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_core::api::ids::LeaseId;
+use quorate_core::api::ids::{LeaseId, Term};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, timeout};
@@ -18,6 +18,8 @@ async fn run(seed: u64) {
     let (member, running) = Member::leading();
     let mut term = 1;
     let mut leads = true;
+    // Since when nobody has promised anything.
+    let mut silent = Instant::now();
     // The earliest that each lease may end: what its holder was promised.
     let mut promised: BTreeMap<LeaseId, Instant> = BTreeMap::new();
     let mut revoked = Vec::new();
@@ -55,11 +57,15 @@ async fn run(seed: u64) {
             _ if leads => {
                 member.follow();
                 leads = false;
+                silent = Instant::now();
             }
             _ => {
                 term += 1;
                 member.lead(term);
                 leads = true;
+                if random.random_bool(0.7) {
+                    member.lessor().last_heard(Term(term), silent);
+                }
             }
         }
     }

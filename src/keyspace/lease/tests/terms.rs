@@ -44,6 +44,52 @@ async fn a_new_leader_gives_every_lease_its_time_again() {
     assert_eq!(member.expiries()[0].term, 2);
 }
 
+/// Else whoever takes over from a node that led raft, too, waits for its lease longer by the election and two timeouts.
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_counts_from_when_the_one_before_fell_silent() {
+    let (member, _running) = Member::leading();
+    member.grant(1, 5);
+    member.grant(2, 5);
+    let silent = Instant::now();
+    member.follow();
+    pass(2.0).await;
+    member.lessor().leads(Some(Term(2)));
+    member.lessor().last_heard(Term(2), silent);
+    member.begin(2);
+    pass(1.0).await;
+    let renewed = Instant::now();
+    assert_eq!(member.lessor().renew(LeaseId(2)).await, Ok(5));
+    // Told twice, also after a promise of its own.
+    member.lessor().last_heard(Term(2), silent);
+    pass(10.0).await;
+    let [(first, first_at), (second, second_at)] = member.ended()[..] else { panic!("both end") };
+    assert_eq!((first, second), (LeaseId(1), LeaseId(2)));
+    let lived = (first_at - silent).as_secs_f64();
+    assert!(
+        (5.5..5.7).contains(&lived),
+        "a promise was made at most half a timeout later: {lived}"
+    );
+    let lived = (second_at - renewed).as_secs_f64();
+    assert!((5.0..5.2).contains(&lived), "{lived}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_promised_in_the_same_term_is_not_counted_from_before_it() {
+    let (member, _running) = Member::leading();
+    member.grant(1, 5);
+    let silent = Instant::now();
+    member.follow();
+    member.lead(2);
+    pass(4.0).await;
+    assert_eq!(member.lessor().renew(LeaseId(1)).await, Ok(5));
+    // Out of touch, and back in the same term: that promise is forgotten, and holds.
+    member.follow();
+    member.lead(2);
+    member.lessor().last_heard(Term(2), silent);
+    pass(4.5).await;
+    assert_eq!(member.alive(), [1]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_goes_on_from_the_checkpointed_rest() {
     let (member, _running) = Member::leading();

@@ -50,6 +50,7 @@ fn node(id: u64, name: &str, address: &str, role: i32) -> FleetNode {
         address: address.to_owned(),
         role,
         record: format!("{{\"name\":\"{name}\"}}").into(),
+        ..FleetNode::default()
     }
 }
 

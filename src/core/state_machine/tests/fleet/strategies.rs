@@ -39,6 +39,7 @@ fn node() -> impl Strategy<Value = FleetNode> {
         address,
         role,
         record: Bytes::from("{}"),
+        ..FleetNode::default()
     })
 }
 
@@ -73,6 +74,7 @@ pub(crate) fn bootstrap() -> impl Strategy<Value = Request> {
             address: "a:1".to_owned(),
             role: 1,
             record: Bytes::from("{}"),
+            ..FleetNode::default()
         }),
     ];
     let authority = prop_oneof![

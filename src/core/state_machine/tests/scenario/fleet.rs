@@ -83,6 +83,7 @@ fn node(line: &Line<'_>, name: String, role: i32) -> FleetNode {
         role,
         record: format!("record-of-{name}").into(),
         name,
+        ..FleetNode::default()
     }
 }
 
