@@ -38,6 +38,8 @@ struct Held {
     ending: bool,
     /// It comes from a term before, and nothing was promised in this one.
     inherited: bool,
+    /// When its grant was applied here, if whoever asked for it may not have heard of it before.
+    granted_at: Option<Instant>,
     /// Dropped with the lease: whoever waits for its end hears of it.
     end: Option<watch::Sender<()>>,
 }
@@ -85,10 +87,18 @@ impl Deadlines {
         deadlines
     }
 
+    /// A lease from before was granted here at `at`: whoever is told so counts from no earlier moment.
+    pub(super) fn granted_at(&mut self, id: LeaseId, at: Instant) {
+        if let Some(held) = self.leases.get_mut(&id) {
+            held.granted_at = Some(at);
+        }
+    }
+
     /// What was promised of leases that come from before was promised until `at`: that is from when their rest counts,
     /// if it ends them sooner.
     pub(super) fn inherited_at(&mut self, at: Instant) {
         for (id, held) in &mut self.leases {
+            let at = held.granted_at.map_or(at, |granted_at| granted_at.max(at));
             let deadline = at + seconds(rest_of(held.granted_ttl, held.remaining_ttl));
             if held.inherited && !held.ending && deadline < held.deadline {
                 self.due.remove(&(held.due_at, *id));
@@ -130,6 +140,7 @@ impl Deadlines {
             proposed_rest: None,
             ending: false,
             inherited: false,
+            granted_at: None,
             end: None,
         };
         self.leases.insert(fact.id, held);

@@ -1,6 +1,6 @@
 //! The lessor: holds the deadlines while this member leads, and answers for them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +94,9 @@ struct State {
     held: (Term, bool),
     /// Since when leaders before a term are silent.
     heard: Option<(Term, Instant)>,
+    /// Grants that were applied here a short while ago, oldest first: the entry may be an earlier leader's, its answer
+    /// only now on its way.
+    granted: VecDeque<(Instant, LeaseId)>,
 }
 
 impl State {
@@ -125,6 +128,7 @@ impl Lessor {
                 ending: (Term(0), BTreeSet::new()),
                 held: (Term(0), true),
                 heard: None,
+                granted: VecDeque::new(),
             }),
             facts,
             leadership,
@@ -142,7 +146,10 @@ impl Lessor {
             let now = Instant::now();
             for change in changes {
                 match change {
-                    LeaseChange::Granted { ttl, .. } => self.0.counters.add_granted(*ttl),
+                    LeaseChange::Granted { id, ttl } => {
+                        self.0.counters.add_granted(*ttl);
+                        self.note_grant(&mut state, *id, now);
+                    }
                     LeaseChange::Ended { .. } => self.0.counters.add_revoked(),
                     LeaseChange::Checkpointed { .. } => {}
                 }
@@ -152,6 +159,15 @@ impl Lessor {
             }
         }
         self.promote_if_due(&mut state);
+    }
+
+    /// Whoever asked for a lease waits for it no longer than a request may take.
+    fn note_grant(&self, state: &mut State, id: LeaseId, now: Instant) {
+        let over = |at: Instant| now.duration_since(at) > self.0.options.expiry_retry;
+        while state.granted.front().is_some_and(|(at, _)| over(*at)) {
+            state.granted.pop_front();
+        }
+        state.granted.push_back((now, id));
     }
 
     /// This member leads `term` from now on, or no term (`None`). Deadlines begin when the term's first entry is
@@ -200,7 +216,10 @@ impl Lessor {
             let extension = self.0.options.election_timeout;
             let (of, ending) = std::mem::take(&mut state.ending);
             let ending = if of == term { ending } else { BTreeSet::new() };
-            let deadlines = Deadlines::of_term(term, facts, Instant::now(), extension, &ending);
+            let mut deadlines = Deadlines::of_term(term, facts, Instant::now(), extension, &ending);
+            for (at, id) in &state.granted {
+                deadlines.granted_at(*id, *at);
+            }
             state.deadlines = Some(deadlines);
             state.held = (term, state.held.0 != term);
             self.count_from_heard(state);

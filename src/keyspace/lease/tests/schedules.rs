@@ -13,6 +13,13 @@ use tokio::time::{Instant, timeout};
 
 use super::double::{Fate, Member, pass};
 
+/// Until when the lease is promised.
+fn grant(random: &mut StdRng, member: &Member, id: i64) -> Instant {
+    let ttl = random.random_range(2..20);
+    member.grant(id, ttl);
+    Instant::now() + Duration::from_secs(ttl as u64)
+}
+
 async fn run(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let (member, running) = Member::leading();
@@ -27,9 +34,11 @@ async fn run(seed: u64) {
         pass(random.random_range(0.0..1.0)).await;
         match random.random_range(0..100) {
             0..40 => {
-                let ttl = random.random_range(2..20);
-                member.grant(id, ttl);
-                promised.insert(LeaseId(id), Instant::now() + Duration::from_secs(ttl as u64));
+                promised.insert(LeaseId(id), grant(&mut random, &member, id));
+                if !leads {
+                    // By another leader, which is heard with it.
+                    silent = Instant::now();
+                }
             }
             40..80 => {
                 let alive = member.alive();
@@ -61,7 +70,12 @@ async fn run(seed: u64) {
             }
             _ => {
                 term += 1;
-                member.lead(term);
+                member.lessor().leads(Some(Term(term)));
+                if random.random_bool(0.5) {
+                    // By another leader, which did not live to commit it.
+                    promised.insert(LeaseId(id), grant(&mut random, &member, id));
+                }
+                member.begin(term);
                 leads = true;
                 if random.random_bool(0.7) {
                     member.lessor().last_heard(Term(term), silent);

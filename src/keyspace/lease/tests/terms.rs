@@ -44,6 +44,24 @@ async fn a_new_leader_gives_every_lease_its_time_again() {
     assert_eq!(member.expiries()[0].term, 2);
 }
 
+/// Its entry was committed by the new leader only, and whoever asked for it is told then.
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_grant_was_applied_after_the_silence_has_its_whole_time() {
+    let (member, _running) = Member::leading();
+    let silent = Instant::now();
+    member.follow();
+    pass(4.0).await;
+    member.lessor().leads(Some(Term(2)));
+    member.grant(1, 5);
+    let granted = Instant::now();
+    member.begin(2);
+    member.lessor().last_heard(Term(2), silent);
+    pass(10.0).await;
+    let [(_, at)] = member.ended()[..] else { panic!("it ended once") };
+    let lived = (at - granted).as_secs_f64();
+    assert!((5.0..5.2).contains(&lived), "{lived}");
+}
+
 /// Else whoever takes over from a node that led raft, too, waits for its lease longer by the election and two timeouts.
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_counts_from_when_the_one_before_fell_silent() {
