@@ -24,7 +24,7 @@ use quorate_core::api::ids::MemberId;
 pub const ADDED_WITHIN: Duration = Duration::from_secs(90);
 
 /// A node that was let in and has never answered is given up after this.
-pub const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
+pub const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A member that came another way is entered under its id if it has told no name by then.
 pub const NAMED_WITHIN: Duration = Duration::from_secs(10);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   token looked at ── nobody else is coming in ── certificates signed ── ONE entry: token used up, node entered
-//!        ── member added, a voter once it is level ── answer          it cannot be added: the entry is undone
+//!     │  ── member added, a voter once it is level ── answer          it cannot be added: the entry is undone
+//!     └── used up by this very asking: its answer was lost, and it is let in under the same id
 //! ```
 //!
 //! **Invariant:** whoever is answered is in the registry and a member, or in neither once this has returned.
@@ -31,7 +32,7 @@ use crate::fleet::api::internal::{JoinAdmission, JoinAsk, JoinMember, VERSION};
 use crate::fleet::api::names::clean_name;
 use crate::fleet::error::FleetError;
 use crate::fleet::pki::host_of;
-use crate::fleet::secret::Secret;
+use crate::fleet::secret::{Secret, SecretHash};
 use crate::keyspace::{KeyspaceError, MemberRefusal};
 use crate::support::urls::parse_list;
 
@@ -40,6 +41,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Between two looks whether it is.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a node that was let in may ask for its answer again.
+const ASKS_AGAIN_MS: i64 = 5 * 60 * 1000;
 
 /// How long a node's own API may take to be reached.
 const REACHED_WITHIN: Duration = Duration::from_secs(3);
@@ -76,10 +80,17 @@ impl Node {
         coming: &Coming,
         deadline: Instant,
     ) -> Result<JoinAdmission, FleetError> {
-        check_token(seat, &coming.secret, &coming.name, FleetRole::ControlPlane).await?;
-        check_new(seat, &coming.name, &coming.address).await?;
+        let mut entered = entered_before(seat, coming).await?;
+        if entered.is_none() {
+            check_token(seat, &coming.secret, &coming.name, FleetRole::ControlPlane).await?;
+            check_new(seat, &coming.name, &coming.address).await?;
+        }
         reach(&coming.address).await?;
-        settle(seat, deadline).await?;
+        if entered.is_none() {
+            settle(seat, deadline).await?;
+            // Another node may have let it in meanwhile.
+            entered = entered_before(seat, coming).await?;
+        }
         let (authority, config) = {
             let read = seat.keyspace().fleet(|fleet| fleet.record().cloned());
             let record = read.await.map_err(of_keyspace)?.ok_or(FleetError::NotInitialized)?;
@@ -88,16 +99,13 @@ impl Node {
         };
         let subject = Subject::joining(&coming.name, &coming.hosts());
         let signed = certificates::sign(&authority, &seat.key, &seat.uid, &subject, &coming.csrs)?;
-        let id = MemberId(loop {
-            match rand::random() {
-                0 => {}
-                drawn => break drawn,
+        let id = match entered {
+            Some(id) => {
+                tracing::info!(name = coming.name, %id, "a node that was let in asks again");
+                id
             }
-        });
-        let node = coming.node(id);
-        let hash = Bytes::copy_from_slice(&coming.secret.hash());
-        let admit = FleetAdmit { token_hash: hash, node: Some(node) };
-        change(seat.keyspace(), Ask::Admit(admit)).await.map_err(of_keyspace)?;
+            None => enter(seat, coming).await?,
+        };
         self.0.steps.reach("admitted").await?;
         let members = match add(seat, id, &coming.peer_urls, deadline).await {
             Ok(members) => members,
@@ -106,6 +114,7 @@ impl Node {
                 return Err(why);
             }
         };
+        self.0.steps.reach("added").await?;
         let named = |member: &quorate_core::api::pb::etcdserverpb::Member| JoinMember {
             id: MemberId(member.id).to_string(),
             name: match member.id == id.0 {
@@ -134,6 +143,8 @@ struct Coming {
     secret: Secret,
     peer_urls: Vec<String>,
     csrs: BTreeMap<String, String>,
+    /// SHA-256 of all that it asks with.
+    asked: SecretHash,
 }
 
 impl Coming {
@@ -159,8 +170,10 @@ impl Coming {
                 return invalid(format!("{url} is not an https URL of {host}"));
             }
         }
+        let asked = serde_json::to_string(&ask).expect("an asking has names for keys");
         Ok(Coming {
             name,
+            asked: Secret::from(asked).hash(),
             address: ask.address,
             secret: secret(&ask.secret),
             peer_urls: ask.peer_urls,
@@ -186,8 +199,31 @@ impl Coming {
             address: self.address.clone(),
             role: FleetRole::ControlPlane as i32,
             record: record.encode(),
-            ..FleetNode::default()
+            asked: Bytes::copy_from_slice(&self.asked),
+            asked_until_ms: unix_ms().saturating_add(ASKS_AGAIN_MS),
         }
+    }
+}
+
+/// The id under which this very asking was let in before, as long as it may be asked again. One that votes has had its
+/// answer.
+async fn entered_before(seat: &Seat, coming: &Coming) -> Result<Option<MemberId>, FleetError> {
+    let read = seat.keyspace().fleet(|fleet| {
+        fleet.node_that_asked(&coming.asked, unix_ms()).map(|node| MemberId(node.id))
+    });
+    let found = read.await.map_err(of_keyspace)?;
+    Ok(found.filter(|id| !seat.keyspace().voters().contains(id)))
+}
+
+/// Uses the token up and enters the node, in one entry.
+async fn enter(seat: &Seat, coming: &Coming) -> Result<MemberId, FleetError> {
+    let id = MemberId(rand::random_range(1..=u64::MAX));
+    let token_hash = Bytes::copy_from_slice(&coming.secret.hash());
+    let admit = FleetAdmit { token_hash, node: Some(coming.node(id)) };
+    match change(seat.keyspace(), Ask::Admit(admit)).await.map_err(of_keyspace) {
+        Ok(()) => Ok(id),
+        // By another node, at the same moment.
+        Err(why) => entered_before(seat, coming).await?.ok_or(why),
     }
 }
 

@@ -165,7 +165,10 @@ impl Node {
 
     pub(super) async fn launch(&self, plan: MemberPlan) -> Result<RunningMember, FleetError> {
         let launched = self.0.launcher.member(plan).await;
-        launched.map_err(|why| unexpected(&format!("the member does not start: {why}")))
+        let member =
+            launched.map_err(|why| unexpected(&format!("the member does not start: {why}")))?;
+        *self.0.launched.lock() = Some(member.clone());
+        Ok(member)
     }
 
     /// From now on this node is a member.

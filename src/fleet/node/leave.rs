@@ -1,11 +1,10 @@
 //! A node takes itself out again: one that was let in and did not get going.
 
 use quorate_core::api::ids::MemberId;
-use quorate_core::api::pb::internal::fleet_request::Ask;
 
 use super::life::Node;
 use super::refusals::of_keyspace;
-use super::registry::change;
+use super::remove::forget;
 use super::resume::parse_id;
 use crate::fleet::api::internal::{LeaveAsk, VERSION};
 use crate::fleet::error::FleetError;
@@ -33,7 +32,7 @@ impl Node {
                 keyspace.member_remove_for_fleet(id).await.map_err(of_keyspace)?;
             }
             leaving.0.steps.reach("left raft").await?;
-            change(keyspace, Ask::NodeRemove(id.0)).await.map_err(of_keyspace)
+            forget(keyspace, id).await
         })
         .await
     }

@@ -18,7 +18,7 @@ use tracing::instrument::WithSubscriber as _;
 
 use super::certificates::Plans;
 use super::directory::{DirectoryFault, StateDirectory};
-use super::launcher::{Ending, Launcher, MemberState};
+use super::launcher::{Ending, Launcher, MemberState, RunningMember};
 use super::record;
 use super::refusals::unexpected;
 use super::settings::NodeSettings;
@@ -34,6 +34,9 @@ use crate::fleet::store::Store;
 
 /// Why a node is none any more, in `node.json`, status and log.
 pub(super) const REMOVED: &str = "removed";
+
+/// The right to change what a node is, for as long as it is held.
+pub(super) type Turn = OwnedMutexGuard<()>;
 
 /// One managed node. Clones are the same node.
 #[derive(Clone)]
@@ -51,6 +54,8 @@ pub(super) struct Inner {
     /// Held while another node is let in here.
     pub(super) admissions: tokio::sync::Mutex<()>,
     pub(super) plans: Plans,
+    /// The member that was started last, also while the node is on its way to a seat.
+    pub(super) launched: Mutex<Option<RunningMember>>,
     /// While this node is a member.
     controllers: tokio::sync::Mutex<Option<Controllers>>,
     pub(super) steps: Steps,
@@ -97,6 +102,7 @@ impl Node {
             turn: Arc::default(),
             admissions: tokio::sync::Mutex::default(),
             plans: Plans::default(),
+            launched: Mutex::default(),
             controllers: tokio::sync::Mutex::default(),
             steps: Steps::default(),
             failed: watch::Sender::new(None),
@@ -158,7 +164,7 @@ impl Node {
     }
 
     /// The right to change what this node is; refused while another change is under way.
-    pub(super) fn take_turn(&self) -> Result<OwnedMutexGuard<()>, FleetError> {
+    pub(super) fn take_turn(&self) -> Result<Turn, FleetError> {
         Arc::clone(&self.0.turn).try_lock_owned().map_err(|_held| {
             FleetError::Conflict("another change of this node is under way".to_owned())
         })
@@ -237,6 +243,7 @@ impl Node {
                 }
             }
         }
+        drop(self.0.launched.lock().take());
         let directory = &self.0.directory;
         let emptied = directory
             .store(&record::Phase::Resetting { reason: reason.to_owned() })
@@ -262,23 +269,27 @@ impl Node {
         tasks.shutdown().await;
         self.stop_deciding().await;
         match before {
-            Stage::Member(seat) => {
-                let stop = seat.member.stop(Ending::InOrder);
-                match timeout(self.0.settings.timers.stop, stop).await {
-                    Ok(stopped) => stopped.map_err(|why| why.to_string()),
-                    Err(_elapsed) => Err("the member did not stop in time".to_owned()),
-                }
-            }
+            Stage::Member(seat) => self.stop_in_order(&seat.member).await,
             Stage::Worker(gate) => {
                 // What is carried is made again elsewhere.
                 let _in_time = timeout(Duration::from_secs(2), gate.worker.stop()).await;
                 Ok(())
             }
-            Stage::Uninitialised { .. }
-            | Stage::Bootstrapping { .. }
-            | Stage::Joining { .. }
-            | Stage::Resetting { .. }
-            | Stage::Stopping => Ok(()),
+            Stage::Bootstrapping { .. } | Stage::Joining { .. } => {
+                let on_its_way = self.0.launched.lock().take();
+                match on_its_way {
+                    Some(member) => self.stop_in_order(&member).await,
+                    None => Ok(()),
+                }
+            }
+            Stage::Uninitialised { .. } | Stage::Resetting { .. } | Stage::Stopping => Ok(()),
+        }
+    }
+
+    async fn stop_in_order(&self, member: &RunningMember) -> Result<(), String> {
+        match timeout(self.0.settings.timers.stop, member.stop(Ending::InOrder)).await {
+            Ok(stopped) => stopped.map_err(|why| why.to_string()),
+            Err(_elapsed) => Err("the member did not stop in time".to_owned()),
         }
     }
 
@@ -298,6 +309,7 @@ impl Node {
     pub(crate) async fn abandon(self) {
         let mut tasks = std::mem::take(&mut *self.0.tasks.lock());
         tasks.shutdown().await;
+        drop(self.0.launched.lock().take());
     }
 }
 

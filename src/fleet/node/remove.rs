@@ -15,6 +15,7 @@ use http::Method;
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::internal::fleet_request::Ask;
 use quorate_core::api::pb::internal::{FleetNode, FleetRole};
+use quorate_core::api::refusal::{FleetRefusal, Refusal};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -28,7 +29,7 @@ use crate::fleet::api::cluster::RemoveRequest;
 use crate::fleet::api::names::clean_name;
 use crate::fleet::api::server::EventKind;
 use crate::fleet::error::FleetError;
-use crate::keyspace::{KeyspaceError, MemberRefusal};
+use crate::keyspace::{Keyspace, KeyspaceError, MemberRefusal};
 
 /// How long a node may take to show that it is there.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
@@ -82,7 +83,7 @@ impl Node {
             out_of_raft(seat, id, deadline).await?;
             self.0.steps.reach("out of raft").await?;
         }
-        change(seat.keyspace(), Ask::NodeRemove(id.0)).await.map_err(of_keyspace)?;
+        forget(seat.keyspace(), id).await?;
         let told = json!({ "node": leaving.name, "change": "removed" });
         self.0.events.publish(EventKind::Lifecycle, told);
         Ok(())
@@ -119,15 +120,33 @@ impl Node {
         Err(FleetError::Unavailable(format!("this node cannot be removed by another one: {last}")))
     }
 
+    /// One that has just joined binds its port anew, and refuses whoever comes in between.
     async fn answers(&self, node: &FleetNode) -> bool {
-        let asked = wire::ask_node::<serde_json::Value>(
-            &self.0.directory,
-            &node.address,
-            Method::GET,
-            "/1.0/k8sd/node",
-            None::<&()>,
-        );
-        matches!(timeout(ANSWERS_WITHIN, asked).await, Ok(Ok(_)))
+        let answered = async {
+            loop {
+                let asked = wire::ask_node::<serde_json::Value>(
+                    &self.0.directory,
+                    &node.address,
+                    Method::GET,
+                    "/1.0/k8sd/node",
+                    None::<&()>,
+                );
+                match asked.await {
+                    Ok(_) => return,
+                    Err(why) => tracing::debug!(name = node.name, error = %why, "no answer"),
+                }
+                sleep(AGAIN).await;
+            }
+        };
+        timeout(ANSWERS_WITHIN, answered).await.is_ok()
+    }
+}
+
+/// Out of the registry; the deciders may have done it already.
+pub(super) async fn forget(keyspace: &Keyspace, id: MemberId) -> Result<(), FleetError> {
+    match change(keyspace, Ask::NodeRemove(id.0)).await {
+        Ok(()) | Err(KeyspaceError::Refused(Refusal::Fleet(FleetRefusal::NodeUnknown))) => Ok(()),
+        Err(why) => Err(of_keyspace(why)),
     }
 }
 
@@ -150,7 +169,7 @@ async fn out_of_raft(seat: &Seat, id: MemberId, deadline: Instant) -> Result<(),
     let keyspace = seat.keyspace();
     loop {
         let rest = deadline.saturating_duration_since(Instant::now());
-        match timeout(rest, keyspace.member_remove(id)).await {
+        match timeout(rest, keyspace.member_remove_for_fleet(id)).await {
             Ok(Ok(_members)) => return Ok(()),
             Ok(Err(
                 KeyspaceError::MemberNotFound | KeyspaceError::Members(MemberRefusal::NotFound),

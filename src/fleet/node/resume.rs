@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   bootstrapping ── the fleet is in the log? ── yes: it is a member        no: undone
-//!   joining ──────── admitted, and still listed? ── yes: gone on with       no: undone    nobody answers: fails
+//!   joining ──────── admitted, and still listed? ── yes: gone on with       no: undone    nobody answers: gone on with
 //!   member, worker ─ started                       resetting ── gone on with
 //! ```
 
@@ -12,7 +12,7 @@ use quorate_core::api::ids::MemberId;
 
 use super::bootstrap::ready;
 use super::launcher::{Ending, MemberPlan, WorkerPlan};
-use super::life::{Node, within};
+use super::life::{Node, Turn, within};
 use super::record::Phase;
 use super::refusals::{of_keyspace, unexpected};
 use super::stage::{Gate, Seat, Stage};
@@ -28,21 +28,17 @@ impl Node {
         }
         let turn = self.take_turn()?;
         let node = self.clone();
-        self.detached(async move {
-            let _turn = turn;
-            node.resume_here(phase).await
-        })
-        .await
+        self.detached(async move { node.resume_here(phase, turn).await }).await
     }
 
-    async fn resume_here(&self, phase: Phase) -> Result<(), FleetError> {
+    async fn resume_here(&self, phase: Phase, turn: Turn) -> Result<(), FleetError> {
         tracing::info!(phase = phase.word(), "going on from where this node stood");
         match phase {
             Phase::Uninitialised { .. } => {}
             Phase::Bootstrapping { uid, name, address } => {
                 self.resume_bootstrap(uid, name, address).await?;
             }
-            Phase::Joining(joining) => self.resume_join(joining).await?,
+            Phase::Joining(joining) => self.resume_join(joining, turn).await?,
             Phase::Member { uid, name, address, id, members } => {
                 let key = self.load_key()?;
                 let id = parse_id(&id)?;

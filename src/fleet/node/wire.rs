@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   ask_first   pinned to the token's authority ── one address after the other, as long as nothing was done ──> answer
+//!   ask_again   the same, of what may be asked twice ── until somebody has answered
 //!   ask_node    certificates of the fleet both ways ──> answer        ask_bare   the same, without an envelope
 //! ```
 
@@ -15,11 +16,17 @@ use crate::fleet::error::FleetError;
 use crate::fleet::pki::{CertificateName, Folder};
 use crate::fleet::tokens::JoinToken;
 use crate::support::http_client::{Answer, Asking, HttpClient, HttpError, Target};
-use crate::support::tls::{Protocol, Side, TlsSettings};
+use crate::support::tls::{Connector, Protocol, Side, TlsSettings};
 use crate::support::urls::Url;
 
 /// Longest wait for one answer; callers that have less time wait less.
 const ANSWER: std::time::Duration = std::time::Duration::from_secs(120);
+
+/// Longest wait for one answer to what may be asked again: whoever is asked next goes on with what this one began.
+const ANSWER_OR_AGAIN: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Between two rounds of asking again.
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(300);
 
 /// Why another node's answer is of no use.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +55,21 @@ impl Unanswered {
             Unanswered::Refused { .. } | Unanswered::Unfit(_) => false,
         }
     }
+
+    /// Whether the same is to be asked again: it may have been done, or may be by and by.
+    fn may_pass(&self) -> bool {
+        match self {
+            Unanswered::Http(_) => true,
+            // Part of no fleet: it did nothing.
+            Unanswered::Refused { error, .. }
+                if *error == FleetError::NotInitialized.to_string() =>
+            {
+                false
+            }
+            Unanswered::Refused { code, .. } => *code == 503,
+            Unanswered::Unfit(_) => false,
+        }
+    }
 }
 
 /// Posts to the first of the token's addresses that is there and signed for by the token's authority. The others are
@@ -58,11 +80,8 @@ pub(super) async fn ask_first<T: DeserializeOwned>(
     headers: &[(&'static str, &str)],
     body: &impl Serialize,
 ) -> Result<T, FleetError> {
-    let settings =
-        TlsSettings { pinned_authority: Some(token.fingerprint), ..TlsSettings::default() };
-    let side = Side::open(&settings, Protocol::default(), None);
-    let connector = side.map_err(FleetError::Internal)?.connector();
-    let mut last = "the token names no address".to_owned();
+    let connector = pinned(token)?;
+    let mut last = NO_ADDRESS.to_owned();
     for address in &token.addresses {
         let target = Target::Tls { address: address.clone(), connector: connector.clone() };
         let client = HttpClient::new(target);
@@ -70,7 +89,7 @@ pub(super) async fn ask_first<T: DeserializeOwned>(
         for (name, value) in headers {
             asking = asking.header(name, value);
         }
-        match told(asking).await {
+        match told(asking, ANSWER).await {
             Ok(answer) => return Ok(answer),
             Err(why) if why.nothing_was_done() => {
                 tracing::warn!(address, error = %why, "a node that the token names was not asked");
@@ -80,6 +99,47 @@ pub(super) async fn ask_first<T: DeserializeOwned>(
         }
     }
     Err(FleetError::JoinFailed(last))
+}
+
+/// The same of what may be asked again: a node whose answer was lost is asked once more, or another one is. Fails if
+/// it is certain that nobody did anything; otherwise it is for whoever calls to give up.
+pub(super) async fn ask_again<T: DeserializeOwned>(
+    token: &JoinToken,
+    path: &str,
+    body: &impl Serialize,
+) -> Result<T, FleetError> {
+    let connector = pinned(token)?;
+    let mut may_be_done = false;
+    loop {
+        let mut last = NO_ADDRESS.to_owned();
+        for address in &token.addresses {
+            let target = Target::Tls { address: address.clone(), connector: connector.clone() };
+            let client = HttpClient::new(target);
+            match told(client.post(path).json(body), ANSWER_OR_AGAIN).await {
+                Ok(answer) => return Ok(answer),
+                Err(why) if why.may_pass() => {
+                    tracing::warn!(address, error = %why, "a node that the token names has not answered");
+                    may_be_done |= !why.nothing_was_done();
+                    last = why.to_string();
+                }
+                Err(why) => return Err(refusal(why)),
+            }
+        }
+        if !may_be_done {
+            return Err(FleetError::JoinFailed(last));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+const NO_ADDRESS: &str = "the token names no address";
+
+/// Speaks with whoever is signed for by the token's authority.
+fn pinned(token: &JoinToken) -> Result<Connector, FleetError> {
+    let settings =
+        TlsSettings { pinned_authority: Some(token.fingerprint), ..TlsSettings::default() };
+    let side = Side::open(&settings, Protocol::default(), None);
+    Ok(side.map_err(FleetError::Internal)?.connector())
 }
 
 /// What another node refuses, as this one passes it on.
@@ -102,11 +162,11 @@ pub(super) async fn ask_node<T: DeserializeOwned>(
 ) -> Result<T, Unanswered> {
     let client = client(directory, address)?;
     let asking = client.ask(method, path);
-    told(match body {
+    let asking = match body {
         Some(body) => asking.json(body),
         None => asking,
-    })
-    .await
+    };
+    told(asking, ANSWER).await
 }
 
 /// Posts to a client URL of a member.
@@ -132,8 +192,11 @@ fn client(directory: &StateDirectory, address: &str) -> Result<HttpClient, Unans
     Ok(HttpClient::new(Target::Tls { address: address.to_owned(), connector: side.connector() }))
 }
 
-async fn told<T: DeserializeOwned>(asking: Asking<'_>) -> Result<T, Unanswered> {
-    match asking.send(ANSWER).await {
+async fn told<T: DeserializeOwned>(
+    asking: Asking<'_>,
+    limit: std::time::Duration,
+) -> Result<T, Unanswered> {
+    match asking.send(limit).await {
         Ok(answer) => metadata(&answer),
         Err(HttpError::Status { status, body, .. }) => {
             let said: Result<Envelope, _> = serde_json::from_slice(&body);

@@ -40,7 +40,7 @@ use crate::fleet::error::FleetError;
 use crate::fleet::pki::{CertificateName, host_of};
 
 /// How often a worker looks whether it still belongs to the fleet, and notes where the members are.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long a member may take to answer that.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(5);

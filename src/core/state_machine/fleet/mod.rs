@@ -92,6 +92,12 @@ impl FleetState {
         self.nodes.values().find(|node| node.name == name)
     }
 
+    /// The node that was let in by that very asking and may ask so again: its first answer may have been lost.
+    pub fn node_that_asked(&self, asked: &[u8], now_ms: i64) -> Option<&FleetNode> {
+        let may = |node: &&FleetNode| !asked.is_empty() && node.asked_until_ms > now_ms;
+        self.nodes.values().filter(may).find(|node| node.asked == asked)
+    }
+
     /// The join token of that SHA-256, also if it has run out.
     pub fn join_token(&self, hash: &[u8]) -> Option<&FleetTokenIssue> {
         self.join_tokens.get(hash)

@@ -10,7 +10,7 @@ use crate::api::view::View;
 use crate::state_machine::StateMachine;
 use crate::state_machine::changes::Changes;
 
-use super::{FleetState, node_key, put, require};
+use super::{FleetState, is_hash, node_key, put, require};
 
 impl StateMachine {
     pub(super) fn admit_node(
@@ -41,6 +41,7 @@ impl StateMachine {
     ) -> Result<&'a FleetNode, FleetRefusal> {
         let node = admit.node.as_ref().ok_or(FleetRefusal::Malformed)?;
         require(node.id != 0 && !node.name.is_empty())?;
+        require(node.asked.is_empty() || is_hash(&node.asked) && !admit.token_hash.is_empty())?;
         let role = FleetRole::try_from(node.role).map_err(|_unknown| FleetRefusal::Malformed)?;
         let id = MemberId(node.id);
         if admit.token_hash.is_empty() {

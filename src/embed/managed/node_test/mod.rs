@@ -1,5 +1,6 @@
 //! Nodes in one process: real members, real certificates, the API over TLS between them.
 
+mod again;
 mod certificates;
 mod defects;
 mod joins;

@@ -331,6 +331,34 @@ fn s0_20_a_token_admits_one_node_once() {
     assert_eq!(member.machine.fleet().join_tokens().count(), 0);
 }
 
+/// S0.20: the answer may be lost on its way; who asks with the same again is known for a while, and nobody else is.
+#[test]
+fn s0_20_a_node_that_asks_again_with_the_same_is_known_until_its_time_is_up() {
+    let mut member = begun();
+    asks(&mut member, token("n2", CONTROL_PLANE, 'a', HOUR_MS)).unwrap();
+    let asking = |asked: Bytes| FleetNode {
+        asked,
+        asked_until_ms: 2 * HOUR_MS,
+        ..node(2, "n2", "b:1", CONTROL_PLANE)
+    };
+    let short = admit(hash('a'), asking(bytes("no hash")));
+    assert_eq!(refused(&mut member, short), Some(FleetRefusal::Malformed));
+    asks(&mut member, admit(hash('a'), asking(hash('k')))).unwrap();
+    let known = |asked: &[u8], now_ms| {
+        let fleet = member.machine.fleet();
+        fleet.node_that_asked(asked, now_ms).map(|node| node.id)
+    };
+    assert_eq!(known(&hash('k'), HOUR_MS), Some(2));
+    assert_eq!(known(&hash('k'), 2 * HOUR_MS), None, "its time is up");
+    assert_eq!(known(&hash('a'), HOUR_MS), None, "the token alone is not enough");
+    assert_eq!(known(b"", HOUR_MS), None, "who never asked is nobody");
+    // It outlives a restart with the rest of the record, and goes with it.
+    let bytes = member.machine.fleet().node(MemberId(2)).unwrap().asked.clone();
+    assert_eq!(bytes, hash('k'));
+    asks(&mut member, Ask::NodeRemove(2)).unwrap();
+    assert!(member.machine.fleet().node_that_asked(&hash('k'), HOUR_MS).is_none());
+}
+
 #[test]
 fn admissions_are_refused_by_the_first_thing_that_is_wrong() {
     use FleetRefusal as R;

@@ -1,0 +1,185 @@
+//! Joins that break: an answer that is lost, a node that dies right after it got its vote, a fleet that cannot let go.
+
+use super::*;
+use crate::fleet::api::cluster::DatastoreRole;
+use crate::fleet::api::internal::JoinAsk;
+use crate::fleet::secret::Secret;
+use crate::fleet::tokens::JoinToken;
+
+impl Rig {
+    /// Ends as it is: what it was about to do is not done, and nothing is undone.
+    async fn crash(self) -> (TempDir, NodeSettings) {
+        let Rig { dir, settings, managed } = self;
+        managed.stop().await.unwrap();
+        (dir, settings)
+    }
+
+    async fn back((dir, settings): (TempDir, NodeSettings)) -> Rig {
+        let managed = Managed::start(settings.clone()).await.unwrap();
+        Rig { dir, settings, managed }
+    }
+
+    /// Joins until it dies at `step`.
+    async fn joins_until(self, token: &Sensitive, step: &'static str) -> (TempDir, NodeSettings) {
+        self.node().crash_at(step);
+        let (node, request) =
+            (self.node().clone(), JoinRequest { token: token.clone(), ..Default::default() });
+        let joining = tokio::spawn(async move { node.join(request).await });
+        self.node().crashed().await;
+        let left = self.crash().await;
+        assert!(joining.await.unwrap().is_err());
+        left
+    }
+
+    async fn consists_of(&self, count: usize) {
+        eventually("registry and raft have the same voters", async || {
+            let Ok(status) = self.node().cluster_status().await else { return false };
+            let voter = |node: &crate::fleet::api::cluster::NodeStatus| {
+                node.datastore_role == Some(DatastoreRole::Voter)
+            };
+            let consistent = status.membership.is_some_and(|membership| membership.consistent);
+            status.ready
+                && consistent
+                && status.members.len() == count
+                && status.members.iter().all(voter)
+        })
+        .await;
+    }
+}
+
+fn asking(token: &Sensitive, joiner: &Rig, note: &str) -> JoinAsk {
+    let token = JoinToken::decode(&Secret::from(token.reveal())).unwrap();
+    let url = |port: u16| vec![format!("https://127.0.0.1:{port}")];
+    JoinAsk {
+        version: 1,
+        uid: token.uid.clone(),
+        secret: Sensitive::new(token.secret.reveal()),
+        name: "n3".to_owned(),
+        address: joiner.settings.api_address(""),
+        peer_urls: url(joiner.settings.peer_port),
+        client_urls: vec![format!("https://127.0.0.1:{}{note}", joiner.settings.client_port)],
+        csrs: std::collections::BTreeMap::new(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_10_a_node_whose_answer_was_lost_is_let_in_under_the_same_id() {
+    let first = Rig::first().await;
+    let second = Rig::start("n2").await;
+    second.join(&first.token("n2").await).await.unwrap();
+    let joiner = Rig::start("n3").await;
+    let token = first.token("n3").await;
+    let ask = || asking(&token, &joiner, "");
+    let admission = first.node().admit(ask()).await.unwrap();
+    for asked in [&first, &second] {
+        assert_eq!(asked.node().admit(ask()).await.unwrap().id, admission.id);
+    }
+    assert_eq!(first.status().await.membership.unwrap().nodes.len(), 3, "it was entered once");
+    let other = first.node().admit(asking(&token, &joiner, "/")).await.unwrap_err();
+    assert!(other.to_string().contains("was used"), "asked with anything else: {other}");
+    for rig in [joiner, second, first] {
+        rig.managed.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_10_the_node_that_lets_in_dies_before_its_answer_and_the_join_comes_about() {
+    for step in ["admitted", "added"] {
+        let first = Rig::first().await;
+        let joiner = Rig::start("n2").await;
+        let token = first.token("n2").await;
+        first.node().crash_at(step);
+        let (node, request) = (joiner.node().clone(), JoinRequest { token, ..Default::default() });
+        let joining = tokio::spawn(async move { node.join(request).await });
+        first.node().crashed().await;
+        let first = Rig::back(first.crash().await).await;
+        joining.await.unwrap().unwrap();
+        first.consists_of(2).await;
+        for rig in [joiner, first] {
+            rig.managed.stop().await.unwrap();
+        }
+    }
+}
+
+/// Nobody but the deciders is left to undo it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_10_a_node_that_was_added_and_never_came_is_taken_out_again() {
+    let first = Rig::first().await;
+    let joiner = Rig::start("n2").await;
+    let token = first.token("n2").await;
+    first.node().crash_at("added");
+    let node = joiner.node().clone();
+    let request = JoinRequest { token, timeout: seconds(3), ..Default::default() };
+    let joining = tokio::spawn(async move { node.join(request).await });
+    first.node().crashed().await;
+    let first = first.crash().await;
+    assert!(joining.await.unwrap().is_err());
+    assert!(joiner.is_reset());
+    let first = Rig::back(first).await;
+    eventually("it was let in", async || first.status().await.members.len() == 2).await;
+    first.consists_of(1).await;
+    for rig in [joiner, first] {
+        rig.managed.stop().await.unwrap();
+    }
+}
+
+/// The second voter of two: without it the first has no quorum, and can tell it nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_10_a_node_that_dies_with_the_vote_of_two_comes_back_with_it() {
+    for step in ["let in", "catching up", "votes"] {
+        let first = Rig::first().await;
+        let joiner = Rig::start("n2").await;
+        let token = first.token("n2").await;
+        let joiner = Rig::back(joiner.joins_until(&token, step).await).await;
+        first.consists_of(2).await;
+        eventually("it is a member", async || joiner.node().phase() == Phase::ControlPlane).await;
+        for rig in [joiner, first] {
+            rig.managed.stop().await.unwrap();
+        }
+    }
+}
+
+/// Wiped, a voter that nobody has let go would come back empty under an id that counts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_10_who_has_no_time_left_keeps_its_vote_until_the_fleet_lets_it_go() {
+    let first = Rig::first().await;
+    let joiner = Rig::start("n2").await;
+    let token = first.token("n2").await;
+    joiner.node().crash_at("votes");
+    let node = joiner.node().clone();
+    let request = JoinRequest { token, timeout: seconds(15), ..Default::default() };
+    let joining = tokio::spawn(async move { node.join(request).await });
+    joiner.node().crashed().await;
+    let first = first.crash().await;
+    let why = joining.await.unwrap().unwrap_err();
+    assert!(matches!(why, FleetError::TimedOut(_)), "{why:?}");
+    assert_eq!(joiner.node().phase(), Phase::Joining);
+    assert!(joiner.dir.path().join("member").exists(), "nobody has let it go");
+
+    let first = Rig::back(first).await;
+    eventually("it is let go, and clean", async || joiner.is_reset()).await;
+    first.consists_of(1).await;
+    for rig in [joiner, first] {
+        rig.managed.stop().await.unwrap();
+    }
+}
+
+/// S0.12: whoever was just removed may join at once: what is left of its reset is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_12_a_node_that_is_being_reset_joins_again_when_that_is_done() {
+    let first = Rig::first().await;
+    let second = Rig::start("n2").await;
+    second.join(&first.token("n2").await).await.unwrap();
+    let remove = crate::fleet::api::cluster::RemoveRequest {
+        name: "n2".to_owned(),
+        force: false,
+        timeout: seconds(60),
+    };
+    first.node().remove(remove).await.unwrap();
+    eventually("it has heard of it", async || second.node().phase() != Phase::ControlPlane).await;
+    second.join(&first.token("n2").await).await.unwrap();
+    first.consists_of(2).await;
+    for rig in [second, first] {
+        rig.managed.stop().await.unwrap();
+    }
+}
