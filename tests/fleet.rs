@@ -1,9 +1,23 @@
 //! Fleets of real processes, driven by the program's own commands: stories A0.1, A0.2, A0.3, A0.7 and A0.10.
 
+#![expect(
+    clippy::print_stderr,
+    reason = "a round that is tried is named, for it to be tried again"
+)]
+
+#[path = "fleet/crashes.rs"]
+mod crashes;
 #[path = "fleet/daemon.rs"]
 mod daemon;
+#[path = "fleet/init.rs"]
+mod init;
+#[path = "agent/process.rs"]
+#[expect(dead_code, reason = "agents beside a node are other tests' matter")]
+mod process;
 #[path = "fleet/secrets.rs"]
 mod secrets;
+#[path = "fleet/together.rs"]
+mod together;
 #[path = "fleet/writer.rs"]
 mod writer;
 
@@ -231,7 +245,8 @@ async fn s0_20_no_secret_is_in_a_log_a_key_or_a_file_that_is_not_there_for_it() 
     secrets.text("the token of cluster-api", capi);
     let (code, told) = first.post("/1.0/x/capi/set-auth-token", &json!({"token": capi})).await;
     assert_eq!(code, 200, "{told}");
-    first.store().put(b"/control", b"this is to be found").await.unwrap();
+    let control = b"this is to be found";
+    first.store().put(b"/control", control).await.unwrap();
 
     nodes.iter().for_each(|node| secrets.of_node(node));
     let mut found = Vec::new();
@@ -240,15 +255,19 @@ async fn s0_20_no_secret_is_in_a_log_a_key_or_a_file_that_is_not_there_for_it() 
         let (_, audit) = node.get("/1.0/audit").await;
         found.extend(secrets.found_in("the audit log", audit.to_string().as_bytes()));
     }
+    // The search finds what is there: a client's value lies in the journal as it was written, ...
+    assert!(first.has_in_a_file("journal", control), "{:?}", first.files());
+    for node in [&worker, first, second] {
+        found.extend(secrets.found_at(node));
+    }
+    // ... and in the whole states, which are what is left of a journal that has grown.
+    secrets::fill(first).await;
+    for node in &nodes {
+        eventually("there is a whole state", async || node.has_in_a_file("base-", control)).await;
+    }
     for node in [&worker, first, second] {
         assert_eq!(node.terminate().await, Some(0));
         found.extend(secrets.found_at(node));
     }
     assert_eq!(found, Vec::<String>::new());
-    // The search finds what is there: a client's value lies in the journal as it was written.
-    let journal = |file: &std::path::PathBuf| file.display().to_string().contains("journal");
-    let hit = first.files().into_iter().filter(journal).any(|file| {
-        secrets::holds(&std::fs::read(file).expect("a segment"), b"this is to be found")
-    });
-    assert!(hit, "{:?}", first.files());
 }

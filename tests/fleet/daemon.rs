@@ -30,11 +30,13 @@ pub(crate) struct Daemon {
     dir: TempDir,
     /// API, clients over TLS, peers, clients without it.
     ports: [u16; 4],
+    /// Of `daemon`, beyond those that all have.
+    flags: Vec<String>,
     child: Mutex<Child>,
 }
 
 /// Ports that nobody has now, that no other test of this process gets, and that the kernel gives nobody who dials.
-fn free_ports() -> [u16; 4] {
+pub(crate) fn free_ports() -> [u16; 4] {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Where each process begins is chance: several may run at once.
     let begin = rand::rng().random_range(22_000..31_000);
@@ -48,17 +50,22 @@ fn free_ports() -> [u16; 4] {
 
 impl Daemon {
     pub(crate) fn start(name: &str) -> Daemon {
+        Daemon::start_with(name, &[])
+    }
+
+    pub(crate) fn start_with(name: &str, flags: &[&str]) -> Daemon {
         let dir = tempfile::tempdir().expect("a folder");
         let ports = free_ports();
-        let child = Mutex::new(run(name, &dir, &ports));
-        let daemon = Daemon { name: name.to_owned(), dir, ports, child };
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let child = Mutex::new(run(name, &dir, &ports, &flags));
+        let daemon = Daemon { name: name.to_owned(), dir, ports, flags, child };
         daemon.wait_for_socket();
         daemon
     }
 
     /// Starts it anew, as it was.
     pub(crate) fn restart(&self) {
-        *self.child.lock() = run(&self.name, &self.dir, &self.ports);
+        *self.child.lock() = run(&self.name, &self.dir, &self.ports, &self.flags);
         self.wait_for_socket();
     }
 
@@ -155,6 +162,17 @@ impl Daemon {
         (code == 200).then(|| envelope["metadata"]["status"].take())
     }
 
+    /// The same of a node that may not even be there.
+    pub(crate) async fn reached_status(&self) -> Option<Value> {
+        let answer = self.socket().get("/1.0/k8sd/cluster").send(LONG).await.ok()?;
+        Some(answer.json::<Value>().ok()?["metadata"]["status"].take())
+    }
+
+    /// What it keeps of where it stands.
+    pub(crate) fn noted(&self) -> String {
+        fs::read_to_string(self.state("node.json")).unwrap_or_default()
+    }
+
     pub(crate) async fn status(&self) -> Value {
         self.try_status().await.expect("it is a node of a fleet")
     }
@@ -181,7 +199,7 @@ impl Daemon {
     /// It is part of nothing, and nothing of a fleet is left.
     pub(crate) fn is_reset(&self) -> bool {
         let gone = |name: &str| !self.state(name).exists();
-        let noted = fs::read_to_string(self.state("node.json")).unwrap_or_default();
+        let noted = self.noted();
         let apart = noted.is_empty() || noted.contains("\"uninitialised\"");
         apart && ["member", "pki", "fleet.key", "node-token"].into_iter().all(gone)
     }
@@ -216,7 +234,7 @@ impl Drop for Daemon {
     }
 }
 
-fn run(name: &str, dir: &TempDir, ports: &[u16; 4]) -> Child {
+fn run(name: &str, dir: &TempDir, ports: &[u16; 4], more: &[String]) -> Child {
     let log = File::options().create(true).append(true).open(dir.path().join("log"));
     let flags = ["--api-port", "--client-port", "--peer-port", "--plain-client-port"];
     let mut command = Command::new(PROGRAM);
@@ -224,7 +242,7 @@ fn run(name: &str, dir: &TempDir, ports: &[u16; 4]) -> Child {
     for (flag, port) in flags.iter().zip(ports) {
         command.arg(flag).arg(port.to_string());
     }
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+    command.args(more).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(log.expect("a log")).spawn().expect("the program starts")
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures::StreamExt as _;
 use quorate::fleet::store::StateStore as _;
 
 use super::daemon::{Daemon, secret_in};
@@ -76,7 +77,8 @@ impl Secrets {
         let mut found = Vec::new();
         for file in node.files() {
             if !keeps_secrets(&file) {
-                let content = fs::read(&file).expect("a file of the node's");
+                // A running node may have let it go meanwhile.
+                let content = fs::read(&file).unwrap_or_default();
                 found.extend(self.found_in(&file.display().to_string(), &content));
             }
         }
@@ -124,7 +126,27 @@ pub(crate) fn holds(content: &[u8], wanted: &[u8]) -> bool {
     false
 }
 
+/// So many writes that every node makes a whole state of what it has.
+pub(crate) async fn fill(node: &Daemon) {
+    let store = node.store();
+    let put = |number: u32| {
+        let store = store.clone();
+        async move { store.put(format!("/filled/{number:06}").as_bytes(), &[b'-'; 64]).await }
+    };
+    let mut puts = futures::stream::iter(0..10_500).map(put).buffer_unordered(256);
+    while let Some(done) = puts.next().await {
+        done.expect("it is written");
+    }
+}
+
 impl Daemon {
+    /// Whether a file whose path has `part` in it holds this.
+    pub(crate) fn has_in_a_file(&self, part: &str, wanted: &[u8]) -> bool {
+        let named = |file: &PathBuf| file.display().to_string().contains(part);
+        let read = |file: PathBuf| fs::read(file).unwrap_or_default();
+        self.files().into_iter().filter(named).any(|file| holds(&read(file), wanted))
+    }
+
     /// Every file below its folder, its log among them.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let (mut files, mut folders) = (Vec::new(), vec![self.folder().to_owned()]);
