@@ -19,7 +19,15 @@ impl Node {
         }
         let id: MemberId = parse_id(&ask.id).map_err(|why| FleetError::Invalid(why.to_string()))?;
         let read = seat.keyspace().fleet(|fleet| fleet.node(id).cloned());
-        let Some(node) = read.await.map_err(of_keyspace)? else { return Ok(()) };
+        let listed = read.await.map_err(of_keyspace)?;
+        let is_member = seat.keyspace().members().iter().any(|member| member.id == id.0);
+        let Some(node) = listed else {
+            // The deciders enter it, or it has gone.
+            return match is_member {
+                true => Err(FleetError::Unavailable("it is not in the registry yet".to_owned())),
+                false => Ok(()),
+            };
+        };
         if node.name != who {
             let text = format!("the node of this id is not {who}");
             return Err(FleetError::Forbidden(text));
