@@ -1,4 +1,4 @@
-//! Fleets of real processes, driven by the program's own commands: stories A0.1, A0.2, A0.3, A0.7 and A0.10.
+//! Fleets of real processes, driven by the program's own commands: stories A0.1, A0.2, A0.3, A0.7, A0.8 and A0.10.
 
 #![expect(
     clippy::print_stderr,
@@ -7,6 +7,8 @@
 
 #[path = "fleet/crashes.rs"]
 mod crashes;
+#[path = "fleet/certificates.rs"]
+mod certificates;
 #[path = "fleet/daemon.rs"]
 mod daemon;
 #[path = "fleet/init.rs"]
@@ -18,6 +20,8 @@ mod process;
 mod secrets;
 #[path = "fleet/together.rs"]
 mod together;
+#[path = "fleet/shown.rs"]
+mod shown;
 #[path = "fleet/writer.rs"]
 mod writer;
 

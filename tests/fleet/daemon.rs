@@ -11,7 +11,7 @@ use base64::Engine as _;
 use parking_lot::Mutex;
 use quorate::fleet::store::Store;
 use quorate::service::pb::etcdserverpb::maintenance_client::MaintenanceClient;
-use quorate::service::remote::{RemoteSettings, open};
+use quorate::service::remote::{RemoteSettings, open, tls};
 use quorate::support::http_client::{HttpClient, HttpError, Target};
 use quorate_core::api::pb::etcdserverpb::StatusRequest;
 use rand::Rng as _;
@@ -99,6 +99,16 @@ impl Daemon {
         format!("127.0.0.1:{}", self.ports[0])
     }
 
+    /// Of etcd's clients over TLS.
+    pub(crate) fn client_address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[1])
+    }
+
+    /// Of members.
+    pub(crate) fn peer_address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[2])
+    }
+
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.args(words).arg("--state-dir").arg(self.state("")).env_clear();
@@ -142,6 +152,17 @@ impl Daemon {
     pub(crate) fn store(&self) -> Store {
         let endpoints = vec![format!("http://127.0.0.1:{}", self.ports[3])];
         open(RemoteSettings { endpoints, ..RemoteSettings::default() }).expect("a URL")
+    }
+
+    /// How etcd's calls reach its port over TLS, with the node's own certificate as it is at each handshake.
+    pub(crate) fn secure(&self) -> RemoteSettings {
+        let pki = |file: &str| self.state("pki").join(file).display().to_string();
+        let tls = tls(&pki("client.crt"), &pki("client.key"), &pki("ca.crt"));
+        RemoteSettings {
+            endpoints: vec![format!("https://{}", self.client_address())],
+            tls: tls.expect("the files are good"),
+            ..RemoteSettings::default()
+        }
     }
 
     fn socket(&self) -> HttpClient {

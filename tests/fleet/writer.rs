@@ -1,13 +1,14 @@
-//! One who writes at a pace, and keeps count.
+//! One who asks at a pace, and keeps count.
 
 use std::time::Duration;
 
-use quorate::fleet::store::{StateStore as _, Store};
+use quorate::fleet::store::{StateStore as _, Store, StoreError};
+use quorate::service::remote::{RemoteSettings, open};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// What became of the writes.
+/// What became of the requests.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     pub(crate) successes: usize,
@@ -22,6 +23,35 @@ pub(crate) struct Writer {
 impl Writer {
     /// Puts a key below `/written/` every `pace`.
     pub(crate) fn start(store: Store, pace: Duration) -> Writer {
+        Writer::asking(pace, move |number| {
+            let store = store.clone();
+            async move {
+                let key = format!("/written/{number:06}");
+                store.put(key.as_bytes(), b"x").await.map(drop)
+            }
+        })
+    }
+
+    /// Puts and gets in turn every `pace`, each over a connection of its own.
+    pub(crate) fn reconnecting(settings: RemoteSettings, pace: Duration) -> Writer {
+        Writer::asking(pace, move |number| {
+            let settings = settings.clone();
+            async move {
+                let store = open(settings).map_err(StoreError::Unavailable)?;
+                match number % 2 {
+                    0 => store.put(b"/anew", number.to_string().as_bytes()).await.map(drop),
+                    _ => store.get(b"/anew").await.map(drop),
+                }
+            }
+        })
+    }
+
+    /// Calls `ask` with the request's number every `pace`.
+    fn asking<F, Asked>(pace: Duration, ask: F) -> Writer
+    where
+        F: Fn(u64) -> Asked + Send + 'static,
+        Asked: Future<Output = Result<(), StoreError>> + Send,
+    {
         let (stop, mut stopped) = oneshot::channel();
         let task = tokio::spawn(async move {
             let mut written = Written::default();
@@ -32,9 +62,9 @@ impl Writer {
                     _ = ticks.tick() => {}
                     _ = &mut stopped => break,
                 }
-                match store.put(format!("/written/{number:06}").as_bytes(), b"x").await {
-                    Ok(_version) => written.successes += 1,
-                    Err(why) => written.failures.push(why.to_string()),
+                match ask(number).await {
+                    Ok(()) => written.successes += 1,
+                    Err(why) => written.failures.push(format!("{number}: {why}")),
                 }
             }
             written

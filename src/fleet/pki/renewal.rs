@@ -94,7 +94,8 @@ impl Plan {
 }
 
 impl Bundle {
-    /// Makes `names` anew, signed by `authority`: all or none. When the first of them runs out (seconds since 1970).
+    /// Makes `names` anew, signed by `authority`: all or none. What they were valid for they stay valid for, whoever had
+    /// asked for it. When the first of them runs out (seconds since 1970).
     pub fn renew(
         &mut self,
         authority: &Authority,
@@ -105,7 +106,11 @@ impl Bundle {
         let mut made = BTreeMap::new();
         let mut expires = i64::MAX;
         for name in names {
-            let pair = Pair::signed(authority, &wanted.of(*name), validity)?;
+            let mut wanted = wanted.of(*name);
+            if let Some(before) = self.pairs.get(name) {
+                wanted = wanted.keeping_hosts(&before.facts(*name)?.hosts);
+            }
+            let pair = Pair::signed(authority, &wanted, validity)?;
             expires = expires.min(pair.facts(*name)?.not_after);
             made.insert(*name, pair);
         }

@@ -67,6 +67,17 @@ fn chosen_certificates_are_made_anew_with_new_keys_and_the_others_stay() {
     assert!(facts.unwrap().hosts.contains(&"new.example".to_owned()));
     bundle.check(NOW + 86_400).unwrap();
 
+    // The names that one was made for are its own from then on.
+    let names = BTreeSet::from([CertificateName::MemberApi, CertificateName::Server]);
+    bundle
+        .renew(&authority, &super::signing_test::wanted(CertificateName::Peer), &names, later)
+        .unwrap();
+    let is_named = |name| {
+        let hosts: Vec<String> = bundle.pairs[&name].facts(name).unwrap().hosts;
+        hosts.contains(&"new.example".to_owned())
+    };
+    assert!(is_named(CertificateName::MemberApi) && !is_named(CertificateName::Server));
+
     let odd = wanted.with_hosts(&["a b".to_owned()]);
     let before = bundle.clone();
     assert!(bundle.renew(&authority, &odd, &names, later).is_err());

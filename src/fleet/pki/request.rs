@@ -67,6 +67,13 @@ impl Wanted {
         self
     }
 
+    /// The same, also valid for what another certificate of the node is valid for, as far as we can sign for it.
+    pub(super) fn keeping_hosts(self, hosts: &[String]) -> Wanted {
+        let fit = hosts.iter().filter(|host| alternative(host).is_ok());
+        let fit: Vec<String> = fit.cloned().collect();
+        self.with_hosts(&fit)
+    }
+
     pub(super) fn subject(&self) -> DistinguishedName {
         let mut subject = DistinguishedName::new();
         subject.push(DnType::OrganizationName, self.organisation.as_str());
