@@ -27,6 +27,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
@@ -210,12 +211,20 @@ impl HttpClient {
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(wire)).await.map_err(broken)?;
         let mut driver = JoinSet::new();
+        let (tell, told) = oneshot::channel();
         driver.spawn(async move {
-            // How it ended is told to whoever waits for the answer.
-            let _ = connection.await;
+            // Whoever waits for the answer hears how it ended; later nobody asks.
+            let _ = tell.send(connection.await);
         });
-        let response = sender.send_request(request).await.map_err(broken)?;
-        Ok((response, driver))
+        match sender.send_request(request).await {
+            Ok(response) => Ok((response, driver)),
+            // It ended before anything was asked: why, its task alone knows.
+            Err(why) if why.is_canceled() => match told.await {
+                Ok(Err(cause)) => Err(self.broken(&cause)),
+                Ok(Ok(())) | Err(_) => Err(self.broken(&why)),
+            },
+            Err(why) => Err(self.broken(&why)),
+        }
     }
 
     /// The other side's verdict on a certificate comes with the first read.
