@@ -5,6 +5,7 @@ use std::fmt;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
+    SubjectPublicKeyInfo,
 };
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -21,7 +22,7 @@ pub const LEAF_SECONDS: u64 = 365 * 86_400;
 /// How long an authority's certificate is valid: ten years, in seconds.
 pub const AUTHORITY_SECONDS: u64 = 10 * LEAF_SECONDS;
 /// Certificates are valid from this long before they are made: clocks differ.
-const BACKDATED_SECONDS: i64 = 3_600;
+pub(super) const BACKDATED_SECONDS: i64 = 3_600;
 /// Certificates that would be valid for less are not made.
 const SHORTEST_SECONDS: u64 = 60;
 /// Longer than any authority that is in use; keeps times within what X.509 can say.
@@ -75,6 +76,8 @@ impl Validity {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
+    /// PEM: stands behind its certificate in what it signs. Leads to the authority before it, while that one counts.
+    bridge: String,
     facts: Facts,
     key: Secret,
 }
@@ -96,17 +99,9 @@ impl Authority {
     /// A new one for the fleet `uid`, which nobody trusts yet.
     pub fn generate(uid: &str, validity: Validity) -> Result<Authority, PkiError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = CertificateParams::default();
-        validity.put(&mut params)?;
-        params.serial_number = Some(serial());
-        let mut subject = DistinguishedName::new();
-        subject.push(DnType::OrganizationName, "quorate");
         // Its own name each time: after a rotation a leaf's issuer is told by name, too.
-        subject.push(DnType::CommonName, format!("fleet {uid} {:08x}", rand::random::<u32>()));
-        params.distinguished_name = subject;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(&key)?.pem();
+        let name = format!("fleet {uid} {:08x}", rand::random::<u32>());
+        let certificate = generated(&name, validity)?.self_signed(&key)?.pem();
         let key = Secret::from(key.serialize_pem());
         Authority::of("the authority", certificate, key)
     }
@@ -137,8 +132,7 @@ impl Authority {
         }
         check_subject(what, &parsed)?;
         let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(facts.der.as_slice()), pair)?;
-        let authority = Authority { issuer, certificate, facts, key };
-        Ok(authority)
+        Ok(Authority { issuer, certificate, bridge: String::new(), facts, key })
     }
 
     /// Signs something and looks whether that leads back: an authority may have a name that cannot be put into what it
@@ -182,9 +176,34 @@ impl Authority {
         &self.key
     }
 
+    /// A certificate (PEM) for the key of `next`, which was generated: whoever trusts this authority alone can follow
+    /// what `next` signs to here.
+    pub(super) fn endorse(&self, next: &Authority) -> Result<String, PkiError> {
+        let Facts { not_before, not_after, common_name, der, .. } = &next.facts;
+        let validity = Validity { from: *not_before, until: *not_after }.within(&self.facts)?;
+        let mut params = generated(common_name, validity)?;
+        params.use_authority_key_identifier_extension = true;
+        let malformed = || PkiError::unfit("the new authority", "x509: malformed certificate");
+        let (_, parsed) = X509Certificate::from_der(der).map_err(|_| malformed())?;
+        let key = SubjectPublicKeyInfo::from_der(parsed.public_key().raw);
+        let signed = params.signed_by(&key.map_err(|_| malformed())?, &self.issuer)?;
+        Ok(signed.pem())
+    }
+
+    /// From now on `bridge` (PEM) stands behind its certificate in what it signs.
+    pub(super) fn shows(&mut self, bridge: String) {
+        self.bridge = bridge;
+    }
+
+    /// PEM: what stands behind a certificate that it signs.
+    pub(super) fn chain(&self) -> String {
+        format!("{}{}", self.certificate, self.bridge)
+    }
+
     /// Signs what `wanted` says for the key of `request`, no longer than this authority is valid itself. A request that
     /// wishes for another name is refused, and what else it wishes for is not looked at. The answer, in PEM, has the
-    /// authority's certificate behind the new one, so that who knows its fingerprint alone can follow the chain.
+    /// authority's certificate behind the new one, so that who knows its fingerprint alone can follow the chain, and what
+    /// leads on to the authority before it as long as that one counts.
     pub fn sign(
         &self,
         request: &Request,
@@ -211,8 +230,22 @@ impl Authority {
         });
         params.extended_key_usages = usages.collect();
         let signed = params.signed_by(&request.key, &self.issuer)?;
-        Ok(format!("{}{}", signed.pem(), self.certificate))
+        Ok(format!("{}{}", signed.pem(), self.chain()))
     }
+}
+
+/// What the certificate of a generated authority says, whoever signs it.
+fn generated(name: &str, validity: Validity) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::default();
+    validity.put(&mut params)?;
+    params.serial_number = Some(serial());
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::OrganizationName, "quorate");
+    subject.push(DnType::CommonName, name);
+    params.distinguished_name = subject;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 /// Refuses a subject that cannot be written as an issuer: with an empty part, or an attribute whose OID begins with

@@ -117,34 +117,46 @@ impl Bundle {
 
     /// What the trusted authorities say of themselves, the first first.
     pub fn trusted(&self) -> Result<Vec<Facts>, PkiError> {
-        read_certificates(self.authorities.as_bytes())
-            .map_err(|why| PkiError::unfit("the authorities", why))
+        read_authorities(&self.authorities)
     }
 
     /// Which of the trusted authorities each certificate leads to, whatever the time; `None`: to none of them.
     pub fn issuers(&self) -> Result<BTreeMap<CertificateName, Option<Fingerprint>>, PkiError> {
-        let trusted = self.trusted()?;
+        self.issuers_among(&self.authorities)
+    }
+
+    /// The same of other authorities (PEM) than those that are trusted here.
+    pub(super) fn issuers_among(
+        &self,
+        authorities: &str,
+    ) -> Result<BTreeMap<CertificateName, Option<Fingerprint>>, PkiError> {
+        let trusted = read_authorities(authorities)?;
         let issuer = |(name, pair): (&CertificateName, &Pair)| {
             let facts = pair.facts(*name)?;
             // At the last hour at which it may be good.
-            let leads = |authority: &&Facts| {
+            let leads = |chain: &str, authority: &Facts| {
                 let at = facts.not_after.min(authority.not_after);
                 let at = u64::try_from(at).unwrap_or_default();
-                let usage = name.usages()[0];
                 let one = pem(&authority.der);
-                check_chain(pair.certificate.as_bytes(), one.as_bytes(), usage, at).is_ok()
+                check_chain(chain.as_bytes(), one.as_bytes(), name.usages()[0], at).is_ok()
             };
-            Ok((*name, trusted.iter().find(leads).map(|authority| authority.fingerprint)))
+            // Whoever has signed it goes before those that its chain leads on to.
+            let leaf = pem(&facts.der);
+            let direct = trusted.iter().find(|authority| leads(&leaf, authority));
+            let found = || trusted.iter().find(|authority| leads(&pair.certificate, authority));
+            Ok((*name, direct.or_else(found).map(|authority| authority.fingerprint)))
         };
         self.pairs.iter().map(issuer).collect()
     }
 }
 
+pub(super) fn read_authorities(pem: &str) -> Result<Vec<Facts>, PkiError> {
+    read_certificates(pem.as_bytes()).map_err(|why| PkiError::unfit("the authorities", why))
+}
+
 /// Refuses what is trusted and is no authority.
 pub(super) fn check_authorities(pem: &str) -> Result<(), PkiError> {
-    let what = "the authorities";
-    let found = read_certificates(pem.as_bytes()).map_err(|why| PkiError::unfit(what, why))?;
-    found.iter().try_for_each(|facts| check_authority(what, facts))
+    read_authorities(pem)?.iter().try_for_each(|facts| check_authority("the authorities", facts))
 }
 
 /// One certificate as PEM.

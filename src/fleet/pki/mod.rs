@@ -6,7 +6,8 @@
 //!      v
 //!   Bundle ── authorities + one pair for each CertificateName ── Folder (pki/) ──> TLS sides, at the next handshake
 //!      ^
-//!      └─ renewal: plan, run, update      status: what runs out when
+//!      ├─ renewal: plan, run, update      status: what runs out when
+//!      └─ due: what has to be made anew, by the authorities and the hour, and what the node reports of itself
 //!
 //!   rotation:  announce (trusted everywhere) ──> promote (signs) ── leaves signed anew ──> retire (the old one)
 //! ```
@@ -27,6 +28,7 @@
 
 mod authority;
 mod bundle;
+mod due;
 mod error;
 mod folder;
 mod names;
@@ -35,6 +37,8 @@ mod request;
 mod rotation;
 mod status;
 
+#[cfg(test)]
+mod due_test;
 #[cfg(test)]
 mod folder_test;
 #[cfg(test)]
@@ -48,10 +52,11 @@ mod signing_test;
 
 pub use self::authority::{AUTHORITY_SECONDS, Authority, LEAF_SECONDS, Validity};
 pub use self::bundle::{Bundle, Pair};
+pub use self::due::{Due, REPORT, Trusted};
 pub use self::error::PkiError;
 pub use self::folder::Folder;
 pub use self::names::{CertificateName, Organisation, host_of};
 pub use self::renewal::{Plan, Plans, Update};
 pub use self::request::{Pending, Request, Wanted};
-pub use self::rotation::{Authorities, Due, NodeTrust, Trusted, Turn};
+pub use self::rotation::{Authorities, NodeTrust, Rotation, Turn};
 pub use self::status::{AuthorityStatus, CertificateStatus, Status};

@@ -46,15 +46,8 @@ fn node(path: &Path, fleet: &Authorities) -> Folder {
 
 fn follow(folder: &Folder, fleet: &Authorities) {
     let followed = folder.change(|bundle| {
-        let due = fleet.due(bundle)?;
-        bundle.authorities = fleet.trusted();
-        match due.renew.is_empty() {
-            true => Ok(0),
-            false => {
-                let wanted = wanted(CertificateName::Peer);
-                bundle.renew(fleet.signing()?, &wanted, &due.renew, a_year())
-            }
-        }
+        let due = fleet.due(bundle, now())?;
+        bundle.follow(fleet, &due, &wanted(CertificateName::Peer), now())
     });
     followed.unwrap();
 }

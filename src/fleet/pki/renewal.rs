@@ -31,6 +31,8 @@ pub struct Plan {
     pub seed: i64,
     /// The certificates that it may make anew.
     pub certificates: BTreeSet<CertificateName>,
+    /// It is for the fleet's authority, and for no certificate.
+    pub authority: bool,
     made_ms: i64,
 }
 
@@ -54,15 +56,24 @@ impl Plans {
             [] => bundle.pairs.keys().copied().collect(),
             named => named.iter().copied().collect(),
         };
+        Ok(self.open(certificates, false, now_ms))
+    }
+
+    /// Plans a new authority for the fleet.
+    pub fn plan_authority(&self, now_ms: i64) -> Plan {
+        self.open(BTreeSet::new(), true, now_ms)
+    }
+
+    fn open(&self, certificates: BTreeSet<CertificateName>, authority: bool, now_ms: i64) -> Plan {
         let seed = rand::random_range(1..SEED_MAX);
-        let plan = Plan { seed, certificates, made_ms: now_ms };
+        let plan = Plan { seed, certificates, authority, made_ms: now_ms };
         let mut plans = self.0.lock();
         plans.retain(|plan| plan.is_open(now_ms));
         if plans.len() == PLANS_MAX {
             plans.remove(0);
         }
         plans.push(plan.clone());
-        Ok(plan)
+        plan
     }
 
     /// Uses the plan of `seed` up; what is to be made anew: `names`, or all that was planned if none is named.
@@ -73,8 +84,7 @@ impl Plans {
         now_ms: i64,
     ) -> Result<BTreeSet<CertificateName>, PkiError> {
         let mut plans = self.0.lock();
-        plans.retain(|plan| plan.is_open(now_ms));
-        let at = plans.iter().position(|plan| plan.seed == seed).ok_or(PkiError::NoPlan)?;
+        let at = position(&mut plans, seed, false, now_ms)?;
         let unplanned = names.iter().find(|name| !plans[at].certificates.contains(name));
         if let Some(unplanned) = unplanned {
             return Err(PkiError::NotPlanned(unplanned.as_str()));
@@ -85,6 +95,25 @@ impl Plans {
             named => named.iter().copied().collect(),
         })
     }
+
+    /// Uses up the plan of `seed`, which was for the authority.
+    pub fn redeem_authority(&self, seed: i64, now_ms: i64) -> Result<(), PkiError> {
+        let mut plans = self.0.lock();
+        let at = position(&mut plans, seed, true, now_ms)?;
+        plans.remove(at);
+        Ok(())
+    }
+}
+
+fn position(
+    plans: &mut Vec<Plan>,
+    seed: i64,
+    authority: bool,
+    now_ms: i64,
+) -> Result<usize, PkiError> {
+    plans.retain(|plan| plan.is_open(now_ms));
+    let fits = |plan: &Plan| plan.seed == seed && plan.authority == authority;
+    plans.iter().position(fits).ok_or(PkiError::NoPlan)
 }
 
 impl Plan {

@@ -4,17 +4,20 @@
 //!   record: [old]                 announce ──> [old, new]    old signs; new is trusted, and has its key here
 //!     every node trusts new       promote ──> [new, old]     new signs; old is trusted still, its key is gone
 //!     every leaf leads to new     retire ───> [new]
+//!
+//!   shown while old counts:  leaf ── new ── bridge: new's key, signed by old ── old
 //! ```
 //!
+//! Who knows the old one alone, by a token that was given before, follows the bridge. It was signed when `new` was
+//! announced, while both keys were there, and stands behind `new` in the record.
+//!
 //! Each step is one change of the replicated record over the generation before it; what a node has to do follows from
-//! the record and its own files ([`Authorities::due`]). Whoever runs the rotation asks [`Authorities::turn`] for the next
+//! the record and its own files ([`Authorities::due`](super::Due)). Whoever runs the rotation asks [`Authorities::turn`] for the next
 //! step, with what each node reports; nothing else is remembered, so that any node can go on where another stopped.
 //!
 //! **Invariant:** nobody is signed for by an authority that some node does not trust yet, and none is retired that
 //! somebody's certificate still leads to. What a node has not reported counts as not done.
 //! **Invariant:** the keys are in the record sealed alone, bound to the fleet and the generation.
-
-use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use quorate_core::api::pb::internal::FleetAuthority;
@@ -23,9 +26,9 @@ use zeroize::Zeroizing;
 use super::super::seal::FleetKey;
 use super::super::secret::Secret;
 use super::authority::Authority;
-use super::bundle::{Bundle, check_authorities, pem};
+use super::bundle::{check_authorities, pem};
+use super::due::Trusted;
 use super::error::PkiError;
-use super::names::CertificateName;
 use crate::support::tls::{Fingerprint, read_certificates};
 
 /// One authority of the fleet.
@@ -33,6 +36,10 @@ use crate::support::tls::{Fingerprint, read_certificates};
 struct Known {
     certificate: String,
     fingerprint: Fingerprint,
+    /// Seconds since 1970.
+    expires: i64,
+    /// PEM: its key as signed by the authority before it; empty if none did.
+    bridge: String,
     /// `None`: it signs no more, or somebody else keeps its key.
     signer: Option<Authority>,
 }
@@ -49,6 +56,8 @@ impl From<Authority> for Known {
         Known {
             certificate: authority.certificate().to_owned(),
             fingerprint: authority.fingerprint(),
+            expires: authority.facts().not_after,
+            bridge: String::new(),
             signer: Some(authority),
         }
     }
@@ -62,9 +71,24 @@ impl Known {
         let known = found.into_iter().map(|facts| Known {
             certificate: self::pem(&facts.der),
             fingerprint: facts.fingerprint,
+            expires: facts.not_after,
+            bridge: String::new(),
             signer: None,
         });
         Ok(known.collect())
+    }
+
+    /// As an entry of the record: the authority, and the bridge behind it.
+    fn of_record(entry: &[u8]) -> Result<Known, PkiError> {
+        let text = std::str::from_utf8(entry)
+            .map_err(|_| PkiError::unfit("the authorities", "no PEM text"))?;
+        let mut found = Known::read(text)?.into_iter();
+        let first = found.next().expect("what was read has one certificate at least");
+        Ok(Known { bridge: found.map(|behind| behind.certificate).collect(), ..first })
+    }
+
+    fn to_record(&self) -> Bytes {
+        Bytes::from(format!("{}{}", self.certificate, self.bridge))
     }
 }
 
@@ -85,12 +109,8 @@ impl Authorities {
         key: &FleetKey,
         uid: &str,
     ) -> Result<Authorities, PkiError> {
-        let mut known = Vec::new();
-        for certificate in &record.certificates {
-            let text = std::str::from_utf8(certificate)
-                .map_err(|_| PkiError::unfit("the authorities", "no PEM text"))?;
-            known.extend(Known::read(text)?);
-        }
+        let entries = record.certificates.iter().map(|entry| Known::of_record(entry));
+        let mut known = entries.collect::<Result<Vec<Known>, PkiError>>()?;
         if !record.sealed_key.is_empty() {
             let opened = key.open(uid, record.generation, &record.sealed_key)?;
             for section in key_sections(&opened) {
@@ -108,7 +128,15 @@ impl Authorities {
         if known.is_empty() {
             return Err(PkiError::unfit("the authorities", "there are none"));
         }
-        Ok(Authorities { generation: record.generation, known })
+        let mut opened = Authorities { generation: record.generation, known };
+        opened.bridge();
+        Ok(opened)
+    }
+
+    /// As far as it can be told without the fleet's key: PEM of all that every node is to trust, the one that signs first.
+    pub fn trusted_by(record: &FleetAuthority) -> Result<String, PkiError> {
+        let entries = record.certificates.iter().map(|entry| Known::of_record(entry));
+        entries.map(|known| Ok(known?.certificate)).collect()
     }
 
     /// As they are to stand in the record of the fleet `uid`.
@@ -122,11 +150,7 @@ impl Authorities {
         );
         FleetAuthority {
             generation: self.generation,
-            certificates: self
-                .known
-                .iter()
-                .map(|known| Bytes::from(known.certificate.clone()))
-                .collect(),
+            certificates: self.known.iter().map(Known::to_record).collect(),
             sealed_key: match keys.is_empty() {
                 true => Bytes::new(),
                 false => Bytes::from(key.seal(uid, self.generation, keys.as_bytes())),
@@ -159,13 +183,46 @@ impl Authorities {
         self.known.iter().any(|known| known.fingerprint == fingerprint)
     }
 
-    /// PEM: all that every node is to trust.
+    /// All that every node is to trust.
+    pub(super) fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> {
+        self.known.iter().map(|known| known.fingerprint)
+    }
+
+    /// The same as PEM.
     pub fn trusted(&self) -> String {
         self.known.iter().map(|known| known.certificate.as_str()).collect()
     }
 
     fn first(&self) -> &Known {
         self.known.first().expect("there is one authority at least")
+    }
+
+    /// When one of them runs out, in seconds since 1970; `None`: it is none of them.
+    pub(super) fn expires(&self, fingerprint: Fingerprint) -> Option<i64> {
+        let known = self.known.iter().find(|known| known.fingerprint == fingerprint);
+        known.map(|known| known.expires)
+    }
+
+    /// Whoever signs shows the way to the one before it, if that one is trusted still.
+    fn bridge(&mut self) {
+        let way = match self.known.as_slice() {
+            [first, before, ..] if !first.bridge.is_empty() => {
+                format!("{}{}", first.bridge, before.certificate)
+            }
+            [..] => String::new(),
+        };
+        if let Some(signer) = &mut self.known[0].signer {
+            signer.shows(way);
+        }
+    }
+
+    /// How far the change of authorities is.
+    pub fn rotation(&self) -> Rotation {
+        match (self.incoming(), self.known.len() > 1 && self.can_sign()) {
+            (Some(_), _) => Rotation::Announced,
+            (None, true) => Rotation::Promoted,
+            (None, false) => Rotation::Rest,
+        }
     }
 
     fn incoming(&self) -> Option<usize> {
@@ -180,7 +237,11 @@ impl Authorities {
         if self.contains(next.fingerprint()) {
             return Err(PkiError::unfit("the new authority", "it is in use already"));
         }
-        self.known.push(next.into());
+        let bridge = match &self.first().signer {
+            Some(signer) => signer.endorse(&next)?,
+            None => String::new(),
+        };
+        self.known.push(Known { bridge, ..next.into() });
         self.generation += 1;
         Ok(self)
     }
@@ -192,6 +253,7 @@ impl Authorities {
         self.known.iter_mut().for_each(|known| known.signer = None);
         self.known.insert(0, next);
         self.generation += 1;
+        self.bridge();
         Ok(self)
     }
 
@@ -201,7 +263,9 @@ impl Authorities {
             return Err(PkiError::UnderWay);
         }
         self.known.truncate(1);
+        self.known[0].bridge = String::new();
         self.generation += 1;
+        self.bridge();
         Ok(self)
     }
 }
@@ -223,15 +287,6 @@ fn key_sections(opened: &[u8]) -> Vec<Secret> {
     sections
 }
 
-/// What a node reports of its certificates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trusted {
-    /// The authorities that it trusts.
-    pub trusts: BTreeSet<Fingerprint>,
-    /// Those that its certificates lead to; `None` among them: one leads to nobody whom it trusts.
-    pub leads_to: BTreeSet<Option<Fingerprint>>,
-}
-
 /// One node, and what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeTrust {
@@ -239,6 +294,17 @@ pub struct NodeTrust {
     pub name: String,
     /// `None`: it has not said.
     pub reported: Option<Trusted>,
+}
+
+/// How far a change of authorities is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotation {
+    /// None is under way.
+    Rest,
+    /// The new one is to be trusted by all.
+    Announced,
+    /// The new one signs; all certificates are to be made anew.
+    Promoted,
 }
 
 /// The next step of a rotation.
@@ -252,15 +318,6 @@ pub enum Turn {
     Promote,
     /// The old one can go.
     Retire,
-}
-
-/// What a node has to do, by the record and its files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Due {
-    /// Its file of trusted authorities is another than the record's.
-    pub trust: bool,
-    /// These do not lead to whoever signs.
-    pub renew: BTreeSet<CertificateName>,
 }
 
 impl Authorities {
@@ -287,30 +344,5 @@ impl Authorities {
             true => (Turn::Retire, "every certificate leads to the new authority"),
             false => (Turn::Wait(late), "nodes have certificates that the old authority signed"),
         }
-    }
-
-    /// What a node with these files has to do. Without a key here, certificates are whoever's who supplied them.
-    pub fn due(&self, bundle: &Bundle) -> Result<Due, PkiError> {
-        let wanted: BTreeSet<Fingerprint> =
-            self.known.iter().map(|known| known.fingerprint).collect();
-        let Trusted { trusts, .. } = bundle.report()?;
-        let signs = Some(self.fingerprint());
-        let issuers = bundle.issuers()?;
-        let foreign = issuers.into_iter().filter(|(_, leads_to)| *leads_to != signs);
-        let renew = match self.can_sign() {
-            true => foreign.map(|(name, _)| name).collect(),
-            false => BTreeSet::new(),
-        };
-        Ok(Due { trust: trusts != wanted, renew })
-    }
-}
-
-impl Bundle {
-    /// What its node reports.
-    pub fn report(&self) -> Result<Trusted, PkiError> {
-        Ok(Trusted {
-            trusts: self.trusted()?.iter().map(|facts| facts.fingerprint).collect(),
-            leads_to: self.issuers()?.into_values().collect(),
-        })
     }
 }

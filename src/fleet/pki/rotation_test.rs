@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::signing_test::{NOW, UID, a_year, authority, wanted};
 use super::*;
 use crate::fleet::seal::{FleetKey, SealError};
+use crate::support::tls::{Usage, check_chain, read_certificates};
 
 /// A node with its files.
 struct Node {
@@ -23,23 +24,29 @@ impl Node {
 
     /// Does what the record asks of it.
     fn follow(&mut self, fleet: &Authorities) {
-        let due = fleet.due(&self.bundle).unwrap();
-        if due.trust {
-            self.bundle.authorities = fleet.trusted();
-        }
-        if !due.renew.is_empty() {
-            let signer = fleet.signing().unwrap();
-            let wanted = wanted(CertificateName::Peer);
-            self.bundle.renew(signer, &wanted, &due.renew, a_year()).unwrap();
-        }
+        let due = fleet.due(&self.bundle, NOW).unwrap();
+        assert!(due.is_something());
+        self.bundle.follow(fleet, &due, &wanted(CertificateName::Peer), NOW).unwrap();
         self.bundle.check(NOW).unwrap();
-        assert_eq!(fleet.due(&self.bundle).unwrap(), Due { trust: false, renew: [].into() });
+        assert_eq!(fleet.due(&self.bundle, NOW).unwrap(), Due::default());
     }
 
     fn report(&self) -> NodeTrust {
         let reported = Some(self.bundle.report().unwrap());
         NodeTrust { name: self.name.to_owned(), reported }
     }
+}
+
+/// Whether a joiner that knows `authority` alone finds it behind what the node shows, and its way to there.
+fn leads_a_joiner(node: &Node, authority: &str) -> bool {
+    let shown = &node.bundle.pairs[&CertificateName::MemberApi].certificate;
+    let fingerprint = |pem: &str| read_certificates(pem.as_bytes()).unwrap()[0].fingerprint;
+    let is_there = read_certificates(shown.as_bytes())
+        .unwrap()
+        .iter()
+        .any(|facts| facts.fingerprint == fingerprint(authority));
+    let at = u64::try_from(NOW).unwrap();
+    is_there && check_chain(shown.as_bytes(), authority.as_bytes(), Usage::Server, at).is_ok()
 }
 
 /// Everybody can speak to everybody.
@@ -58,6 +65,7 @@ fn all_agree(nodes: &[Node]) {
 fn an_authority_takes_anothers_place_and_at_no_moment_is_anybody_cut_off() {
     let mut fleet = Authorities::of(authority());
     let first = fleet.fingerprint();
+    let before = fleet.trusted();
     let mut nodes = ["n1", "n2", "n3"].map(|name| Node::new(name, &fleet));
     let turn = |fleet: &Authorities, nodes: &[Node]| {
         fleet.turn(&nodes.iter().map(Node::report).collect::<Vec<_>>()).0
@@ -84,15 +92,23 @@ fn an_authority_takes_anothers_place_and_at_no_moment_is_anybody_cut_off() {
         assert!(matches!(turn(&fleet, &nodes), Turn::Wait(_)));
         nodes[at].follow(&fleet);
         all_agree(&nodes);
+        assert!(leads_a_joiner(&nodes[at], &before), "tokens of before are good");
+        let now = fleet.signing().unwrap().certificate();
+        assert!(leads_a_joiner(&nodes[at], now), "and so are those of now");
     }
-    assert_eq!(turn(&fleet, &nodes), Turn::Retire);
+    assert_eq!((turn(&fleet, &nodes), fleet.rotation()), (Turn::Retire, Rotation::Promoted));
 
+    // The record is what is gone on with, wherever that is.
+    let key = FleetKey::generate();
+    fleet = Authorities::open(&fleet.seal(&key, UID), &key, UID).unwrap();
+    assert!(nodes.iter().all(|node| fleet.due(&node.bundle, NOW).unwrap() == Due::default()));
     fleet = fleet.retire().unwrap();
     for at in 0..nodes.len() {
         nodes[at].follow(&fleet);
         all_agree(&nodes);
+        assert!(!leads_a_joiner(&nodes[at], &before), "tokens of before are no more");
     }
-    assert_eq!(turn(&fleet, &nodes), Turn::Rest);
+    assert_eq!((turn(&fleet, &nodes), fleet.rotation()), (Turn::Rest, Rotation::Rest));
     assert_eq!(
         (fleet.generation(), fleet.fingerprint(), fleet.contains(first)),
         (4, second, false)
@@ -107,7 +123,7 @@ fn a_node_that_says_nothing_is_waited_for() {
     let fleet = fleet.announce(authority()).unwrap();
     let mut trusting = node.report();
     trusting.reported.as_mut().unwrap().trusts.extend(
-        crate::support::tls::read_certificates(fleet.trusted().as_bytes())
+        read_certificates(fleet.trusted().as_bytes())
             .unwrap()
             .iter()
             .map(|facts| facts.fingerprint),
@@ -175,7 +191,8 @@ fn authorities_whose_keys_are_kept_elsewhere_sign_nothing_and_ask_nothing_of_nod
     let fleet = Authorities::open(&record, &key, UID).unwrap();
     assert!(!fleet.can_sign() && fleet.contains(own.fingerprint()));
     assert_eq!(fleet.turn(&[node.report()]).0, Turn::Rest);
-    assert_eq!(fleet.due(&node.bundle).unwrap(), Due { trust: true, renew: [].into() });
+    let due = fleet.due(&node.bundle, NOW).unwrap();
+    assert_eq!(due, Due { trust: true, ..Due::default() });
     // It can be replaced by one that signs here.
     let fleet = fleet.announce(authority()).unwrap();
     assert!(matches!(fleet.turn(&[node.report()]).0, Turn::Wait(_)));
