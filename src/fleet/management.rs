@@ -22,7 +22,9 @@ use super::api::cluster::{
     RemoveRequest,
 };
 use super::api::config::{ConfigAnswer, SetConfigRequest};
-use super::api::internal::{JoinAdmission, JoinAsk, LeaveAsk};
+use super::api::internal::{
+    JoinAdmission, JoinAsk, LeaveAsk, RenewAnswer, RenewAsk, TrustAnswer, TrustAsk,
+};
 use super::api::worker::{WorkerInfo, WorkerInfoRequest};
 use super::audit::AuditLog;
 use super::error::FleetError;
@@ -164,6 +166,13 @@ pub trait Management: Send + Sync + 'static {
 
     /// `POST /internal/join`: by the token in it, and nothing else.
     async fn admit(&self, ask: JoinAsk) -> Result<JoinAdmission, FleetError>;
+
+    /// `POST /internal/trust`, asked by the worker whose certificate names `who`: it reports its certificates, and hears
+    /// whom the fleet trusts. Another's id, or one that was removed: [`FleetError::Forbidden`].
+    async fn hear(&self, who: &str, ask: TrustAsk) -> Result<TrustAnswer, FleetError>;
+
+    /// `POST /internal/renew`, asked by the same: a certificate in place of its own.
+    async fn renew(&self, who: &str, ask: RenewAsk) -> Result<RenewAnswer, FleetError>;
 
     /// `POST /internal/leave`, asked by the node whose certificate names `who`. Another's id:
     /// [`FleetError::Forbidden`].

@@ -6,6 +6,7 @@
 //!             │                               v
 //!             └─ seen by one who was elected ──> Planner::plan(seen, now) ──> [step and why]
 //!                                                   └─ since when something has been odd: it may be about to be right
+//!   authorities  the next step, by what every node reports ──────> [step and why]
 //!   certificate  from, until ──> renewal(.., now) ──> keep, or renew and why
 //! ```
 //!
@@ -19,6 +20,8 @@ use std::fmt;
 use std::time::Duration;
 
 use quorate_core::api::ids::MemberId;
+
+use super::pki::Turn;
 
 /// A node that was let in, whose member was never added, is given up after this: whoever let it in has given up before.
 pub const ADDED_WITHIN: Duration = Duration::from_secs(90);
@@ -38,6 +41,8 @@ pub struct Seen {
     pub members: Vec<Replica>,
     /// Who was a member once and is none any more.
     pub removed: BTreeSet<MemberId>,
+    /// The next step of the fleet's authorities, if it is known; [`Turn::Wait`] is due to be looked at again soon.
+    pub authority: Option<Turn>,
 }
 
 /// A node of the registry.
@@ -148,17 +153,22 @@ pub enum Step {
     Promote(MemberId),
     /// Take a member out of raft; its node is forgotten after that.
     Expel(MemberId),
+    /// Let the authority that was announced sign.
+    Succeed,
+    /// Let the authority before it go.
+    Retire,
 }
 
 impl Step {
-    /// Whom it is about.
-    pub fn id(&self) -> MemberId {
+    /// Whom it is about; `None`: all.
+    pub fn id(&self) -> Option<MemberId> {
         match self {
             Step::Forget(id)
             | Step::Adopt { id, .. }
             | Step::Show(id, _)
             | Step::Promote(id)
-            | Step::Expel(id) => *id,
+            | Step::Expel(id) => Some(*id),
+            Step::Succeed | Step::Retire => None,
         }
     }
 }
@@ -178,6 +188,10 @@ pub enum Reason {
     Differs,
     /// It is in sync.
     InSync,
+    /// Every node has reported that it trusts the new authority.
+    AllTrust,
+    /// Every node has reported that all it shows leads to the new authority.
+    AllFollow,
 }
 
 impl fmt::Display for Reason {
@@ -189,6 +203,8 @@ impl fmt::Display for Reason {
             Reason::NotListed => "it is a member and not in the registry",
             Reason::Differs => "its record says something else",
             Reason::InSync => "it is in sync",
+            Reason::AllTrust => "every node trusts the new authority",
+            Reason::AllFollow => "every certificate leads to the new authority",
         })
     }
 }
@@ -215,6 +231,8 @@ enum Odd {
 #[derive(Debug, Default)]
 pub struct Planner {
     since: BTreeMap<(MemberId, Odd), Duration>,
+    /// Nodes are waited for that have not followed the authorities yet.
+    is_rotating: bool,
 }
 
 impl Planner {
@@ -234,13 +252,15 @@ impl Planner {
             steps.extend(self.unlisted(seen, member, now, &mut odd));
         }
         self.since = odd;
+        self.is_rotating = matches!(seen.authority, Some(Turn::Wait(_)));
+        steps.extend(seen.authority.as_ref().and_then(of_authority));
         steps.sort_by(|one, other| one.step.cmp(&other.step));
         steps
     }
 
     /// Something is odd and may become right by itself: another look is due soon.
     pub fn is_waiting(&self) -> bool {
-        !self.since.is_empty()
+        !self.since.is_empty() || self.is_rotating
     }
 
     /// Since when it has been odd without a break.
@@ -324,6 +344,14 @@ impl Planner {
         };
         let (id, standing) = (member.id, Standing::of(member));
         Some(Decision { step: Step::Adopt { id, name, standing }, reason: Reason::NotListed })
+    }
+}
+
+fn of_authority(turn: &Turn) -> Option<Decision> {
+    match turn {
+        Turn::Rest | Turn::Wait(_) => None,
+        Turn::Promote => Some(Decision { step: Step::Succeed, reason: Reason::AllTrust }),
+        Turn::Retire => Some(Decision { step: Step::Retire, reason: Reason::AllFollow }),
     }
 }
 

@@ -27,7 +27,7 @@ fn silent(id: u64, has_answered: Option<bool>) -> Replica {
 }
 
 fn seen(nodes: Vec<Listed>, members: Vec<Replica>) -> Seen {
-    Seen { nodes, members, removed: BTreeSet::new() }
+    Seen { nodes, members, ..Seen::default() }
 }
 
 fn steps(decisions: Vec<Decision>) -> Vec<(Step, Reason)> {
@@ -192,4 +192,19 @@ fn a_certificate_is_renewed_when_less_than_a_third_of_its_time_is_left() {
     for (from, until, now, expected) in table {
         assert_eq!(renewal(from, until, now), expected, "{from} {until} {now}");
     }
+}
+
+#[test]
+fn the_authorities_take_their_next_step_and_who_is_late_is_waited_for() {
+    let with = |turn| Seen { authority: Some(turn), ..seen(Vec::new(), Vec::new()) };
+    let mut planner = Planner::default();
+    let late = with(Turn::Wait(vec!["n2".to_owned()]));
+    assert_eq!(planner.plan(&late, NOW), []);
+    assert!(planner.is_waiting(), "looked at again soon");
+    let promote = steps(planner.plan(&with(Turn::Promote), NOW));
+    assert_eq!(promote, [(Step::Succeed, Reason::AllTrust)]);
+    let retire = steps(planner.plan(&with(Turn::Retire), NOW));
+    assert_eq!(retire, [(Step::Retire, Reason::AllFollow)]);
+    assert_eq!(planner.plan(&with(Turn::Rest), NOW), []);
+    assert!(!planner.is_waiting());
 }

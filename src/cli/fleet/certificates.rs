@@ -13,6 +13,7 @@ use super::table::table;
 use super::words::content;
 use crate::fleet::api::certificates::{
     CertificatesStatus, RefreshPlan, RefreshPlanRequest, RefreshRunAnswer, RefreshRunRequest,
+    RotationStatus,
 };
 use crate::support::clock::{Clock as _, SystemClock};
 use crate::support::yaml;
@@ -39,6 +40,13 @@ fn plain_status(status: &CertificatesStatus, now: i64) -> String {
     let heads =
         ["CERTIFICATE", "EXPIRES", "RESIDUAL TIME", "CERTIFICATE AUTHORITY", "EXTERNALLY MANAGED"];
     let mut out = table(&heads, certificates);
+    if let Some(RotationStatus { state, reason, waits_for }) = &status.rotation {
+        let names = match waits_for.as_slice() {
+            [] => String::new(),
+            names => format!(": {}", names.join(", ")),
+        };
+        out.push_str(&format!("\nA new certificate authority is {state}; {reason}{names}.\n"));
+    }
     if status.certificate_authorities.is_empty() {
         return out;
     }

@@ -224,7 +224,8 @@ pub(super) enum Config {
 
 #[derive(Args, Debug)]
 pub(super) struct RefreshCerts {
-    /// Which ones, parted by commas, such as server,peer; all of them if left out
+    /// Which ones, parted by commas, such as server,peer; ca: the fleet's authority, and all that it signed; all of this
+    /// node if left out
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub(super) certificates: Vec<String>,
     /// How long the new ones are good for, such as 1y, 6mo, 90d or 12h

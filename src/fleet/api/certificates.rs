@@ -14,6 +14,22 @@ pub struct CertificatesStatus {
     pub certificates: Vec<CertificateStatus>,
     /// What signed them.
     pub certificate_authorities: Vec<CertificateAuthorityStatus>,
+    /// While one authority of the fleet takes another's place. Not of the origin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationStatus>,
+}
+
+/// How far the change of the fleet's authority is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct RotationStatus {
+    /// `announced`: the new one is to be trusted by every node; `promoted`: it signs, and every certificate is to be made
+    /// anew.
+    pub state: String,
+    /// Why it is not further.
+    pub reason: String,
+    /// Names of the nodes that have not reported to have done it.
+    pub waits_for: Vec<String>,
 }
 
 /// One certificate.
@@ -48,7 +64,7 @@ pub struct CertificateAuthorityStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshPlanRequest {
-    /// Names; none: all.
+    /// Names; none: all of this node. `ca` alone: the fleet's authority.
     #[serde(default, deserialize_with = "null_is_default")]
     #[schema(value_type = Option<Vec<String>>)]
     pub certificates: Vec<String>,

@@ -3,6 +3,8 @@
 //! ```text
 //!   joiner ── POST /internal/join {version, uid, secret, csrs …} ──> any node of the control plane
 //!          <── {version, id, members, ca, certificates, fleet_key, config} ──
+//!   worker ── POST /internal/trust {version, id, report} ──> {ca, can_sign, apis}      by its client certificate
+//!   worker ── POST /internal/renew {version, id, csr} ──> {certificate}                likewise
 //!   node   ── POST /internal/leave {version, id} ──>   undoes a join, or says good-bye; by its client certificate
 //! ```
 
@@ -11,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Sensitive;
+use crate::fleet::pki::Trusted;
 
 /// The version of these bodies.
 pub const VERSION: u32 = 1;
@@ -70,6 +73,48 @@ pub struct JoinMember {
     pub name: String,
     /// Its peer URLs.
     pub peer_urls: Vec<String>,
+}
+
+/// A worker reports its certificates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustAsk {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its id in the registry, in hexadecimal.
+    pub id: String,
+    /// Whom it trusts, and what its certificates lead to.
+    pub report: Trusted,
+}
+
+/// What a worker has to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustAnswer {
+    /// The fleet's authorities, PEM; the one that signs first.
+    pub ca: String,
+    /// Whether the fleet can sign: else certificates are made elsewhere.
+    pub can_sign: bool,
+    /// `host:port` of the APIs of nodes that hold replicas.
+    pub apis: Vec<String>,
+}
+
+/// A worker asks for a certificate in place of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewAsk {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its id in the registry, in hexadecimal.
+    pub id: String,
+    /// A certificate request, PEM.
+    pub csr: String,
+}
+
+/// The new certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewAnswer {
+    /// PEM, with what leads from it to the authority.
+    pub certificate: String,
 }
 
 /// A node wants to be taken out again.

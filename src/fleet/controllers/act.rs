@@ -18,8 +18,11 @@ use quorate_core::state_machine::fleet::node_key;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
+use super::View;
+use super::authority;
 use super::lead::Lead;
 use super::observe::{Look, replicas};
+use crate::fleet::pki::Authorities;
 use crate::fleet::plan::{Standing, Step};
 use crate::keyspace::{Keyspace, KeyspaceError, MemberRefusal};
 use crate::support::clock::{rfc3339_seconds, unix_micros};
@@ -41,7 +44,8 @@ pub enum Outcome {
 }
 
 /// Does a step that was planned from `look`.
-pub(super) async fn act(keyspace: &Keyspace, lead: &dyn Lead, look: &Look, step: &Step) -> Outcome {
+pub(super) async fn act(view: View<'_>, lead: &dyn Lead, look: &Look, step: &Step) -> Outcome {
+    let keyspace = view.keyspace;
     if !lead.is_held() {
         return Outcome::Deposed;
     }
@@ -53,15 +57,18 @@ pub(super) async fn act(keyspace: &Keyspace, lead: &dyn Lead, look: &Look, step:
         Step::Show(id, standing) => show(keyspace, lead, look, *id, *standing).await,
         Step::Promote(id) => promote(keyspace, lead, *id).await,
         Step::Expel(id) => return expel(keyspace, lead, *id).await,
+        Step::Succeed => return authority::advance(view, lead, look, Authorities::promote).await,
+        Step::Retire => return authority::advance(view, lead, look, Authorities::retire).await,
     };
     done.map_or_else(outcome, |()| Outcome::Done)
 }
 
-fn outcome(error: KeyspaceError) -> Outcome {
+pub(super) fn outcome(error: KeyspaceError) -> Outcome {
     match error {
         KeyspaceError::Refused(Refusal::Fleet(FleetRefusal::FenceLost)) => Outcome::Deposed,
         KeyspaceError::Refused(Refusal::Fleet(
             why @ (FleetRefusal::NodeUnknown
+            | FleetRefusal::GenerationMoved
             | FleetRefusal::IdTaken
             | FleetRefusal::NameTaken
             | FleetRefusal::AddressTaken),
@@ -75,7 +82,11 @@ fn outcome(error: KeyspaceError) -> Outcome {
     }
 }
 
-async fn change(keyspace: &Keyspace, lead: &dyn Lead, ask: Ask) -> Result<(), KeyspaceError> {
+pub(super) async fn change(
+    keyspace: &Keyspace,
+    lead: &dyn Lead,
+    ask: Ask,
+) -> Result<(), KeyspaceError> {
     let request = FleetRequest { fence: Some(lead.fence()), ask: Some(ask) };
     keyspace.fleet_change(request).await.map(drop)
 }

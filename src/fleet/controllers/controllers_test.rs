@@ -43,6 +43,11 @@ async fn begun() -> Cluster {
     cluster
 }
 
+/// A member's view without the fleet's key.
+fn bare(keyspace: &Keyspace) -> View<'_> {
+    View { keyspace, key: None }
+}
+
 /// Somebody is elected.
 async fn elected(keyspace: &Keyspace, key: &str) -> Held {
     let request = txn(None, put(key, "me"));
@@ -67,7 +72,8 @@ async fn rounds(
     let mut rests = Rests::default();
     let mut worked = Vec::new();
     for _ in 0..10 {
-        let round = within(LONG, round(keyspace, lead, planner, &mut rests, now)).await.unwrap();
+        let round =
+            within(LONG, round(bare(keyspace), lead, planner, &mut rests, now)).await.unwrap();
         worked.push(round);
         if round != Round::Worked {
             break;
@@ -78,7 +84,7 @@ async fn rounds(
 
 /// Name and status of every node, as clients read them.
 async fn shown(keyspace: &Keyspace) -> Vec<(String, String)> {
-    let look = observe::look(keyspace).await.unwrap().unwrap();
+    let look = observe::look(bare(keyspace)).await.unwrap().unwrap();
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or("-").to_owned();
     let said = look.shown.values();
     said.map(|shown| (text(shown.record.get("name")), text(shown.record.get("status")))).collect()
@@ -172,9 +178,9 @@ async fn a_deposed_decider_changes_nothing_whatever_it_has_planned() {
     assert_eq!(rounds(&keyspace, &late, &mut planner, LONG).await, [Round::Deposed]);
     assert_eq!(keyspace.revision(), before);
     // Also where the change is raft's, which knows no fence: it asks the log first.
-    let look = observe::look(&keyspace).await.unwrap().unwrap();
+    let look = observe::look(bare(&keyspace)).await.unwrap().unwrap();
     for step in [Step::Promote(MemberId(2)), Step::Expel(MemberId(2))] {
-        let outcome = within(LONG, act::act(&keyspace, &late, &look, &step)).await;
+        let outcome = within(LONG, act::act(bare(&keyspace), &late, &look, &step)).await;
         assert_eq!(outcome, Outcome::Deposed, "{step:?}");
     }
     assert_eq!(keyspace.members().len(), 3);
@@ -247,7 +253,7 @@ async fn a_joiners_record_goes_from_pending_to_voter_and_a_learner_is_promoted()
     eventually(LONG, || keyspace.voters().contains(&id)).await;
     rounds(&keyspace, &lead, &mut planner, Duration::ZERO).await;
     assert!(shown(&keyspace).await.contains(&("m119".to_owned(), "voter".to_owned())));
-    let look = observe::look(&keyspace).await.unwrap().unwrap();
+    let look = observe::look(bare(&keyspace)).await.unwrap().unwrap();
     assert_eq!(look.shown[&id].record["joined-at"], "then", "the rest of it is as it was");
 
     // One that was asked for as a learner, over etcd's API.
@@ -277,7 +283,10 @@ fn start(cluster: &Cluster) -> Vec<(MemberId, Controllers)> {
     let start = |member: &crate::keyspace::cluster_test::rig::Member| {
         let store = Arc::new(Store::of_the_fleet(member.keyspace.clone()));
         let name = format!("m{}", member.id.0);
-        (member.id, Controllers::start(member.keyspace.clone(), store, &name, Timers::default()))
+        (
+            member.id,
+            Controllers::start(member.keyspace.clone(), store, &name, None, Timers::default()),
+        )
     };
     cluster.members.iter().map(start).collect()
 }

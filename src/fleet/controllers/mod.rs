@@ -14,6 +14,7 @@
 //! **Invariant:** a step that fails is not tried again at once; the others go on.
 
 mod act;
+mod authority;
 mod lead;
 mod observe;
 
@@ -29,6 +30,7 @@ use tracing::instrument::WithSubscriber as _;
 pub use self::act::Outcome;
 pub use self::lead::Lead;
 use super::plan::{Decision, Planner, Step};
+use super::seal::FleetKey;
 use super::store::{Guard, StateStore, StoreError};
 use crate::keyspace::{Keyspace, KeyspaceError};
 
@@ -72,16 +74,17 @@ pub struct Controllers {
 
 impl Controllers {
     /// Starts them. `keyspace` is the member's own handle, `store` one that writes as the fleet does
-    /// ([`Store::of_the_fleet`](super::store::Store::of_the_fleet)), `name` the node's. As long as there is no fleet they
+    /// ([`Store::of_the_fleet`](super::store::Store::of_the_fleet)), `name` the node's, `key` the fleet's. As long as there is no fleet they
     /// do nothing.
     pub fn start(
         keyspace: Keyspace,
         store: Arc<dyn StateStore>,
         name: &str,
+        key: Option<Arc<FleetKey>>,
         timers: Timers,
     ) -> Controllers {
         let (stop, stopped) = watch::channel(false);
-        let mut decider = Decider { keyspace, store, name: name.to_owned(), timers, stopped };
+        let mut decider = Decider { keyspace, store, name: name.to_owned(), key, timers, stopped };
         let run = async move { decider.run().await };
         Controllers { stop, task: tokio::spawn(run.with_current_subscriber()) }
     }
@@ -99,6 +102,7 @@ struct Decider {
     keyspace: Keyspace,
     store: Arc<dyn StateStore>,
     name: String,
+    key: Option<Arc<FleetKey>>,
     timers: Timers,
     stopped: watch::Receiver<bool>,
 }
@@ -202,6 +206,10 @@ impl Decider {
         }
     }
 
+    fn view(&self) -> View<'_> {
+        View { keyspace: &self.keyspace, key: self.key.as_deref() }
+    }
+
     /// Round after round, for as long as the lead is held.
     async fn decide(&self, guard: &Guard) -> Over {
         let began = Instant::now();
@@ -213,7 +221,7 @@ impl Decider {
             if let Some(why) = guard.lost() {
                 return Over::Lost(why.to_string());
             }
-            let round = round(&self.keyspace, guard, &mut planner, &mut rests, began.elapsed());
+            let round = round(self.view(), guard, &mut planner, &mut rests, began.elapsed());
             let is_busy = tokio::select! {
                 why = guard.until_lost() => return Over::Lost(why.to_string()),
                 worked = round => match worked {
@@ -255,15 +263,23 @@ enum Round {
     Deposed,
 }
 
+/// What a decider looks at and acts on.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    keyspace: &'a Keyspace,
+    /// The fleet's; without it authorities are left alone.
+    key: Option<&'a FleetKey>,
+}
+
 /// One look, one plan, and its steps one after the other. `now` is any clock that only goes forward.
 async fn round(
-    keyspace: &Keyspace,
+    view: View<'_>,
     lead: &dyn Lead,
     planner: &mut Planner,
     rests: &mut Rests,
     now: Duration,
 ) -> Result<Round, KeyspaceError> {
-    let Some(look) = observe::look(keyspace).await? else {
+    let Some(look) = observe::look(view).await? else {
         return Ok(Round::Quiet);
     };
     let planned = planner.plan(&look.seen, now);
@@ -273,18 +289,19 @@ async fn round(
         if rests.rests(&step, now) {
             continue;
         }
-        let (id, fence) = (step.id(), lead.fence().create_revision);
-        match act::act(keyspace, lead, &look, &step).await {
+        let id = step.id().map_or_else(String::new, |id| id.to_string());
+        let fence = lead.fence().create_revision;
+        match act::act(view, lead, &look, &step).await {
             Outcome::Done => {
-                tracing::info!(?step, node = %id, %reason, fence, "the fleet was put in order");
+                tracing::info!(?step, node = id, %reason, fence, "the fleet was put in order");
                 rests.done(&step);
             }
             Outcome::Moot(why) => {
-                tracing::debug!(?step, node = %id, %reason, why, "a step was not to be done");
+                tracing::debug!(?step, node = id, %reason, why, "a step was not to be done");
                 rests.failed(step, now);
             }
             Outcome::Failed(why) => {
-                tracing::warn!(?step, node = %id, %reason, why, "a step failed; it is tried again");
+                tracing::warn!(?step, node = id, %reason, why, "a step failed; it is tried again");
                 rests.failed(step, now);
             }
             Outcome::Deposed => return Ok(Round::Deposed),

@@ -8,11 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
-use quorate_core::api::pb::internal::{FleetNode, FleetRole};
+use quorate_core::api::pb::internal::{FleetAuthority, FleetNode, FleetRole};
 use quorate_core::api::pb::mvccpb::KeyValue;
 use quorate_core::state_machine::fleet::NODES_PREFIX;
 use serde_json::{Map, Value};
 
+use super::{View, authority};
 use crate::fleet::plan::{Following, Listed, Replica, Seen, Standing, Vote};
 use crate::keyspace::{Keyspace, KeyspaceError};
 
@@ -24,6 +25,8 @@ pub(super) struct Look {
     pub(super) shown: BTreeMap<MemberId, Shown>,
     /// The registry, by id.
     pub(super) nodes: BTreeMap<MemberId, FleetNode>,
+    /// The fleet's authorities as they were then, and its UUID.
+    pub(super) authority: Option<(FleetAuthority, String)>,
 }
 
 /// The key of a node.
@@ -36,20 +39,26 @@ pub(super) struct Shown {
 }
 
 /// Looks; `None`: there is no fleet.
-pub(super) async fn look(keyspace: &Keyspace) -> Result<Option<Look>, KeyspaceError> {
+pub(super) async fn look(view: View<'_>) -> Result<Option<Look>, KeyspaceError> {
+    let keyspace = view.keyspace;
     let members = replicas(keyspace);
     let removed: BTreeSet<MemberId> = keyspace.roster().borrow().removed.clone();
     let read = keyspace.fleet(|fleet| {
-        fleet.record().map(|_begun| fleet.nodes().cloned().collect::<Vec<FleetNode>>())
+        let begun = fleet.record()?;
+        let authority = begun.authority.clone().map(|authority| (authority, begun.uid.clone()));
+        Some((authority, fleet.nodes().cloned().collect::<Vec<FleetNode>>()))
     });
-    let Some(nodes) = read.await? else {
+    let Some((authority, nodes)) = read.await? else {
         return Ok(None);
     };
     let shown = shown(keyspace).await?;
     let listed = nodes.iter().map(|node| listed(node, shown.get(&MemberId(node.id))));
-    let seen = Seen { nodes: listed.collect(), members, removed };
+    let turn = authority.as_ref().zip(view.key).and_then(|((authority, uid), key)| {
+        authority::turn(authority, key, uid, &nodes, &members, &shown)
+    });
+    let seen = Seen { nodes: listed.collect(), members, removed, authority: turn };
     let nodes = nodes.into_iter().map(|node| (MemberId(node.id), node)).collect();
-    Ok(Some(Look { seen, shown, nodes }))
+    Ok(Some(Look { seen, shown, nodes, authority }))
 }
 
 /// Raft's members as applied here, and how they do if this member can know.

@@ -18,6 +18,7 @@ use quorate_core::api::pb::internal::{FleetAdmit, FleetNode, FleetRole, FleetTok
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::authority::Signed;
 use super::bootstrap::now;
 use super::certificates::{self, Subject};
 use super::config;
@@ -91,14 +92,9 @@ impl Node {
             // Another node may have let it in meanwhile.
             entered = entered_before(seat, coming).await?;
         }
-        let (authority, config) = {
-            let read = seat.keyspace().fleet(|fleet| fleet.record().cloned());
-            let record = read.await.map_err(of_keyspace)?.ok_or(FleetError::NotInitialized)?;
-            let authority = record.authority.ok_or(FleetError::NotInitialized)?;
-            (authority, config::read(seat.keyspace()).await?.0)
-        };
+        let config = config::read(seat.keyspace()).await?.0;
         let subject = Subject::joining(&coming.name, &coming.hosts());
-        let signed = certificates::sign(&authority, &seat.key, &seat.uid, &subject, &coming.csrs)?;
+        let signed = Signed::now(seat, &subject, &coming.csrs).await?;
         let id = match entered {
             Some(id) => {
                 tracing::info!(name = coming.name, %id, "a node that was let in asks again");
@@ -107,8 +103,12 @@ impl Node {
             None => enter(seat, coming).await?,
         };
         self.0.steps.reach("admitted").await?;
-        let members = match add(seat, id, &coming.peer_urls, deadline).await {
-            Ok(members) => members,
+        let entered = async {
+            let members = add(seat, id, &coming.peer_urls, deadline).await?;
+            Ok((members, signed.once_entered(seat, &subject, &coming.csrs).await?))
+        };
+        let (members, signed) = match entered.await {
+            Ok(entered) => entered,
             Err(why) => {
                 undo(seat, id).await;
                 return Err(why);
@@ -128,8 +128,8 @@ impl Node {
             id: id.to_string(),
             cluster_id: seat.keyspace().config().cluster_id.to_string(),
             members: members.iter().map(named).collect(),
-            ca: certificates::authorities(&authority)?,
-            certificates: signed,
+            ca: certificates::authorities(&signed.authority)?,
+            certificates: signed.certificates,
             fleet_key: Sensitive::new(seat.key.to_base64().reveal()),
             config: serde_json::to_value(&config).expect("a config has names for keys"),
         })

@@ -7,15 +7,15 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use quorate_core::api::pb::internal::FleetAuthority;
 
+use super::authority::authorities_here;
 use super::directory::StateDirectory;
+use super::files::folder;
 use super::life::Node;
-use super::refusals::{of_keyspace, unexpected};
+use super::refusals::unexpected;
 use super::settings::NodeSettings;
-use super::stage::{Seat, Stage};
 use super::tokens::unix_ms;
 use crate::fleet::api::Sensitive;
 use crate::fleet::api::bootstrap::BootstrapConfig;
@@ -25,8 +25,8 @@ use crate::fleet::api::certificates::{
 };
 use crate::fleet::error::FleetError;
 use crate::fleet::pki::{
-    AUTHORITY_SECONDS, Authorities, Authority, Bundle, CertificateName, Folder, LEAF_SECONDS,
-    Organisation, Pair, Pending, PkiError, Request, Update, Validity, Wanted,
+    AUTHORITY_SECONDS, Authorities, Authority, Bundle, CertificateName, LEAF_SECONDS, Organisation,
+    Pair, Pending, PkiError, Request, Update, Validity, Wanted,
 };
 use crate::fleet::seal::FleetKey;
 use crate::fleet::secret::Secret;
@@ -34,6 +34,9 @@ use crate::support::clock::rfc3339_seconds;
 use crate::support::tls::{Fingerprint, read_certificates};
 
 pub(super) use crate::fleet::pki::Plans;
+
+/// The authority's name beside those of certificates.
+const AUTHORITY: &str = "ca";
 
 /// A certificate and a key that were handed in.
 type Supplied<'a> = Result<Option<(&'a Sensitive, &'a Sensitive)>, FleetError>;
@@ -87,7 +90,7 @@ impl Subject {
         Subject { organisation: Organisation::Worker, ..self }
     }
 
-    fn wanted(&self, certificate: CertificateName) -> Wanted {
+    pub(super) fn wanted(&self, certificate: CertificateName) -> Wanted {
         let Subject { name, organisation, addresses, extra } = self;
         Wanted::new(certificate, *organisation, name, addresses, extra)
     }
@@ -198,6 +201,11 @@ pub(super) fn request(subject: &Subject, names: &[CertificateName]) -> Result<As
 }
 
 impl Asked {
+    /// The one key that was made.
+    pub(super) fn into_key(self) -> Option<Secret> {
+        self.keys.into_values().next()
+    }
+
     /// Puts what was signed in force, beside what was supplied; all has to fit.
     pub(super) fn install(
         self,
@@ -266,11 +274,7 @@ pub(super) fn sign(
 
 /// PEM: whom the fleet trusts.
 pub(super) fn authorities(authority: &FleetAuthority) -> Result<String, FleetError> {
-    let texts = authority.certificates.iter().map(|pem| {
-        let text = std::str::from_utf8(pem);
-        text.map_err(|_| unexpected("an authority's certificate is no text"))
-    });
-    texts.collect()
+    Authorities::trusted_by(authority).map_err(of_pki)
 }
 
 /// How tokens name the authority: that of the first certificate, which signs.
@@ -285,35 +289,17 @@ fn write(directory: &StateDirectory, bundle: &Bundle) -> Result<(), FleetError> 
     folder(&directory.pki())?.write(bundle).map_err(of_pki)
 }
 
-fn folder(path: &Path) -> Result<Folder, FleetError> {
-    Folder::open(path).map_err(of_pki)
-}
-
 impl Node {
-    fn folder(&self) -> Result<Folder, FleetError> {
-        match self.stage() {
-            Stage::Member(_) | Stage::Worker(_) => folder(&self.0.directory.pki()),
-            Stage::Stopping => Err(FleetError::ShuttingDown),
-            Stage::Uninitialised { .. }
-            | Stage::Bootstrapping { .. }
-            | Stage::Joining { .. }
-            | Stage::Resetting { .. } => Err(FleetError::NotInitialized),
-        }
-    }
-
-    async fn authorities(&self, seat: &Seat) -> Result<Authorities, FleetError> {
-        let read = seat.keyspace().fleet(|fleet| fleet.record().cloned());
-        let record = read.await.map_err(of_keyspace)?.ok_or(FleetError::NotInitialized)?;
-        let authority = record.authority.ok_or(FleetError::NotInitialized)?;
-        Authorities::open(&authority, &seat.key, &seat.uid).map_err(of_pki)
-    }
-
     pub(super) async fn tell_certificates(&self) -> Result<CertificatesStatus, FleetError> {
         let bundle = self.folder()?.read().map_err(of_pki)?;
-        let fleet = match self.stage().seat() {
-            Ok(seat) => self.authorities(&seat).await?,
+        let (fleet, rotation) = match self.stage().seat() {
+            Ok(seat) => {
+                let fleet = self.authorities(&seat).await?;
+                let rotation = self.tell_rotation(&seat, &fleet).await?;
+                (fleet, rotation)
+            }
             // A worker cannot sign: all of it is made elsewhere.
-            Err(_none) => Authorities::kept_elsewhere(&bundle.authorities).map_err(of_pki)?,
+            Err(_none) => (Authorities::kept_elsewhere(&bundle.authorities).map_err(of_pki)?, None),
         };
         let status = bundle.status(&fleet).map_err(of_pki)?;
         Ok(CertificatesStatus {
@@ -336,13 +322,21 @@ impl Node {
                     externally_managed: own.externally_managed,
                 })
                 .collect(),
+            rotation,
         })
     }
 
     pub(super) fn plan_renewal(&self, ask: RefreshPlanRequest) -> Result<RefreshPlan, FleetError> {
-        let bundle = self.folder()?.read().map_err(of_pki)?;
-        let names = names(&ask.certificates)?;
-        let plan = self.0.plans.plan(&bundle, &names, unix_ms()).map_err(of_pki)?;
+        let plan = match names(&ask.certificates)? {
+            Named::Authority => {
+                self.stage().seat()?;
+                self.0.plans.plan_authority(unix_ms())
+            }
+            Named::Certificates(names) => {
+                let bundle = self.folder()?.read().map_err(of_pki)?;
+                self.0.plans.plan(&bundle, &names, unix_ms()).map_err(of_pki)?
+            }
+        };
         Ok(RefreshPlan { seed: plan.seed, certificate_signing_requests: Vec::new() })
     }
 
@@ -351,30 +345,41 @@ impl Node {
         ask: RefreshRunRequest,
     ) -> Result<RefreshRunAnswer, FleetError> {
         let seat = self.stage().seat()?;
-        let names = names(&ask.certificates)?;
         let seconds = match u64::try_from(ask.expiration_seconds) {
-            Ok(0) => LEAF_SECONDS,
-            Ok(seconds) => seconds,
+            Ok(0) => None,
+            Ok(seconds) => Some(seconds),
             Err(_) => return Err(FleetError::Invalid("expiration-seconds is below 0".to_owned())),
         };
-        let validity = Validity::starting(now(), seconds).map_err(of_pki)?;
-        let authorities = self.authorities(&seat).await?;
-        let signing = authorities.signing().map_err(of_pki)?;
+        let names = match names(&ask.certificates)? {
+            Named::Authority => return self.announce(&ask, seconds).await,
+            Named::Certificates(names) => names,
+        };
+        let validity =
+            Validity::starting(now(), seconds.unwrap_or(LEAF_SECONDS)).map_err(of_pki)?;
+        // Refused before the plan is used up.
+        self.authorities(&seat).await?.signing().map_err(of_pki)?;
         let (name, address) = (&seat.name, &seat.address);
         let subject = Subject::of(&self.0.settings, name, address, Some(&ask.extra_sans));
         let wanted = subject.wanted(CertificateName::Server);
         let due = self.0.plans.redeem(ask.seed, &names, unix_ms()).map_err(of_pki)?;
-        let renewed = self.folder()?.change(|bundle| {
-            // Whoever is asked again trusts what the fleet trusts now.
-            bundle.authorities = authorities.trusted();
-            bundle.renew(signing, &wanted, &due, validity)
-        });
-        let expiration_seconds = renewed.map_err(of_pki)?;
-        tracing::info!(certificates = ?due, "certificates were made anew");
+        tracing::info!(certificates = ?due, "making certificates anew");
+        let expiration_seconds = self
+            .with_files(move |folder| {
+                let fleet = authorities_here(&seat)?;
+                folder.change(|bundle| {
+                    // Whoever is asked again trusts what the fleet trusts now.
+                    bundle.authorities = fleet.trusted();
+                    bundle.renew(fleet.signing()?, &wanted, &due, validity)
+                })
+            })
+            .await?;
         Ok(RefreshRunAnswer { expiration_seconds })
     }
 
-    pub(super) fn put_certificates(&self, ask: &RefreshUpdateRequest) -> Result<(), FleetError> {
+    pub(super) async fn put_certificates(
+        &self,
+        ask: &RefreshUpdateRequest,
+    ) -> Result<(), FleetError> {
         let others = ask.not_ours();
         if !others.is_empty() {
             return Err(FleetError::Invalid(format!("not ours: {}", others.join(", "))));
@@ -401,8 +406,10 @@ impl Node {
         if update.pairs.is_empty() {
             return Err(FleetError::Invalid("no certificate was given".to_owned()));
         }
-        let folder = self.folder()?;
-        folder.change(|bundle| bundle.update(update, organisation, now())).map_err(of_pki)
+        self.with_files(move |folder| {
+            folder.change(|bundle| bundle.update(update, organisation, now()))
+        })
+        .await
     }
 
     pub(super) async fn tell_expiry(&self) -> Result<ExpiryAnswer, FleetError> {
@@ -413,9 +420,26 @@ impl Node {
     }
 }
 
-/// An authority's name is known, too: it is not renewed by a node.
-fn names(given: &[String]) -> Result<Vec<CertificateName>, FleetError> {
-    given.iter().map(|name| name.parse().map_err(of_pki)).collect()
+/// What is to be made anew.
+enum Named {
+    /// These of this node; none: all that it has.
+    Certificates(Vec<CertificateName>),
+    /// The fleet's authority.
+    Authority,
+}
+
+/// The authority is made anew by itself: the certificates of every node follow it.
+fn names(given: &[String]) -> Result<Named, FleetError> {
+    match given {
+        [one] if one == AUTHORITY => Ok(Named::Authority),
+        _ if given.iter().any(|name| name == AUTHORITY) => Err(FleetError::Invalid(
+            "ca is made anew by itself: every node's certificates follow it".to_owned(),
+        )),
+        _ => {
+            let names = given.iter().map(|name| name.parse().map_err(of_pki));
+            Ok(Named::Certificates(names.collect::<Result<_, _>>()?))
+        }
+    }
 }
 
 fn date(seconds: i64) -> String {

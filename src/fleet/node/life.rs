@@ -31,6 +31,7 @@ use crate::fleet::error::FleetError;
 use crate::fleet::events::EventLog;
 use crate::fleet::management::Phase;
 use crate::fleet::store::Store;
+use crate::support::spawn::Blocking;
 
 /// Why a node is none any more, in `node.json`, status and log.
 pub(super) const REMOVED: &str = "removed";
@@ -48,6 +49,8 @@ pub(super) struct Inner {
     pub(super) launcher: Arc<dyn Launcher>,
     pub(super) events: EventLog,
     pub(super) audit: AuditLog,
+    /// Where it stood when it was opened.
+    pub(super) opened: record::Phase,
     pub(super) stage: watch::Sender<Stage>,
     /// Held by whoever changes what this node is.
     pub(super) turn: Arc<tokio::sync::Mutex<()>>,
@@ -56,6 +59,9 @@ pub(super) struct Inner {
     pub(super) plans: Plans,
     /// The member that was started last, also while the node is on its way to a seat.
     pub(super) launched: Mutex<Option<RunningMember>>,
+    /// Held by whoever works in the folder of certificates.
+    pub(super) files: Arc<tokio::sync::Mutex<()>>,
+    pub(super) disk: Blocking,
     /// While this node is a member.
     controllers: tokio::sync::Mutex<Option<Controllers>>,
     pub(super) steps: Steps,
@@ -80,7 +86,8 @@ impl Node {
     pub fn open(settings: NodeSettings, launcher: Arc<dyn Launcher>) -> Result<Node, OpenFault> {
         let directory = StateDirectory::claim(&settings.state_dir)?;
         let audit = AuditLog::open(&directory.audit()).map_err(OpenFault::Audit)?;
-        let stage = match directory.load()? {
+        let opened = directory.load()?;
+        let stage = match opened.clone() {
             record::Phase::Uninitialised { since } => Stage::Uninitialised { since },
             record::Phase::Bootstrapping { name, address, .. } => {
                 Stage::Bootstrapping { name, address }
@@ -98,11 +105,14 @@ impl Node {
             launcher,
             events: EventLog::default(),
             audit,
+            opened,
             stage: watch::Sender::new(stage),
             turn: Arc::default(),
             admissions: tokio::sync::Mutex::default(),
             plans: Plans::default(),
             launched: Mutex::default(),
+            files: Arc::default(),
+            disk: Blocking::bounded(1),
             controllers: tokio::sync::Mutex::default(),
             steps: Steps::default(),
             failed: watch::Sender::new(None),
@@ -199,6 +209,7 @@ impl Node {
         self.spawn(async move {
             seat.member.leaves(|state| *state == MemberState::Starting).await;
             node.decide(&seat).await;
+            node.keep_certificates(Arc::clone(&seat));
             match seat.member.leaves(|state| *state == MemberState::Ready).await {
                 MemberState::Removed => {
                     tracing::warn!(name = seat.name, "this node was removed from its cluster");
@@ -217,7 +228,13 @@ impl Node {
         let keyspace = seat.keyspace().clone();
         let store = Arc::new(Store::of_the_fleet(keyspace.clone()));
         let mut controllers = self.0.controllers.lock().await;
-        *controllers = Some(Controllers::start(keyspace, store, &seat.name, Timers::default()));
+        *controllers = Some(Controllers::start(
+            keyspace,
+            store,
+            &seat.name,
+            Some(Arc::clone(&seat.key)),
+            Timers::default(),
+        ));
     }
 
     async fn stop_deciding(&self) {
@@ -244,6 +261,7 @@ impl Node {
             }
         }
         drop(self.0.launched.lock().take());
+        let _files = self.0.files.lock().await;
         let directory = &self.0.directory;
         let emptied = directory
             .store(&record::Phase::Resetting { reason: reason.to_owned() })

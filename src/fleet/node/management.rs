@@ -14,7 +14,9 @@ use crate::fleet::api::cluster::{
     RemoveRequest,
 };
 use crate::fleet::api::config::{ConfigAnswer, SetConfigRequest};
-use crate::fleet::api::internal::{JoinAdmission, JoinAsk, LeaveAsk};
+use crate::fleet::api::internal::{
+    JoinAdmission, JoinAsk, LeaveAsk, RenewAnswer, RenewAsk, TrustAnswer, TrustAsk,
+};
 use crate::fleet::api::worker::{WorkerInfo, WorkerInfoRequest};
 use crate::fleet::audit::AuditLog;
 use crate::fleet::error::FleetError;
@@ -105,7 +107,7 @@ impl Management for Node {
     }
 
     async fn update_certificates(&self, ask: RefreshUpdateRequest) -> Result<(), FleetError> {
-        self.put_certificates(&ask)
+        within(self.limit(), "the certificates", self.put_certificates(&ask)).await
     }
 
     async fn certificates_status(&self) -> Result<CertificatesStatus, FleetError> {
@@ -142,6 +144,14 @@ impl Management for Node {
 
     async fn admit(&self, ask: JoinAsk) -> Result<JoinAdmission, FleetError> {
         self.admit_node(ask).await
+    }
+
+    async fn hear(&self, who: &str, ask: TrustAsk) -> Result<TrustAnswer, FleetError> {
+        within(self.limit(), "the report", self.hear_trust(who, ask)).await
+    }
+
+    async fn renew(&self, who: &str, ask: RenewAsk) -> Result<RenewAnswer, FleetError> {
+        within(self.limit(), "the renewal", self.renew_worker(who, ask)).await
     }
 
     async fn leave(&self, who: &str, ask: LeaveAsk) -> Result<(), FleetError> {

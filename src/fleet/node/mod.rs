@@ -15,10 +15,12 @@
 //! **Invariant:** nothing here opens a port or starts a member: the [`Launcher`] does.
 
 mod admit;
+mod authority;
 mod bootstrap;
 mod certificates;
 mod config;
 mod directory;
+mod files;
 mod handle;
 mod join;
 mod launcher;
@@ -29,6 +31,8 @@ mod record;
 mod refusals;
 mod registry;
 mod remove;
+mod renew;
+mod renewing;
 mod resume;
 mod settings;
 mod stage;

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use quorate_core::api::ids::MemberId;
 
 use super::bootstrap::ready;
@@ -20,9 +21,10 @@ use crate::fleet::error::FleetError;
 use crate::fleet::seal::FleetKey;
 
 impl Node {
-    /// Goes on from where the node stood. Returns once what it runs was started; its member may have no leader yet.
+    /// Goes on from where the node stood when it was opened: since then it may have been asked for something already.
+    /// Returns once what it runs was started; its member may have no leader yet.
     pub async fn resume(&self) -> Result<(), FleetError> {
-        let phase = self.0.directory.load().map_err(|why| unexpected(&why.to_string()))?;
+        let phase = self.0.opened.clone();
         if let Phase::Uninitialised { .. } = phase {
             return Ok(());
         }
@@ -56,6 +58,7 @@ impl Node {
                 let plan = WorkerPlan { name: name.clone(), address: address.clone(), endpoints };
                 let worker = self.0.launcher.worker(plan).await;
                 let worker = worker.map_err(|why| unexpected(&why.to_string()))?;
+                let apis = Mutex::new(apis);
                 let gate = Arc::new(Gate { uid, name, address, id, apis, worker });
                 self.enter(Stage::Worker(Arc::clone(&gate)));
                 self.attend_worker(gate);

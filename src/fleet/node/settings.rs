@@ -43,6 +43,8 @@ pub struct Timers {
     pub call: Duration,
     /// How long a member that is being stopped may take before the process ends without it.
     pub stop: Duration,
+    /// How often a node looks after its certificates when nothing has told it to.
+    pub certificates: Duration,
 }
 
 impl Default for NodeSettings {
@@ -69,6 +71,7 @@ impl Default for Timers {
             election_ms: 1000,
             call: Duration::from_secs(90),
             stop: Duration::from_secs(15),
+            certificates: Duration::from_secs(5),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use quorate_core::api::ids::MemberId;
 
 use super::launcher::{MemberState, RunningMember, RunningWorker};
@@ -23,7 +24,6 @@ pub(super) struct Seat {
 }
 
 /// A node that passes on what clients ask.
-#[derive(Clone)]
 pub(super) struct Gate {
     pub(super) uid: String,
     pub(super) name: String,
@@ -31,7 +31,7 @@ pub(super) struct Gate {
     /// Its id in the registry, in lower hex.
     pub(super) id: String,
     /// `host:port` of the APIs of nodes that hold replicas.
-    pub(super) apis: Vec<String>,
+    pub(super) apis: Mutex<Vec<String>>,
     pub(super) worker: RunningWorker,
 }
 

@@ -56,6 +56,18 @@ impl Unanswered {
         }
     }
 
+    /// For whoever holds a token: its authority may be one of the past.
+    fn in_words(&self) -> String {
+        let advice = match self {
+            Unanswered::Http(HttpError::Tls { .. }) => {
+                ". If the cluster's authority was changed since the token was given, a new one is \
+                 needed: get-join-token"
+            }
+            Unanswered::Http(_) | Unanswered::Refused { .. } | Unanswered::Unfit(_) => "",
+        };
+        format!("{self}{advice}")
+    }
+
     /// Whether the same is to be asked again: it may have been done, or may be by and by.
     fn may_pass(&self) -> bool {
         match self {
@@ -93,7 +105,7 @@ pub(super) async fn ask_first<T: DeserializeOwned>(
             Ok(answer) => return Ok(answer),
             Err(why) if why.nothing_was_done() => {
                 tracing::warn!(address, error = %why, "a node that the token names was not asked");
-                last = why.to_string();
+                last = why.in_words();
             }
             Err(why) => return Err(refusal(why)),
         }
@@ -120,7 +132,7 @@ pub(super) async fn ask_again<T: DeserializeOwned>(
                 Err(why) if why.may_pass() => {
                     tracing::warn!(address, error = %why, "a node that the token names has not answered");
                     may_be_done |= !why.nothing_was_done();
-                    last = why.to_string();
+                    last = why.in_words();
                 }
                 Err(why) => return Err(refusal(why)),
             }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::internal::fleet_request::Ask;
 use quorate_core::api::pb::internal::{FleetAdmit, FleetNode, FleetRole};
@@ -20,6 +21,7 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::admit::{check_new, check_token};
+use super::authority::Signed;
 use super::bootstrap::now;
 use super::certificates::{self, Subject};
 use super::config;
@@ -48,6 +50,9 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 /// A key that is not there has to be missed so often in a row.
 const MISSED_MAX: u32 = 2;
 
+/// What a worker's one certificate is signed as, for both: it serves its clients, and is one of the members'.
+pub(super) const WORKERS: CertificateName = CertificateName::Peer;
+
 impl Node {
     /// Lets a worker in.
     pub(super) async fn admit_worker(
@@ -64,21 +69,10 @@ impl Node {
         let shown = secret(token);
         check_token(&seat, &shown, &name, FleetRole::Worker).await?;
         check_new(&seat, &name, &request.address).await?;
-        let read = seat.keyspace().fleet(|fleet| fleet.record().cloned());
-        let record = read.await.map_err(of_keyspace)?.ok_or(FleetError::NotInitialized)?;
-        let authority = record.authority.ok_or(FleetError::NotInitialized)?;
-        let client_certificate = match &request.csr {
-            None => None,
-            Some(csr) => {
-                let subject = Subject::joining(&name, &[host]).into_worker();
-                // For both: it serves its clients, and is one of the members'.
-                let both = CertificateName::Peer.to_string();
-                let asked = BTreeMap::from([(both.clone(), csr.clone())]);
-                let signed =
-                    certificates::sign(&authority, &seat.key, &seat.uid, &subject, &asked)?;
-                signed.get(&both).cloned()
-            }
-        };
+        let subject = Subject::joining(&name, &[host]).into_worker();
+        let asked: BTreeMap<String, String> =
+            request.csr.iter().map(|csr| (WORKERS.to_string(), csr.clone())).collect();
+        let signed = Signed::now(&seat, &subject, &asked).await?;
         let id = MemberId(rand::random_range(1..=u64::MAX));
         let entry = NodeRecord {
             name: name.clone(),
@@ -99,8 +93,9 @@ impl Node {
         let admit = FleetAdmit { token_hash, node: Some(node) };
         change(seat.keyspace(), Ask::Admit(admit)).await.map_err(of_keyspace)?;
         tracing::info!(name, %id, "a worker was let in");
+        let mut signed = signed.once_entered(&seat, &subject, &asked).await?;
         let (config, _) = config::read(seat.keyspace()).await?;
-        let ca = certificates::authorities(&authority)?;
+        let ca = certificates::authorities(&signed.authority)?;
         let members = seat.keyspace().members();
         Ok(WorkerInfo {
             client_ca: ca.clone(),
@@ -113,7 +108,7 @@ impl Node {
             cloud_provider: config.kubelet.cloud_provider.unwrap_or_default(),
             annotations: config.annotations.unwrap_or_default(),
             kube_proxy_enabled: config.network.kube_proxy_enabled.unwrap_or_default(),
-            client_certificate,
+            client_certificate: signed.certificates.remove(WORKERS.as_str()),
             cluster_uid: seat.uid.clone(),
             node_id: id.to_string(),
             ..WorkerInfo::default()
@@ -153,7 +148,7 @@ impl Node {
             name: name.clone(),
             address: address.clone(),
             id: info.node_id,
-            apis: journey.token.addresses.clone(),
+            apis: Mutex::new(journey.token.addresses.clone()),
             worker,
         };
         self.note_gate(&gate, info.api_servers)?;
@@ -170,13 +165,14 @@ impl Node {
             name: gate.name.clone(),
             address: gate.address.clone(),
             id: gate.id.clone(),
-            apis: gate.apis.clone(),
+            apis: gate.apis.lock().clone(),
             endpoints,
         })
     }
 
     /// Looks after a worker as long as it is one.
     pub(super) fn attend_worker(&self, gate: Arc<Gate>) {
+        self.keep_worker_certificates(Arc::clone(&gate));
         let node = self.clone();
         self.spawn(async move {
             let (mut missed, mut noted) = (0, Vec::new());

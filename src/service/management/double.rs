@@ -22,7 +22,9 @@ use crate::fleet::api::cluster::{
     NodeStatusAnswer, RemoveRequest,
 };
 use crate::fleet::api::config::{ConfigAnswer, SetConfigRequest};
-use crate::fleet::api::internal::{JoinAdmission, JoinAsk, LeaveAsk};
+use crate::fleet::api::internal::{
+    JoinAdmission, JoinAsk, LeaveAsk, RenewAnswer, RenewAsk, TrustAnswer, TrustAsk,
+};
 use crate::fleet::api::worker::{WorkerInfo, WorkerInfoRequest};
 use crate::fleet::audit::AuditLog;
 use crate::fleet::error::FleetError;
@@ -256,6 +258,16 @@ impl Management for Double {
             config: Value::Null,
         })
         .await
+    }
+
+    async fn hear(&self, who: &str, ask: TrustAsk) -> Result<TrustAnswer, FleetError> {
+        let told = || TrustAnswer { ca: "CA".to_owned(), can_sign: true, apis: Vec::new() };
+        self.reply("hear", json!({ "who": who, "ask": ask }), told).await
+    }
+
+    async fn renew(&self, who: &str, ask: RenewAsk) -> Result<RenewAnswer, FleetError> {
+        let told = || RenewAnswer { certificate: "PEM".to_owned() };
+        self.reply("renew", json!({ "who": who, "ask": ask }), told).await
     }
 
     async fn leave(&self, who: &str, ask: LeaveAsk) -> Result<(), FleetError> {

@@ -3,7 +3,7 @@
 //! ```text
 //!   unix socket ─┐                      ┌─ rows: cluster, config, certificates, auth, capi ──> dyn Management
 //!   TLS port    ─┴─ serve ── router ────┼─ own: server, operations, events, audit, health
-//!                     │ 404, 405 in the └─ internal: join, leave (between nodes)
+//!                     │ 404, 405 in the └─ internal: join, leave, trust, renew (between nodes)
 //!                     │ envelope
 //!                     └ rule: phase, who asks, body, audit ──> handler ──> envelope
 //! ```

@@ -176,6 +176,29 @@ async fn nodes_join_by_a_token_alone_and_leave_by_their_certificate() {
 }
 
 #[tokio::test]
+async fn s0_24_workers_report_and_renew_by_their_certificate_alone() {
+    let served = Served::start().await;
+    let report = json!({"trusts": [], "leads-to": [""]});
+    let trust = json!({"version": 1, "id": "b2", "report": report});
+    let renew = json!({"version": 1, "id": "b2", "csr": "CSR"});
+    let (stranger, worker) = (served.port(None), served.port(Some(Organisation::Worker)));
+    for (path, ask, call) in
+        [("/internal/trust", &trust, "hear"), ("/internal/renew", &renew, "renew")]
+    {
+        let refused = stranger.post(path).json(ask).send(LONG).await;
+        assert_eq!(status_of(refused), 403, "{path}");
+        worker.post(path).json(ask).send(LONG).await.unwrap();
+        let (called, asked) = served.double.calls().pop().unwrap();
+        assert_eq!(
+            (called, &asked["who"], &asked["ask"]["id"]),
+            (call, &json!("n1"), &json!("b2"))
+        );
+        let refused = worker.post(path).json(&json!({"version": 2})).send(LONG).await;
+        assert_eq!(status_of(refused), 400, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn an_operation_is_waited_for_told_and_forgotten() {
     let served = Served::start().await;
     let gate = served.double.hold_calls();

@@ -4,6 +4,7 @@ mod again;
 mod certificates;
 mod defects;
 mod joins;
+mod renewals;
 mod starts;
 
 use std::path::Path;

@@ -30,6 +30,20 @@ async fn s0_6_a_fleet_begins_once_and_outlives_a_restart() {
     node.shut_down().await.unwrap();
 }
 
+/// The API is served before the start is over.
+#[tokio::test]
+async fn s0_6_what_a_node_is_asked_while_it_starts_does_not_end_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = bare(&settings(dir.path(), "n1"));
+    node.crash_at("noted");
+    let asked = node.clone();
+    let asking = tokio::spawn(async move { asked.bootstrap(BootstrapRequest::default()).await });
+    node.crashed().await;
+    node.resume().await.unwrap();
+    node.abandon().await;
+    assert!(asking.await.unwrap().is_err());
+}
+
 #[tokio::test]
 async fn s0_6_a_crash_at_any_step_leaves_nothing_or_a_fleet() {
     for (step, formed) in [

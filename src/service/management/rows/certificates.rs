@@ -36,12 +36,12 @@ const PLAN: Rule = Rule {
 
 const RUN: Rule = Rule {
     name: "refresh-certs-run",
-    summary: "Refresh this node's certificates as planned.",
+    summary: "Refresh this node's certificates as planned, or begin to change the fleet's authority.",
     forms: &[(Verb::Post, "/1.0/k8sd/refresh-certs/run")],
     access: Access::Trusted,
     when: When::InFleet,
     kind: Kind::Task,
-    also: &[],
+    also: &[409],
 };
 
 const UPDATE: Rule = Rule {
