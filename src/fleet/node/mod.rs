@@ -35,6 +35,7 @@ mod renew;
 mod renewing;
 mod resume;
 mod settings;
+mod settle;
 mod stage;
 mod status;
 mod steps;
