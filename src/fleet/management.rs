@@ -44,6 +44,8 @@ pub enum Phase {
     ControlPlane,
     /// A worker.
     Worker,
+    /// On its way out of its fleet, or out of a start that failed: what it had is being wiped.
+    Resetting,
     /// Taken out of its fleet, and wiped: may bootstrap or join.
     Removed,
     /// On its way out.
@@ -70,8 +72,6 @@ pub struct Condition {
     pub not_ready: Option<String>,
     /// Why a linearizable read does not pass, if none does. A daemon in no fleet has none.
     pub not_healthy: Option<String>,
-    /// The cluster's version, once it is decided.
-    pub cluster_version: Option<String>,
 }
 
 /// One node, as the API sees it. Each call is bounded by the `timeout` of its request, or by what the node thinks right.

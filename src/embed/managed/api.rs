@@ -110,6 +110,7 @@ fn shown(phase: Phase) -> Shown {
         Phase::Uninitialized
         | Phase::Bootstrapping
         | Phase::Joining
+        | Phase::Resetting
         | Phase::Removed
         | Phase::Stopping => Shown::Temporary,
     }

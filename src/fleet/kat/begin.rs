@@ -145,7 +145,7 @@ impl Initiation {
             Phase::Worker => {
                 return Err(InitFault::NotOurs("this node is a worker of a cluster".to_owned()));
             }
-            Phase::Bootstrapping | Phase::Joining | Phase::Stopping => {
+            Phase::Bootstrapping | Phase::Joining | Phase::Resetting | Phase::Stopping => {
                 return Err(InitFault::NotOurs("this node is joining or leaving".to_owned()));
             }
         };

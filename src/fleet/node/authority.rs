@@ -82,7 +82,7 @@ pub(super) async fn write_report(
     report: &Trusted,
 ) -> Result<bool, FleetError> {
     let key = node_key(id);
-    let Some(kv) = registry::get(keyspace, &key).await.map_err(of_keyspace)? else {
+    let Some(kv) = registry::get(keyspace, &key, false).await.map_err(of_keyspace)? else {
         // It was removed, and will hear of it.
         return Ok(true);
     };

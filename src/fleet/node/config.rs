@@ -1,5 +1,7 @@
 //! The config that clients see: read as of now, and changed over what was read.
 
+use quorate_core::api::pb::mvccpb::KeyValue;
+
 use super::life::Node;
 use super::refusals::{of_keyspace, unexpected};
 use super::registry::{self, CONFIG_KEY};
@@ -7,7 +9,7 @@ use crate::fleet::api::cluster::FeatureStatus;
 use crate::fleet::api::config::{ConfigAnswer, SetConfigRequest};
 use crate::fleet::api::stored::ClusterConfig;
 use crate::fleet::error::FleetError;
-use crate::keyspace::Keyspace;
+use crate::keyspace::{Keyspace, KeyspaceError};
 
 /// A change that always comes second is given up after so many tries: each lost one is another's success.
 const TRIES: usize = 1000;
@@ -39,7 +41,18 @@ impl Node {
 
 /// The config, and the revision at which it was last changed (0: it is not there).
 pub(super) async fn read(keyspace: &Keyspace) -> Result<(ClusterConfig, i64), FleetError> {
-    match registry::get(keyspace, CONFIG_KEY).await.map_err(of_keyspace)? {
+    config_of(registry::get(keyspace, CONFIG_KEY, false).await)
+}
+
+/// The config as this member has it, also without a quorum.
+pub(super) async fn read_here(keyspace: &Keyspace) -> Result<ClusterConfig, FleetError> {
+    Ok(config_of(registry::get(keyspace, CONFIG_KEY, true).await)?.0)
+}
+
+fn config_of(
+    read: Result<Option<KeyValue>, KeyspaceError>,
+) -> Result<(ClusterConfig, i64), FleetError> {
+    match read.map_err(of_keyspace)? {
         Some(kv) => Ok((ClusterConfig::from_bytes(&kv.value)?, kv.mod_revision)),
         None => Ok((ClusterConfig::default(), 0)),
     }

@@ -59,10 +59,14 @@ pub fn node_key(id: MemberId) -> String {
     format!("{NODES_PREFIX}{id}")
 }
 
-/// A key as of now for every member; `None`: there is no such key.
-pub(super) async fn get(keyspace: &Keyspace, key: &str) -> Result<Option<KeyValue>, KeyspaceError> {
-    let request =
-        pb::RangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..Default::default() };
+/// A key as of now for every member, or, `serializable`, as this one has it; `None`: there is no such key.
+pub(super) async fn get(
+    keyspace: &Keyspace,
+    key: &str,
+    serializable: bool,
+) -> Result<Option<KeyValue>, KeyspaceError> {
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    let request = pb::RangeRequest { key, serializable, ..Default::default() };
     Ok(keyspace.range(request).await?.kvs.into_iter().next())
 }
 

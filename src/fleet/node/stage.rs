@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use quorate_core::api::ids::MemberId;
 
 use super::launcher::{MemberState, RunningMember, RunningWorker};
+use super::life::REMOVED;
 use crate::fleet::error::FleetError;
 use crate::fleet::management::Phase;
 use crate::fleet::seal::FleetKey;
@@ -74,13 +75,13 @@ impl Stage {
     /// In the API's words.
     pub(super) fn phase(&self) -> Phase {
         match self {
-            Stage::Uninitialised { since: Some(_) } => Phase::Removed,
-            Stage::Uninitialised { since: None } => Phase::Uninitialized,
+            Stage::Uninitialised { since: Some(why) } if why == REMOVED => Phase::Removed,
+            Stage::Uninitialised { .. } => Phase::Uninitialized,
             Stage::Bootstrapping { .. } => Phase::Bootstrapping,
             Stage::Joining { .. } => Phase::Joining,
             Stage::Member(_) => Phase::ControlPlane,
             Stage::Worker(_) => Phase::Worker,
-            Stage::Resetting { .. } => Phase::Removed,
+            Stage::Resetting { .. } => Phase::Resetting,
             Stage::Stopping => Phase::Stopping,
         }
     }

@@ -75,7 +75,9 @@ impl Node {
                     cluster_role: Some(ClusterRole::ControlPlane),
                     datastore_role: role.or(Some(DatastoreRole::Unknown)),
                 };
-                NodeStatusAnswer { status, taints: Vec::new(), phase: Some(phase("")) }
+                let config = config::read_here(keyspace).await?;
+                let taints = config.kubelet.control_plane_taints.unwrap_or_default();
+                NodeStatusAnswer { status, taints, phase: Some(phase("")) }
             }
             Stage::Worker(_) => {
                 let cluster_role = Some(ClusterRole::Worker);
@@ -152,7 +154,6 @@ async fn condition(seat: &Seat) -> Condition {
         not_alive: unfit.clone().filter(|_| failed),
         not_ready: unread.clone(),
         not_healthy: unread,
-        cluster_version: None,
     }
 }
 

@@ -59,7 +59,13 @@ impl Node {
             nonce: Bytes::copy_from_slice(&nonce),
             expires_ms: unix_ms().saturating_add(ttl),
         };
-        let reply = issue_one(&seat, Ask::TokenIssue(issue)).await?;
+        let issued = issue_one(&seat, Ask::TokenIssue(issue)).await.map_err(|why| match why {
+            KeyspaceError::Refused(Refusal::Fleet(FleetRefusal::TokenExpired)) => {
+                FleetError::Invalid("ttl is too short: the token has expired already".to_owned())
+            }
+            other => of_keyspace(other),
+        });
+        let reply = issued?;
         let FleetReply::Token { nonce, .. } = reply else {
             return Err(unexpected("an answer of another kind to a token's issue"));
         };
@@ -92,7 +98,7 @@ impl Node {
             hash: Bytes::copy_from_slice(&secret.hash()),
             nonce: Bytes::copy_from_slice(&nonce),
         };
-        let reply = issue_one(&seat, Ask::AuthTokenIssue(issue)).await?;
+        let reply = issue_one(&seat, Ask::AuthTokenIssue(issue)).await.map_err(of_keyspace)?;
         let FleetReply::AuthToken { nonce, .. } = reply else {
             return Err(unexpected("an answer of another kind to a token's issue"));
         };
@@ -164,9 +170,9 @@ impl Node {
     }
 }
 
-async fn issue_one(seat: &Seat, ask: Ask) -> Result<FleetReply, FleetError> {
+async fn issue_one(seat: &Seat, ask: Ask) -> Result<FleetReply, KeyspaceError> {
     let request = FleetRequest { fence: None, ask: Some(ask) };
-    seat.keyspace().fleet_change(request).await.map_err(of_keyspace)
+    seat.keyspace().fleet_change(request).await
 }
 
 /// APIs of the nodes that let others in; `own` first.

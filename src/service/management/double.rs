@@ -126,12 +126,7 @@ impl Management for Double {
 
     async fn condition(&self) -> Condition {
         let ill = self.ill.lock().clone();
-        Condition {
-            not_alive: ill.clone(),
-            not_ready: ill.clone(),
-            not_healthy: ill,
-            cluster_version: Some("3.6.0".to_owned()),
-        }
+        Condition { not_alive: ill.clone(), not_ready: ill.clone(), not_healthy: ill }
     }
 
     fn events(&self) -> &EventLog {

@@ -1,17 +1,17 @@
 //! Every row in every form against `tests/testdata/management/*.json` (A0.4), and the document against what was seen:
 //! a status that is documented and never answered, or the other way round, is a fault.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use axum::body::Body;
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_service::Service as _;
 
+use self::golden::{Case, Needs, Row, Trust, differences, rows};
 use super::body::BODY_BYTES_MAX;
 use super::caller::Door;
 use super::double::{Double, RIGHT, refusal};
@@ -21,80 +21,8 @@ use crate::fleet::management::Phase;
 use crate::support::shutdown::Drain;
 use crate::support::tls::PeerIdentity;
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Row {
-    forms: Vec<String>,
-    trust: Trust,
-    needs: Needs,
-    #[serde(default = "yes")]
-    envelope: bool,
-    #[serde(default = "yes")]
-    documented: bool,
-    cases: Vec<Case>,
-}
-
-fn yes() -> bool {
-    true
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Trust {
-    Trusted,
-    Open,
-    Capi,
-    Node,
-    Worker,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Needs {
-    ControlPlane,
-    Fleet,
-    NotStopping,
-    Always,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Case {
-    claim: String,
-    #[serde(default)]
-    only: Vec<String>,
-    #[serde(default = "control_plane")]
-    phase: Phase,
-    #[serde(default = "socket")]
-    door: String,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    #[serde(default)]
-    query: String,
-    #[serde(default)]
-    body: Option<Value>,
-    #[serde(default)]
-    raw: Option<String>,
-    #[serde(default)]
-    node: Option<Value>,
-    /// Left out: not looked at; null: the node must not have been asked.
-    #[serde(default, deserialize_with = "present")]
-    asked: Option<Value>,
-    status: u16,
-    answer: Value,
-}
-
-fn control_plane() -> Phase {
-    Phase::ControlPlane
-}
-
-fn socket() -> String {
-    "socket".to_owned()
-}
-
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
-}
+#[path = "../../../tests/management/golden.rs"]
+mod golden;
 
 /// What came of one request.
 struct Seen {
@@ -114,7 +42,8 @@ fn identity(organisation: &str) -> PeerIdentity {
 /// Asks a fresh node.
 async fn ask(form: &str, case: &Case) -> Seen {
     let folder = tempfile::tempdir().unwrap();
-    let double = Double::new(case.phase, folder.path());
+    let phase = serde_json::from_value(json!(case.phase)).expect("a phase of the API");
+    let double = Double::new(phase, folder.path());
     match &case.node {
         None => {}
         Some(node) if node.get("ill").is_some() => double.fall_ill(node["ill"].as_str().unwrap()),
@@ -158,31 +87,6 @@ async fn ask(form: &str, case: &Case) -> Seen {
     let body = serde_json::from_slice(&bytes)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
     Seen { status, body, calls: double.calls(), headers }
-}
-
-/// Equal field by field; `"*"` stands for any text that is not empty.
-fn differences(want: &Value, got: &Value, place: &str, found: &mut Vec<String>) {
-    match (want, got) {
-        (Value::String(any), Value::String(text)) if any == "*" && !text.is_empty() => {}
-        (Value::Object(want), Value::Object(got)) => {
-            let names: BTreeSet<&String> = want.keys().chain(got.keys()).collect();
-            for name in names {
-                let place = format!("{place}.{name}");
-                match (want.get(name), got.get(name)) {
-                    (Some(want), Some(got)) => differences(want, got, &place, found),
-                    (Some(_), None) => found.push(format!("{place} is missing")),
-                    (None, _) => found.push(format!("{place} is too much: {}", got[name])),
-                }
-            }
-        }
-        (Value::Array(want), Value::Array(got)) if want.len() == got.len() => {
-            for (number, (want, got)) in want.iter().zip(got).enumerate() {
-                differences(want, got, &format!("{place}[{number}]"), found);
-            }
-        }
-        (want, got) if want == got => {}
-        (want, got) => found.push(format!("{place}: wanted {want}, got {got}")),
-    }
 }
 
 /// Everything that was seen, and what was wrong with it.
@@ -248,21 +152,23 @@ fn promised(row: &Row) -> Vec<Case> {
         change(&mut case);
         cases.push(case);
     };
-    let phase = |phase: Phase| move |case: &mut Case| case.phase = phase;
+    let phase = |phase: &'static str| move |case: &mut Case| phase.clone_into(&mut case.phase);
     if matches!(row.needs, Needs::ControlPlane | Needs::Fleet) {
-        for early in [Phase::Uninitialized, Phase::Bootstrapping, Phase::Joining] {
+        for early in ["uninitialized", "bootstrapping", "joining"] {
             add("before init it is not answered", 503, "daemon not yet initialized", &phase(early));
         }
+        let text = "this node is being reset";
+        add("while it is reset it is not answered", 503, text, &phase("resetting"));
         let text = "node \"n1\" is not part of the cluster";
-        add("a removed node does not answer it", 520, text, &phase(Phase::Removed));
+        add("a removed node does not answer it", 520, text, &phase("removed"));
     }
     if row.needs == Needs::ControlPlane {
         let text = "this action is not allowed on worker nodes";
-        add("a worker does not answer it", 403, text, &phase(Phase::Worker));
+        add("a worker does not answer it", 403, text, &phase("worker"));
     }
     if row.needs != Needs::Always {
         let text = "daemon is shutting down";
-        add("on the way out it is not answered", 503, text, &phase(Phase::Stopping));
+        add("on the way out it is not answered", 503, text, &phase("stopping"));
     }
     match row.trust {
         Trust::Open => {}
@@ -334,23 +240,6 @@ fn failures(row: &Row) -> Vec<Case> {
         fail("a fault of the node is told as one", "Internal", 500),
         fail("without a quorum it is refused", "Unavailable", 503),
     ]
-}
-
-fn rows() -> Vec<(String, Row)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/management");
-    let mut rows: Vec<(String, Row)> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|end| end == "json"))
-        .map(|path| {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            let row = serde_json::from_str(&text).unwrap_or_else(|why| panic!("{name}: {why}"));
-            (name, row)
-        })
-        .collect();
-    rows.sort_by(|one, other| one.0.cmp(&other.0));
-    rows
 }
 
 /// `GET /1.0/operations/0000…` is a form of `GET /1.0/operations/{id}`.

@@ -63,6 +63,9 @@ impl When {
             (_, Phase::Uninitialized | Phase::Bootstrapping | Phase::Joining) => {
                 Err(FleetError::NotInitialized)
             }
+            (_, Phase::Resetting) => {
+                Err(FleetError::Unavailable("this node is being reset".to_owned()))
+            }
             (_, Phase::Removed) => Err(FleetError::NodeNotInFleet(node.identity().name)),
             (When::ControlPlane, Phase::Worker) => Err(FleetError::OnWorker),
             (When::InFleet | When::ControlPlane, Phase::ControlPlane)

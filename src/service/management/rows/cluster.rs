@@ -36,7 +36,7 @@ const BOOTSTRAP: Rule = Rule {
     access: Access::Trusted,
     when: When::NotStopping,
     kind: Kind::Task,
-    also: &[],
+    also: &[409],
 };
 
 const NODE: Rule = Rule {
@@ -112,7 +112,7 @@ const SET_CONFIG: Rule = Rule {
     access: Access::Trusted,
     when: When::ControlPlane,
     kind: Kind::Changes,
-    also: &[],
+    also: &[409],
 };
 
 const WORKER: Rule = Rule {

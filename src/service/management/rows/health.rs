@@ -13,7 +13,7 @@ use super::super::rule::Verb;
 use super::Book;
 use crate::fleet::api::server::{Health, VersionAnswer};
 use crate::fleet::management::{Condition, Phase};
-use crate::service::version::ETCD_VERSION;
+use crate::service::version::{ETCD_VERSION, cluster_version};
 
 pub(super) fn add(book: &mut Book) {
     book.route("/livez", get(|State(api)| async move { told(live(&api).await) }));
@@ -56,8 +56,7 @@ async fn ready(api: &Api) -> Option<String> {
 }
 
 async fn healthy(api: &Api) -> Option<String> {
-    let Condition { not_alive, not_ready, not_healthy, cluster_version: _ } =
-        api.node().condition().await;
+    let Condition { not_alive, not_ready, not_healthy } = api.node().condition().await;
     not_alive.or(not_ready).or(not_healthy)
 }
 
@@ -70,12 +69,20 @@ fn told(why_not: Option<String>) -> Response<Body> {
 }
 
 async fn version(State(api): State<Api>) -> Response<Body> {
-    let cluster = api.node().condition().await.cluster_version;
+    let etcdcluster = match api.node().phase() {
+        Phase::ControlPlane | Phase::Worker => cluster_version(),
+        Phase::Uninitialized
+        | Phase::Bootstrapping
+        | Phase::Joining
+        | Phase::Resetting
+        | Phase::Removed
+        | Phase::Stopping => "not_decided".to_owned(),
+    };
     json(
         StatusCode::OK,
         &VersionAnswer {
             etcdserver: ETCD_VERSION.to_owned(),
-            etcdcluster: cluster.unwrap_or_else(|| "not_decided".to_owned()),
+            etcdcluster,
             quorate: env!("CARGO_PKG_VERSION").to_owned(),
         },
     )
