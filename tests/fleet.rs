@@ -1,27 +1,39 @@
-//! Fleets of real processes, driven by the program's own commands: stories A0.1, A0.2, A0.3, A0.7, A0.8 and A0.10.
+//! Fleets of real processes, driven by the program's own commands: stories A0.1 to A0.5, A0.7, A0.8 and A0.10, and A3.2.
 
 #![expect(
     clippy::print_stderr,
     reason = "a round that is tried is named, for it to be tried again"
 )]
 
-#[path = "fleet/crashes.rs"]
-mod crashes;
+#[path = "fleet/asking.rs"]
+mod asking;
+#[path = "fleet/bad_joins.rs"]
+mod bad_joins;
 #[path = "fleet/certificates.rs"]
 mod certificates;
+#[path = "fleet/config.rs"]
+mod config;
+#[path = "fleet/crashes.rs"]
+mod crashes;
 #[path = "fleet/daemon.rs"]
 mod daemon;
+#[path = "management/golden.rs"]
+mod golden;
 #[path = "fleet/init.rs"]
 mod init;
 #[path = "agent/process.rs"]
 #[expect(dead_code, reason = "agents beside a node are other tests' matter")]
 mod process;
+#[path = "fleet/rows.rs"]
+mod rows;
+#[path = "fleet/schema.rs"]
+mod schema;
 #[path = "fleet/secrets.rs"]
 mod secrets;
-#[path = "fleet/together.rs"]
-mod together;
 #[path = "fleet/shown.rs"]
 mod shown;
+#[path = "fleet/together.rs"]
+mod together;
 #[path = "fleet/writer.rs"]
 mod writer;
 
@@ -102,58 +114,6 @@ async fn a0_2_who_writes_all_the_time_sees_no_failure_while_nodes_join() {
     assert_eq!(nodes[0].voters().await, 3, "and no learner is left");
     let kept = nodes[2].store().list(b"/written/").await.unwrap();
     assert_eq!(kept.len(), written.successes);
-}
-
-#[tokio::test]
-async fn a0_3_bad_joins_change_nothing_and_no_secret_is_in_a_log() {
-    let [first, second, third] = three().await;
-    let joiner = Daemon::start("n4");
-    let good = first.token("n4");
-    // In use, in the API's own words and code.
-    let (code, _) = second.post("/1.0/k8sd/cluster/join", &json!({"token": good})).await;
-    assert_eq!(code, 521);
-    let unknown = json!({"token": good, "colour": "blue"});
-    let (code, _) = joiner.post("/1.0/k8sd/cluster/join", &unknown).await;
-    assert_eq!(code, 400);
-    // A name and an address that are taken.
-    let taken = first.token("n2");
-    let why = joiner.fails(&["join-cluster", &taken, "--name", "n2"]);
-    assert!(why.contains("\"n2\" is part of the cluster"), "{why}");
-    let address = second.api_address();
-    let why = joiner.fails(&["join-cluster", &good, "--address", &address]);
-    assert!(why.contains(&address), "{why}");
-    assert_eq!(first.voters().await, 3);
-    assert!(joiner.is_reset());
-
-    // The leader dies while it is under way: it is in, or it is clean; never in between.
-    let nodes = [first, second, third];
-    let leader = daemon::leader_of(&nodes).await;
-    let others: Vec<&Daemon> = nodes.iter().filter(|node| node.name != leader).collect();
-    let token = others[0].token("n4");
-    let joining = joiner.begins(&["join-cluster", &token]);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    nodes.iter().find(|node| node.name == leader).unwrap().kill();
-    let joined = joining.wait_with_output().unwrap();
-    eventually("registry and raft agree", async || {
-        let status = others[0].try_status().await;
-        status.is_some_and(|status| status["membership"]["consistent"] == true)
-    })
-    .await;
-    if joined.status.success() {
-        assert_eq!(others[0].voters().await, 4);
-    } else {
-        eventually("the joiner is clean", async || joiner.is_reset()).await;
-        eventually("it is listed no more", async || others[0].voters().await == 3).await;
-    }
-
-    let secrets = [good, taken, token];
-    for node in nodes.iter().chain([&joiner]) {
-        let said = node.log() + &node.audit();
-        for secret in &secrets {
-            assert!(!said.contains(secret.as_str()), "{}", node.name);
-            assert!(!said.contains(&daemon::secret_in(secret)), "{}", node.name);
-        }
-    }
 }
 
 #[tokio::test]

@@ -91,10 +91,6 @@ impl Daemon {
         fs::read_to_string(self.dir.path().join("log")).expect("a log")
     }
 
-    pub(crate) fn audit(&self) -> String {
-        fs::read_to_string(self.state("audit.log")).expect("an audit log")
-    }
-
     pub(crate) fn api_address(&self) -> String {
         format!("127.0.0.1:{}", self.ports[0])
     }
@@ -165,7 +161,7 @@ impl Daemon {
         }
     }
 
-    fn socket(&self) -> HttpClient {
+    pub(crate) fn socket(&self) -> HttpClient {
         HttpClient::new(Target::Unix(self.state("api.sock")))
     }
 
@@ -267,7 +263,9 @@ fn run(name: &str, dir: &TempDir, ports: &[u16; 4], more: &[String]) -> Child {
     command.stderr(log.expect("a log")).spawn().expect("the program starts")
 }
 
-fn told(answer: Result<quorate::support::http_client::Answer, HttpError>) -> (u16, Value) {
+pub(crate) fn told(
+    answer: Result<quorate::support::http_client::Answer, HttpError>,
+) -> (u16, Value) {
     match answer {
         Ok(answer) => (answer.status, answer.json().expect("an envelope")),
         Err(HttpError::Status { status, body, .. }) => {
@@ -306,7 +304,12 @@ pub(crate) fn secret_in(token: &str) -> String {
 
 /// Waits until `holds`.
 pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + LONG;
+    eventually_within(LONG, what, holds).await;
+}
+
+/// The same, at most for `limit`.
+pub(crate) async fn eventually_within(limit: Duration, what: &str, holds: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + limit;
     while !holds().await {
         assert!(Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
