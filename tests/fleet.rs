@@ -92,6 +92,8 @@ async fn a0_1_tokens_of_a_node_go_with_it() {
     let late = first.token("n4");
     first.does(&["remove-node", "n4", "--force"]);
     eventually("it is reset", async || fourth.is_reset()).await;
+    let (_, listed) = first.get("/1.0/tokens").await;
+    assert_eq!(listed["metadata"], json!([]), "its token list is empty");
     for token in [token, late] {
         let why = fourth.fails(&["join-cluster", &token]);
         assert!(why.contains("token is unknown"), "{why}");

@@ -18,8 +18,8 @@ use super::api::certificates::{
     RefreshRunRequest, RefreshUpdateRequest,
 };
 use super::api::cluster::{
-    BootstrapRequest, ClusterStatus, JoinRequest, JoinTokenRequest, NodeStatus, NodeStatusAnswer,
-    RemoveRequest,
+    BootstrapRequest, ClusterStatus, IssuedToken, JoinRequest, JoinTokenRequest, NodeStatus,
+    NodeStatusAnswer, RemoveRequest,
 };
 use super::api::config::{ConfigAnswer, SetConfigRequest};
 use super::api::internal::{
@@ -106,6 +106,9 @@ pub trait Management: Send + Sync + 'static {
 
     /// `POST k8sd/cluster/tokens`, `x/capi/generate-join-token`.
     async fn join_token(&self, request: JoinTokenRequest) -> Result<Sensitive, FleetError>;
+
+    /// `GET tokens`: the join tokens that count, by name.
+    async fn join_tokens(&self) -> Result<Vec<IssuedToken>, FleetError>;
 
     /// `POST k8sd/cluster/join`. In a fleet already: [`FleetError::NodeInUse`].
     async fn join(&self, request: JoinRequest) -> Result<(), FleetError>;

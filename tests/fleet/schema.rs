@@ -58,6 +58,8 @@ impl Document {
                         |name: &Value| value.get(name.as_str().expect("a text")).is_some();
                     !value.is_object() || names.iter().all(is_there)
                 }
+                // Both say something of the same fields: they are gone through once.
+                "additionalProperties" if schema.get("properties").is_some() => true,
                 "properties" | "additionalProperties" => {
                     self.check_fields(schema, value, place, found);
                     true

@@ -66,6 +66,9 @@ def before_call(context, case, kwargs):
         query = dict(case.query or {})
         query.setdefault("timeout", 0)
         case.query = query
+    # Else all would have the same key, and none but the first be looked at.
+    if case.headers.get("idempotency-key") and (case.meta is None or case.meta.generation.mode.is_positive):
+        case.headers["idempotency-key"] = str(uuid.uuid4())
     if SOCKET:
         make_true(case)
 

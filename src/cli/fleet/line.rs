@@ -75,6 +75,8 @@ pub(super) enum Command {
     Bootstrap(Entry),
     /// Create a token with which a node joins this fleet
     GetJoinToken(JoinToken),
+    /// List the tokens with which nodes may join
+    Tokens,
     /// Make this node one of an existing fleet
     JoinCluster(JoinCluster),
     /// Remove a node from the fleet

@@ -156,6 +156,7 @@ async fn act(
         Command::Info { wait: true } => status::wait_info(api, globals.timeout).await,
         Command::Info { wait: false } => status::info(api).await,
         Command::Nodes => status::nodes(api).await,
+        Command::Tokens => tokens::joining(api).await,
         Command::Config(Config::Get { key }) => settings::get(api, key).await,
         Command::Config(Config::Set { pairs, file }) => settings::set(api, pairs, file).await,
         Command::Config(Config::Show { origin, changed, flags }) => {
@@ -224,6 +225,7 @@ impl Command {
             | Command::NodeStatus
             | Command::Info { .. }
             | Command::Nodes
+            | Command::Tokens
             | Command::Config(Config::Get { .. } | Config::Show { .. })
             | Command::CertsStatus
             | Command::AuthToken(_)
@@ -253,6 +255,7 @@ impl Command {
             | Command::NodeStatus
             | Command::Info { wait: false }
             | Command::Nodes
+            | Command::Tokens
             | Command::Config(Config::Get { .. } | Config::Set { .. })
             | Command::CertsStatus
             | Command::RefreshCerts(_)

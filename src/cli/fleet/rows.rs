@@ -1,9 +1,10 @@
 //! Which command asks which row of the API. Transcripts show the requests themselves; documentation is made from this.
 
 /// Command, method, path below `/1.0`. The rows of `internal` and `worker` are asked by daemons alone.
-pub const ROWS: [(&str, &str, &str); 27] = [
+pub const ROWS: [(&str, &str, &str); 28] = [
     ("bootstrap", "POST", "/1.0/k8sd/cluster"),
     ("get-join-token", "POST", "/1.0/k8sd/cluster/tokens"),
+    ("tokens", "GET", "/1.0/tokens"),
     ("join-cluster", "POST", "/1.0/k8sd/cluster/join"),
     ("remove-node", "POST", "/1.0/k8sd/cluster/remove"),
     ("status", "GET", "/1.0/k8sd/cluster"),

@@ -255,7 +255,7 @@ fn or_none(text: &str) -> &str {
     if text.is_empty() { "none" } else { text }
 }
 
-fn cluster_role(role: Option<ClusterRole>) -> &'static str {
+pub(super) fn cluster_role(role: Option<ClusterRole>) -> &'static str {
     match role {
         Some(ClusterRole::ControlPlane) => "control-plane",
         Some(ClusterRole::Worker) => "worker",

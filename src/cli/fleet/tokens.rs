@@ -1,4 +1,4 @@
-//! Tokens of users, and what a Cluster API provider asks for.
+//! Tokens of nodes and users, and what a Cluster API provider asks for.
 
 use std::io;
 use std::path::Path;
@@ -11,10 +11,13 @@ use super::entry::{bare_token, remove_request, token_request};
 use super::failure::Failure;
 use super::format::Answer;
 use super::line::{AuthToken, Capi, TokenSource};
+use super::status::cluster_role;
+use super::table::table;
 use super::words::token;
 use crate::fleet::api::Sensitive;
 use crate::fleet::api::auth::{AuthTokenRequest, TokenRequest, TokenReview, TokenReviewSpec};
 use crate::fleet::api::certificates::{ExpiryAnswer, NothingAsked};
+use crate::fleet::api::cluster::IssuedToken;
 
 const TOKENS: &str = "/1.0/kubernetes/auth/tokens";
 
@@ -25,6 +28,19 @@ const UNAUTHORIZED: u16 = 401;
 const CAPI_TOKEN: &str = "capi-auth-token";
 /// The header in which somebody shows that they may read the node's state directory.
 const NODE_TOKEN: &str = "node-token";
+
+/// `GET tokens`.
+pub(super) async fn joining(api: &Api) -> Result<Answer, Failure> {
+    let metadata = api.get("/1.0/tokens").await?;
+    Ok(Answer::told(metadata, |metadata| {
+        let tokens: Vec<IssuedToken> = typed(metadata)?;
+        let rows = tokens.into_iter().map(|token| {
+            let name = if token.name.is_empty() { "any".to_owned() } else { token.name };
+            vec![name, cluster_role(Some(token.role)).to_owned(), moment(&token.expires_at)]
+        });
+        Ok(table(&["NAME", "ROLE", "EXPIRES"], rows))
+    }))
+}
 
 /// `kubernetes/auth/...`.
 pub(super) async fn auth(api: &Api, command: AuthToken) -> Result<Answer, Failure> {

@@ -243,6 +243,19 @@ pub struct JoinTokenRequest {
     pub ttl: Nanos,
 }
 
+/// `GET /1.0/tokens`: a join token that counts. What it is drawn from and what it shows stay where they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct IssuedToken {
+    /// The node that may join by it; empty: any.
+    pub name: String,
+    /// What it joins as.
+    pub role: ClusterRole,
+    /// RFC 3339.
+    #[schema(format = "date-time")]
+    pub expires_at: String,
+}
+
 /// A token that was made or found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenAnswer {

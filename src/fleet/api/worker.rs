@@ -13,6 +13,7 @@ use super::{Sensitive, is_false};
 pub struct WorkerInfoRequest {
     /// The worker's IP address, or `host:port` of its API.
     #[serde(default)]
+    #[schema(required, min_length = 1)]
     pub address: String,
     /// Ours: a certificate request in PEM. Its key stays with the worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,8 +10,8 @@ use crate::fleet::api::certificates::{
     RefreshRunRequest, RefreshUpdateRequest,
 };
 use crate::fleet::api::cluster::{
-    BootstrapRequest, ClusterStatus, JoinRequest, JoinTokenRequest, NodeStatus, NodeStatusAnswer,
-    RemoveRequest,
+    BootstrapRequest, ClusterStatus, IssuedToken, JoinRequest, JoinTokenRequest, NodeStatus,
+    NodeStatusAnswer, RemoveRequest,
 };
 use crate::fleet::api::config::{ConfigAnswer, SetConfigRequest};
 use crate::fleet::api::internal::{
@@ -67,6 +67,10 @@ impl Management for Node {
 
     async fn join_token(&self, request: JoinTokenRequest) -> Result<Sensitive, FleetError> {
         within(self.limit(), "the token", self.make_join_token(request)).await
+    }
+
+    async fn join_tokens(&self) -> Result<Vec<IssuedToken>, FleetError> {
+        within(self.limit(), "the tokens", self.list_join_tokens()).await
     }
 
     async fn join(&self, request: JoinRequest) -> Result<(), FleetError> {

@@ -24,7 +24,7 @@ use super::registry::change;
 use super::stage::Seat;
 use crate::fleet::api::Sensitive;
 use crate::fleet::api::auth::{AuthTokenRequest, TokenUser};
-use crate::fleet::api::cluster::JoinTokenRequest;
+use crate::fleet::api::cluster::{ClusterRole, IssuedToken, JoinTokenRequest};
 use crate::fleet::api::names::clean_name;
 use crate::fleet::error::FleetError;
 use crate::fleet::secret::Secret;
@@ -32,7 +32,7 @@ use crate::fleet::tokens::{
     JoinRole, JoinToken, auth_secret, canonical_groups, join_secret, nonce, random_secret,
 };
 use crate::keyspace::KeyspaceError;
-use crate::support::clock::unix_micros;
+use crate::support::clock::{rfc3339_seconds, unix_micros};
 use crate::support::durable;
 
 /// How long a join token counts if nobody says.
@@ -79,6 +79,18 @@ impl Node {
         let fingerprint = certificates::fingerprint(&authority)?;
         let token = JoinToken { role, secret, fingerprint, addresses, uid };
         Ok(Sensitive::new(token.encode().reveal()))
+    }
+
+    pub(super) async fn list_join_tokens(&self) -> Result<Vec<IssuedToken>, FleetError> {
+        let seat = self.stage().seat()?;
+        let read = seat.keyspace().fleet(|fleet| {
+            let now = unix_ms();
+            let counting = fleet.join_tokens().filter(|issue| issue.expires_ms > now);
+            counting.map(listed).collect::<Vec<_>>()
+        });
+        let mut tokens = read.await.map_err(of_keyspace)?;
+        tokens.sort_by(|one, other| (&one.name, one.role).cmp(&(&other.name, other.role)));
+        Ok(tokens)
     }
 
     pub(super) async fn make_auth_token(
@@ -173,6 +185,18 @@ impl Node {
 async fn issue_one(seat: &Seat, ask: Ask) -> Result<FleetReply, KeyspaceError> {
     let request = FleetRequest { fence: None, ask: Some(ask) };
     seat.keyspace().fleet_change(request).await
+}
+
+fn listed(issue: &FleetTokenIssue) -> IssuedToken {
+    let expires = u64::try_from(issue.expires_ms / 1000).unwrap_or_default();
+    IssuedToken {
+        name: issue.name.clone(),
+        role: match issue.role == FleetRole::Worker as i32 {
+            true => ClusterRole::Worker,
+            false => ClusterRole::ControlPlane,
+        },
+        expires_at: rfc3339_seconds(expires),
+    }
 }
 
 /// APIs of the nodes that let others in; `own` first.

@@ -18,8 +18,8 @@ use crate::fleet::api::certificates::{
     RefreshRunRequest, RefreshUpdateRequest,
 };
 use crate::fleet::api::cluster::{
-    BootstrapRequest, ClusterStatus, FeatureStatus, JoinRequest, JoinTokenRequest, NodeStatus,
-    NodeStatusAnswer, RemoveRequest,
+    BootstrapRequest, ClusterStatus, FeatureStatus, IssuedToken, JoinRequest, JoinTokenRequest,
+    NodeStatus, NodeStatusAnswer, RemoveRequest,
 };
 use crate::fleet::api::config::{ConfigAnswer, SetConfigRequest};
 use crate::fleet::api::internal::{
@@ -165,6 +165,10 @@ impl Management for Double {
 
     async fn join_token(&self, request: JoinTokenRequest) -> Result<Sensitive, FleetError> {
         self.reply("join_token", request, token).await
+    }
+
+    async fn join_tokens(&self) -> Result<Vec<IssuedToken>, FleetError> {
+        self.reply("join_tokens", (), Vec::new).await
     }
 
     async fn join(&self, request: JoinRequest) -> Result<(), FleetError> {

@@ -39,8 +39,20 @@ fn identity(organisation: &str) -> PeerIdentity {
     }
 }
 
+/// A node that does as the case says, and its API.
+struct Asked {
+    _folder: tempfile::TempDir,
+    double: Arc<Double>,
+    desk: ManagementDesk,
+    _drain: Drain,
+}
+
 /// Asks a fresh node.
 async fn ask(form: &str, case: &Case) -> Seen {
+    fresh(case).send(form, case).await
+}
+
+fn fresh(case: &Case) -> Asked {
     let folder = tempfile::tempdir().unwrap();
     let phase = serde_json::from_value(json!(case.phase)).expect("a phase of the API");
     let double = Double::new(phase, folder.path());
@@ -57,6 +69,21 @@ async fn ask(form: &str, case: &Case) -> Seen {
     }
     let drain = Drain::default();
     let desk = ManagementDesk::new(double.clone(), drain.join().unwrap());
+    Asked { _folder: folder, double, desk, _drain: drain }
+}
+
+impl Asked {
+    async fn send(&self, form: &str, case: &Case) -> Seen {
+        let answer = self.desk.router.clone().call(request(form, case)).await.unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        Seen { status, body, calls: self.double.calls(), headers }
+    }
+}
+
+fn request(form: &str, case: &Case) -> Request<Body> {
     let (method, path) = form.split_once(' ').unwrap();
     let query = if case.query.is_empty() { String::new() } else { format!("?{}", case.query) };
     let mut request = Request::builder().method(method).uri(format!("{path}{query}"));
@@ -81,12 +108,7 @@ async fn ask(form: &str, case: &Case) -> Seen {
     if let Some(organisation) = shown {
         request.extensions_mut().insert(identity(organisation));
     }
-    let answer = desk.router.clone().call(request).await.unwrap();
-    let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
-    let body = serde_json::from_slice(&bytes)
-        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
-    Seen { status, body, calls: double.calls(), headers }
+    request
 }
 
 /// Everything that was seen, and what was wrong with it.
@@ -129,6 +151,57 @@ impl Ledger {
         if row.documented {
             self.seen.insert((form.to_owned(), seen.status));
         }
+    }
+}
+
+impl Ledger {
+    /// What an `Idempotency-Key` does to a row that changes something.
+    async fn check_key(&mut self, form: &str, plain: &Case) {
+        let with = |key: &str, query: &str| {
+            let mut case = plain.clone();
+            case.headers.insert("Idempotency-Key".to_owned(), key.to_owned());
+            query.clone_into(&mut case.query);
+            case
+        };
+        let mut fault = |fault: &str| self.faults.push(format!("{form}: with a key: {fault}"));
+        let node = fresh(plain);
+        let first = node.send(form, &with("k", "")).await;
+        let again = node.send(form, &with("k", "")).await;
+        if (first.status, &first.body) != (again.status, &again.body) || again.calls.len() != 1 {
+            fault("the same is asked twice, or answered otherwise");
+        }
+        let replayed = |seen: &Seen| seen.headers.contains_key("idempotent-replayed");
+        if replayed(&first) || !replayed(&again) {
+            fault("it is not told that an answer is an old one");
+        }
+        let another = node.send(form, &with("k", "another=1")).await;
+        let own = node.send(form, &with("l", "another=1")).await;
+        if another.status != 422 || another.calls.len() != 1 || own.calls.len() != 2 {
+            fault("another request under the same key is not refused, or under its own is");
+        }
+        for bad in ["", &"k".repeat(256)] {
+            if node.send(form, &with(bad, "")).await.status != 400 {
+                fault("a key that is none is taken");
+            }
+        }
+        let node = fresh(plain);
+        let gate = node.double.hold_calls();
+        let asked = with("k", "");
+        let under_way = node.send(form, &asked);
+        let meanwhile = async {
+            while node.double.calls().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            let early = node.send(form, &asked).await;
+            gate.notify_one();
+            early
+        };
+        let (late, early) = tokio::join!(under_way, meanwhile);
+        if (late.status, early.status) != (plain.status, 409) || late.calls.len() != 1 {
+            fault("the same is asked while it is under way");
+        }
+        self.requests += 7;
+        self.seen.extend([409, 422].map(|code| (form.to_owned(), code)));
     }
 }
 
@@ -274,6 +347,14 @@ async fn a0_4_every_row_answers_as_the_contract_says_in_both_forms() {
                     ledger.check(row, form, &case).await;
                 }
             }
+        }
+    }
+    let changing: BTreeSet<String> =
+        documented().into_iter().filter(|it| it.1 == 422).map(|it| it.0).collect();
+    assert!(changing.len() > 15, "{changing:?}");
+    for (_, row) in &rows {
+        for form in row.forms.iter().filter(|form| changing.contains(*form)) {
+            ledger.check_key(form, &row.cases[0]).await;
         }
     }
     ledger.seen.extend(provoked_elsewhere());

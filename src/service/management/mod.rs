@@ -20,6 +20,7 @@ mod codes;
 mod envelope;
 mod openapi;
 mod operations;
+mod repeats;
 mod rows;
 mod rule;
 
@@ -44,6 +45,7 @@ use tower_service::Service as _;
 
 use self::caller::Door;
 use self::operations::Operations;
+use self::repeats::Repeats;
 use super::gateway::Afterwards;
 use super::serve::{ConnectionLimits, Counter, Entrance, Tasks, Traffic, serve};
 use crate::fleet::management::Management;
@@ -61,6 +63,7 @@ pub(crate) struct Api(Arc<Inner>);
 struct Inner {
     node: Arc<dyn Management>,
     operations: Operations,
+    repeats: Repeats,
     draining: Draining,
     document: String,
 }
@@ -72,6 +75,10 @@ impl Api {
 
     fn operations(&self) -> &Operations {
         &self.0.operations
+    }
+
+    fn repeats(&self) -> &Repeats {
+        &self.0.repeats
     }
 
     fn draining(&self) -> Draining {
@@ -99,6 +106,7 @@ impl ManagementDesk {
         let document = document.to_pretty_json().expect("the document is plain JSON");
         let api = Api(Arc::new(Inner {
             operations: Operations::new(node.events().clone()),
+            repeats: Repeats::default(),
             node,
             draining,
             document,

@@ -22,6 +22,7 @@ use utoipa::openapi::{
 
 use super::ask::{Ask, Schemas, Tell, named};
 use super::caller::Access;
+use super::repeats::KEY_BYTES_MAX;
 use super::rule::{Kind, Rule, Verb, When};
 use crate::fleet::api::server::Operation;
 
@@ -29,7 +30,7 @@ use crate::fleet::api::server::Operation;
 const OPEN_TYPES: [&str; 4] = ["TokenReview", "TokenReviewSpec", "TokenReviewStatus", "TokenUser"];
 
 /// What is said of each status.
-const STATUSES: [(u16, &str); 13] = [
+const STATUSES: [(u16, &str); 14] = [
     (200, "Done."),
     (202, "Begun: `metadata` is the operation, `Location` says where to ask for it."),
     (400, "What was asked makes no sense."),
@@ -39,6 +40,7 @@ const STATUSES: [(u16, &str); 13] = [
     (405, "Not this method."),
     (409, "Something else came first."),
     (413, "The body is too long."),
+    (422, "The Idempotency-Key was used for another request."),
     (500, "It failed."),
     (503, "In no fleet yet, on the way out, or no quorum."),
     (520, "The node is not in the fleet."),
@@ -74,8 +76,8 @@ pub(super) fn statuses(rule: &Rule, has_body: bool, has_parameters: bool) -> BTr
     }
     match rule.kind {
         Kind::Reads => {}
-        Kind::Changes => drop(codes.insert(500)),
-        Kind::Task => codes.extend([202, 500]),
+        Kind::Changes => codes.extend([400, 409, 422, 500]),
+        Kind::Task => codes.extend([202, 400, 409, 422, 500]),
     }
     codes.extend(rule.also);
     codes
@@ -210,6 +212,17 @@ fn parameters(rule: &Rule, path: &str) -> Vec<Parameter> {
         Access::Worker => vec![header("Worker-Name"), header("Worker-Token")],
         Access::Open | Access::Trusted | Access::JoinToken | Access::Certificate => Vec::new(),
     };
+    if rule.takes_key() {
+        parameters.push(
+            ParameterBuilder::new()
+                .name("Idempotency-Key")
+                .parameter_in(ParameterIn::Header)
+                .required(Required::False)
+                .description(Some("The same answer to who asks the same again, for a day."))
+                .schema(Some(text().min_length(Some(1)).max_length(Some(KEY_BYTES_MAX))))
+                .build(),
+        );
+    }
     for place in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
         parameters.push(
             ParameterBuilder::new()

@@ -1,8 +1,8 @@
 //! What a row of the API demands before its handler is called, and the order in which it is looked at.
 //!
 //! ```text
-//!   phase (503, 520, 403 on a worker) ── who asks (401, 403) ── body (400, 413) ── audit: asked (500)
-//!     ── handler, in a task of its own where something changes ── audit: how it ended ── envelope
+//!   phase (503, 520, 403 on a worker) ── who asks (401, 403) ── body (400, 413) ── was it asked before (409, 422)
+//!     ── audit: asked (500) ── handler, in a task of its own where something changes ── audit: how it ended ── envelope
 //! ```
 //!
 //! **Invariant:** what changes something goes on when its client leaves.
@@ -25,6 +25,7 @@ use super::body::{self, BODY_BYTES_MAX, Unread};
 use super::caller::{Access, Caller, Door};
 use super::codes::code_of;
 use super::envelope::{begun, done, error, refused, value_of};
+use super::repeats::{self, Asked, Claim, KEY_BYTES_MAX, Kept, Known};
 use crate::fleet::api::server::{AuditRecord, EventKind};
 use crate::fleet::error::FleetError;
 use crate::fleet::management::{Management, Phase};
@@ -104,6 +105,13 @@ pub(super) struct Rule {
     pub(super) also: &'static [u16],
 }
 
+impl Rule {
+    /// Whether an `Idempotency-Key` counts. Not for a join token: it is good once, whoever shows it again.
+    pub(super) fn takes_key(&self) -> bool {
+        self.kind != Kind::Reads && self.access != Access::JoinToken
+    }
+}
+
 /// A request that was let in.
 pub(super) struct Call {
     pub(super) api: Api,
@@ -148,15 +156,15 @@ where
 {
     let id = Uuid::new_v4().to_string();
     let mut answer = match enter::<A>(&api, &rule, request).await {
-        Ok((call, ask, actor)) => {
+        Ok(Entered { call, ask, actor, claim }) => {
             let note = Note { rule, actor, object: ask.object(), request_id: id.clone() };
             let wants_operation = rule.kind == Kind::Task && prefers_async(&call.headers);
             let work = async move { handler(call, ask).await.map(|told| value_of(&told)) };
             match rule.kind {
                 Kind::Reads => finish(&note, work.await),
-                Kind::Task if wants_operation => begin(api, note, work),
+                Kind::Task if wants_operation => begin(api, note, claim, work),
                 Kind::Changes | Kind::Task => {
-                    finish(&note, in_a_task(&api, note.clone(), work).await)
+                    finish(&note, in_a_task(&api, note.clone(), claim, work).await)
                 }
             }
         }
@@ -170,11 +178,20 @@ where
     answer
 }
 
+/// A request that may be answered now.
+struct Entered<A> {
+    call: Call,
+    ask: A,
+    actor: String,
+    /// On its `Idempotency-Key`, if it has one.
+    claim: Option<Claim>,
+}
+
 async fn enter<A: Ask>(
     api: &Api,
     rule: &Rule,
     request: Request,
-) -> Result<(Call, A, String), Response<Body>> {
+) -> Result<Entered<A>, Response<Body>> {
     let fail = |why: FleetError| refused(&why);
     let caller = caller_of(&request);
     let (mut parts, body) = request.into_parts();
@@ -191,9 +208,49 @@ async fn enter<A: Ask>(
         Unread::TooLong => error(413, &format!("a body may have {BODY_BYTES_MAX} bytes")),
         Unread::Broken(why) => error(400, &format!("failed to read the request: {why}")),
     })?;
+    let key = match rule.takes_key() {
+        true => key(&parts.headers).map_err(|text| error(400, text))?,
+        false => None,
+    };
+    let asked = key.as_ref().map(|_| Asked::of(&parts, &body));
     let call = Call { api: api.clone(), caller, headers: parts.headers, uri: parts.uri, places };
     let ask = A::read(&call, &body).map_err(fail)?;
-    Ok((call, ask, actor))
+    let claim = match key.zip(asked) {
+        Some((key, asked)) => Some(claim(api, &actor, key.as_bytes(), asked)?),
+        None => None,
+    };
+    Ok(Entered { call, ask, actor, claim })
+}
+
+/// The one `Idempotency-Key` of a request.
+fn key(headers: &HeaderMap) -> Result<Option<HeaderValue>, &'static str> {
+    let mut keys = headers.get_all(repeats::HEADER).iter();
+    match (keys.next(), keys.next()) {
+        (None, _) => Ok(None),
+        (Some(key), None) if (1..=KEY_BYTES_MAX).contains(&key.len()) => Ok(Some(key.clone())),
+        (Some(_), _) => Err("Idempotency-Key is one key of 1 to 255 bytes"),
+    }
+}
+
+/// The right to do what was asked under a key; or what was answered before.
+fn claim(api: &Api, actor: &str, key: &[u8], asked: Asked) -> Result<Claim, Response<Body>> {
+    let mut answer = match api.repeats().claim(actor, key, asked) {
+        Known::New(claim) => return Ok(claim),
+        Known::UnderWay => {
+            return Err(error(409, "the request of this Idempotency-Key is under way"));
+        }
+        Known::Another => {
+            return Err(error(422, "this Idempotency-Key was used for another request"));
+        }
+        Known::Full => {
+            return Err(refused(&FleetError::Unavailable("too many calls are under way".into())));
+        }
+        Known::Answered(Kept::Ended(Ok(metadata))) => done(metadata),
+        Known::Answered(Kept::Ended(Err(why))) => refused(&why),
+        Known::Answered(Kept::Begun(operation)) => begun(&operation),
+    };
+    answer.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    Err(answer)
 }
 
 /// RFC 7240.
@@ -252,6 +309,14 @@ impl Note {
         Ok(())
     }
 
+    /// Keeps the answer for who asks again under the same key. Who has shown nothing and was refused gets none kept: they
+    /// must not drive out others'.
+    fn keep(&self, claim: Option<Claim>, outcome: &Result<Value, FleetError>) {
+        if let Some(claim) = claim.filter(|_| outcome.is_ok() || !self.rule.access.is_unproven()) {
+            claim.end(outcome);
+        }
+    }
+
     /// Does `work` between two lines. Who has shown nothing yet gets no line before the call, and none if it was
     /// refused: the log must not be filled by whoever comes by.
     async fn around(
@@ -279,11 +344,16 @@ impl Note {
 async fn in_a_task(
     api: &Api,
     note: Note,
+    claim: Option<Claim>,
     work: impl Future<Output = Result<Value, FleetError>> + Send + 'static,
 ) -> Result<Value, FleetError> {
     // The clone keeps the daemon's drain waiting.
     let api = api.clone();
-    let task = async move { note.around(api.node(), work).await };
+    let task = async move {
+        let outcome = note.around(api.node(), work).await;
+        note.keep(claim, &outcome);
+        outcome
+    };
     tokio::spawn(task.with_current_subscriber()).await.unwrap_or_else(|died| {
         tracing::error!(error = %died, "a management call died");
         Err(FleetError::Internal("the call died; the daemon's log has more".to_owned()))
@@ -293,12 +363,16 @@ async fn in_a_task(
 fn begin(
     api: Api,
     note: Note,
+    claim: Option<Claim>,
     work: impl Future<Output = Result<Value, FleetError>> + Send + 'static,
 ) -> Response<Body> {
     let (operation, row) = match api.operations().begin(note.rule.name, &note.object) {
         Ok(begun) => begun,
         Err(why) => return refused(&why),
     };
+    if let Some(claim) = claim {
+        claim.begun(&operation);
+    }
     let task = async move {
         let outcome = note.around(api.node(), work).await;
         row.end(&outcome);

@@ -5,14 +5,14 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::path::Parameter;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
-use super::super::ask::{Ask, Nothing, Schemas, in_query, named, read_body, read_query};
+use super::super::ask::{Ask, List, Nothing, Schemas, in_query, named, read_body, read_query};
 use super::super::caller::{Access, header};
 use super::super::rule::{Call, Kind, Rule, Verb, When};
 use super::Book;
 use crate::fleet::api::Nanos;
 use crate::fleet::api::cluster::{
-    BootstrapRequest, ClusterStatusAnswer, JoinRequest, JoinTokenRequest, NothingToTell,
-    RemoveRequest, TokenAnswer,
+    BootstrapRequest, ClusterStatusAnswer, IssuedToken, JoinRequest, JoinTokenRequest,
+    NothingToTell, RemoveRequest, TokenAnswer,
 };
 use crate::fleet::api::config::SetConfigRequest;
 use crate::fleet::api::names::clean_name;
@@ -36,7 +36,7 @@ const BOOTSTRAP: Rule = Rule {
     access: Access::Trusted,
     when: When::NotStopping,
     kind: Kind::Task,
-    also: &[409],
+    also: &[],
 };
 
 const NODE: Rule = Rule {
@@ -59,6 +59,16 @@ const TOKENS: Rule = Rule {
     also: &[],
 };
 
+const TOKEN_LIST: Rule = Rule {
+    name: "join-tokens",
+    summary: "The tokens by which nodes may join, without what makes them good.",
+    forms: &[(Verb::Get, "/1.0/tokens")],
+    access: Access::Trusted,
+    when: When::ControlPlane,
+    kind: Kind::Reads,
+    also: &[500],
+};
+
 const CAPI_TOKENS: Rule = Rule {
     name: "capi-join-token",
     summary: "The same, for a provider of cluster-api.",
@@ -74,7 +84,7 @@ const JOIN: Rule = Rule {
     access: Access::Trusted,
     when: When::NotStopping,
     kind: Kind::Task,
-    also: &[409, 521],
+    also: &[521],
 };
 
 const REMOVE: Rule = Rule {
@@ -84,7 +94,7 @@ const REMOVE: Rule = Rule {
     access: Access::Trusted,
     when: When::ControlPlane,
     kind: Kind::Task,
-    also: &[409],
+    also: &[],
 };
 
 const CAPI_REMOVE: Rule = Rule {
@@ -112,7 +122,7 @@ const SET_CONFIG: Rule = Rule {
     access: Access::Trusted,
     when: When::ControlPlane,
     kind: Kind::Changes,
-    also: &[409],
+    also: &[],
 };
 
 const WORKER: Rule = Rule {
@@ -135,6 +145,9 @@ pub(super) fn add(book: &mut Book) {
     );
     book.row(NODE, |call, _: Nothing| async move { call.node().node_status().await });
     book.row(TOKENS, join_token);
+    book.row(TOKEN_LIST, |call, _: Nothing| async move {
+        call.node().join_tokens().await.map(List::<IssuedToken>)
+    });
     book.row(CAPI_TOKENS, join_token);
     book.row(JOIN, |call, ask: JoinRequest| async move {
         call.node().join(ask).await.map(|()| NothingToTell {})

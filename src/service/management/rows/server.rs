@@ -40,8 +40,16 @@ const AUDIT: Rule = Rule {
 const DOCUMENT_PATH: &str = "/1.0/openapi.json";
 
 /// What is here beyond the origin's rows.
-const EXTENSIONS: [&str; 6] =
-    ["operations", "events", "audit", "membership_status", "worker_csr", "respond_async"];
+const EXTENSIONS: [&str; 8] = [
+    "operations",
+    "events",
+    "audit",
+    "membership_status",
+    "worker_csr",
+    "respond_async",
+    "join_tokens",
+    "idempotency_key",
+];
 
 /// Records of an answer, where nobody says how many.
 const AUDIT_LIMIT: usize = 100;
