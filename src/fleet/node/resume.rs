@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   bootstrapping ── the fleet is in the log? ── yes: it is a member        no: undone
-//!   joining ──────── admitted, and still listed? ── yes: gone on with       no: undone    nobody answers: gone on with
+//!   joining ──────── admitted, and its member has run, or is listed, or nobody says? ── gone on with       else: undone
 //!   member, worker ─ started                       resetting ── gone on with
 //! ```
 

@@ -4,7 +4,8 @@
 //!   member started ── it votes ── noted
 //!        └── no time left, or it fails: the fleet is asked to let it go ── done: everything is emptied
 //!                                                                       └─ nobody answers: it runs, and asks again
-//!   a start: listed, or nobody says ── member started ── it votes ── noted        not listed: emptied
+//!   a start: the member has data, or is listed, or nobody says ── member started ── it votes ── noted
+//!            it never ran, and is not listed: emptied
 //! ```
 //!
 //! **Invariant:** the data of a member that was started are not emptied before the fleet has let it go: one that had a
@@ -177,7 +178,9 @@ impl Node {
             self.reset_here(undone, None).await;
             return Ok(());
         };
-        if self.is_listed(&noted, &id).await == Some(false) {
+        // One that has run hears from the others if it was removed, and they may wait for it.
+        let has_run = self.0.directory.member().exists();
+        if !has_run && self.is_listed(&noted, &id).await == Some(false) {
             self.reset_here(undone, None).await;
             return Ok(());
         }

@@ -147,7 +147,7 @@ async fn s0_10_who_has_no_time_left_keeps_its_vote_until_the_fleet_lets_it_go() 
     let token = first.token("n2").await;
     joiner.node().crash_at("votes");
     let node = joiner.node().clone();
-    let request = JoinRequest { token, timeout: seconds(15), ..Default::default() };
+    let request = JoinRequest { token, timeout: seconds(10), ..Default::default() };
     let joining = tokio::spawn(async move { node.join(request).await });
     joiner.node().crashed().await;
     let first = first.crash().await;
