@@ -3,6 +3,7 @@
 use super::*;
 use crate::fleet::api::cluster::{DatastoreRole, RemoveRequest};
 use crate::fleet::api::internal::JoinAsk;
+use crate::fleet::api::worker::WorkerInfoRequest;
 use crate::fleet::secret::Secret;
 use crate::fleet::tokens::JoinToken;
 
@@ -71,6 +72,27 @@ async fn s0_12_the_last_voter_stays_and_a_dead_node_goes_by_force() {
     assert_eq!((status.members.len(), voters(&status)), (2, 2));
     back.stop().await.unwrap();
     second.managed.stop().await.unwrap();
+    first.managed.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_12_of_two_removals_at_once_none_fails_for_the_other() {
+    let first = Rig::first().await;
+    for number in 0..20 {
+        let name = format!("w{number}");
+        let token = JoinToken::decode(&Secret::from(first.worker_token(&name).await.reveal()));
+        let secret = Sensitive::new(token.unwrap().secret.reveal());
+        let address = format!("10.0.0.{number}");
+        let ask = WorkerInfoRequest { address, csr: None };
+        first.node().worker_info(&name, &secret, ask).await.unwrap();
+        let removal = || first.node().remove(remove(&name, false));
+        let (one, other, third) = tokio::join!(removal(), removal(), removal());
+        for removed in [one, other, third] {
+            let gone = FleetError::NodeNotInFleet(name.clone());
+            assert!(removed.is_ok() || removed == Err(gone), "{name}: {removed:?}");
+        }
+    }
+    assert_eq!(first.status().await.members.len(), 1);
     first.managed.stop().await.unwrap();
 }
 
