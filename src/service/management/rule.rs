@@ -105,6 +105,20 @@ pub(super) struct Rule {
     pub(super) also: &'static [u16],
 }
 
+/// What most rows that look have in common: they tell of the fleet, to who is trusted.
+pub(super) const LOOKS: Rule = Rule {
+    name: "",
+    summary: "",
+    forms: &[],
+    access: Access::Trusted,
+    when: When::ControlPlane,
+    kind: Kind::Reads,
+    also: &[500],
+};
+
+/// The same of rows that change something.
+pub(super) const CHANGES: Rule = Rule { kind: Kind::Changes, also: &[], ..LOOKS };
+
 impl Rule {
     /// Whether an `Idempotency-Key` counts. Not for a join token: it is good once, whoever shows it again.
     pub(super) fn takes_key(&self) -> bool {

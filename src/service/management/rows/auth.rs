@@ -4,8 +4,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 
 use super::super::ask::{Ask, Null, Schemas, named, read_body};
-use super::super::caller::Access;
-use super::super::rule::{Call, Kind, Rule, Verb, When};
+use super::super::rule::{CHANGES, Call, Rule, Verb};
 use super::Book;
 use crate::fleet::api::auth::{AuthTokenRequest, TokenRequest, clean_groups};
 use crate::fleet::api::cluster::{NothingToTell, TokenAnswer};
@@ -15,30 +14,21 @@ const ISSUE: Rule = Rule {
     name: "auth-token",
     summary: "A token for a user in groups: the one that there is, or a new one.",
     forms: &[(Verb::Post, "/1.0/kubernetes/auth/tokens")],
-    access: Access::Trusted,
-    when: When::ControlPlane,
-    kind: Kind::Changes,
-    also: &[],
+    ..CHANGES
 };
 
 const REVOKE: Rule = Rule {
     name: "auth-token-revoke",
     summary: "Let a token count no more.",
     forms: &[(Verb::Delete, "/1.0/kubernetes/auth/tokens")],
-    access: Access::Trusted,
-    when: When::ControlPlane,
-    kind: Kind::Changes,
-    also: &[],
+    ..CHANGES
 };
 
 const SET_CAPI: Rule = Rule {
     name: "capi-set-auth-token",
     summary: "The one token that providers of cluster-api show from now on.",
     forms: &[(Verb::Post, "/1.0/x/capi/set-auth-token")],
-    access: Access::Trusted,
-    when: When::ControlPlane,
-    kind: Kind::Changes,
-    also: &[],
+    ..CHANGES
 };
 
 pub(super) fn add(book: &mut Book) {

@@ -7,7 +7,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 
 use super::super::ask::{Ask, List, Nothing, Schemas, in_query, named, read_body, read_query};
 use super::super::caller::{Access, header};
-use super::super::rule::{Call, Kind, Rule, Verb, When};
+use super::super::rule::{CHANGES, Call, Kind, LOOKS, Rule, Verb, When};
 use super::Book;
 use crate::fleet::api::Nanos;
 use crate::fleet::api::cluster::{
@@ -23,50 +23,38 @@ const STATUS: Rule = Rule {
     name: "cluster-status",
     summary: "What the fleet looks like.",
     forms: &[(Verb::Get, "/1.0/k8sd/cluster")],
-    access: Access::Trusted,
-    when: When::ControlPlane,
-    kind: Kind::Reads,
-    also: &[500],
+    ..LOOKS
 };
 
 const BOOTSTRAP: Rule = Rule {
     name: "bootstrap",
     summary: "Form a fleet of this node.",
     forms: &[(Verb::Post, "/1.0/k8sd/cluster"), (Verb::Post, "/1.0/k8sd/cluster/bootstrap")],
-    access: Access::Trusted,
     when: When::NotStopping,
     kind: Kind::Task,
-    also: &[],
+    ..CHANGES
 };
 
 const NODE: Rule = Rule {
     name: "node-status",
     summary: "What this node is.",
     forms: &[(Verb::Get, "/1.0/k8sd/node")],
-    access: Access::Trusted,
     when: When::NotStopping,
-    kind: Kind::Reads,
-    also: &[500],
+    ..LOOKS
 };
 
 const TOKENS: Rule = Rule {
     name: "join-token",
     summary: "A token by which a node may join: the one that counts already, or a new one.",
     forms: &[(Verb::Post, "/1.0/k8sd/cluster/tokens"), (Verb::Get, "/1.0/k8sd/cluster/tokens")],
-    access: Access::Trusted,
-    when: When::ControlPlane,
-    kind: Kind::Changes,
-    also: &[],
+    ..CHANGES
 };
 
 const TOKEN_LIST: Rule = Rule {
     name: "join-tokens",
     summary: "The tokens by which nodes may join, without what makes them good.",
     forms: &[(Verb::Get, "/1.0/tokens")],
-    access: Access::Trusted,
-    when: When::ControlPlane,
-    kind: Kind::Reads,
-    also: &[500],
+    ..LOOKS
 };
 
 const CAPI_TOKENS: Rule = Rule {
@@ -81,20 +69,18 @@ const JOIN: Rule = Rule {
     name: "join",
     summary: "Join this node to a fleet.",
     forms: &[(Verb::Post, "/1.0/k8sd/cluster/join")],
-    access: Access::Trusted,
     when: When::NotStopping,
     kind: Kind::Task,
     also: &[521],
+    ..CHANGES
 };
 
 const REMOVE: Rule = Rule {
     name: "remove",
     summary: "Take a node out of the fleet.",
     forms: &[(Verb::Post, "/1.0/k8sd/cluster/remove"), (Verb::Delete, "/1.0/k8sd/cluster/remove")],
-    access: Access::Trusted,
-    when: When::ControlPlane,
     kind: Kind::Task,
-    also: &[],
+    ..CHANGES
 };
 
 const CAPI_REMOVE: Rule = Rule {
@@ -109,20 +95,14 @@ const CONFIG: Rule = Rule {
     name: "config",
     summary: "The fleet's config.",
     forms: &[(Verb::Get, "/1.0/k8sd/cluster/config")],
-    access: Access::Trusted,
-    when: When::ControlPlane,
-    kind: Kind::Reads,
-    also: &[500],
+    ..LOOKS
 };
 
 const SET_CONFIG: Rule = Rule {
     name: "set-config",
     summary: "Change the fleet's config: what is absent stays as it is.",
     forms: &[(Verb::Put, "/1.0/k8sd/cluster/config"), (Verb::Post, "/1.0/k8sd/cluster/config")],
-    access: Access::Trusted,
-    when: When::ControlPlane,
-    kind: Kind::Changes,
-    also: &[],
+    ..CHANGES
 };
 
 const WORKER: Rule = Rule {
@@ -130,9 +110,7 @@ const WORKER: Rule = Rule {
     summary: "What a worker needs, for its token.",
     forms: &[(Verb::Post, "/1.0/k8sd/worker/info")],
     access: Access::Worker,
-    when: When::ControlPlane,
-    kind: Kind::Changes,
-    also: &[],
+    ..CHANGES
 };
 
 pub(super) fn add(book: &mut Book) {
@@ -288,7 +266,10 @@ impl Ask for SetConfigRequest {
 
 impl Ask for WorkerInfoRequest {
     fn read(_: &Call, body: &[u8]) -> Result<Self, FleetError> {
-        read_body(body, |_: &mut Self| Ok(()))
+        read_body(body, |ask: &mut Self| match ask.address.is_empty() {
+            true => Err(FleetError::Invalid("address is empty".to_owned())),
+            false => Ok(()),
+        })
     }
 
     fn object(&self) -> String {
