@@ -74,3 +74,7 @@ pub(super) async fn advance(
     });
     change(view.keyspace, lead, ask).await.map_or_else(outcome, |()| Outcome::Done)
 }
+
+#[cfg(test)]
+#[path = "authority_test.rs"]
+mod tests;

@@ -21,8 +21,8 @@ use crate::keyspace::fleet_test::{bootstrap, txn};
 const LONG: Duration = Duration::from_secs(60);
 
 /// A lead as it stands in the state, held by the clock for as long as a test says so.
-struct Held {
-    fence: FleetFence,
+pub(super) struct Held {
+    pub(super) fence: FleetFence,
 }
 
 impl Lead for Held {
@@ -36,7 +36,7 @@ impl Lead for Held {
 }
 
 /// A fleet whose first member is the one node that is entered.
-async fn begun() -> Cluster {
+pub(super) async fn begun() -> Cluster {
     let cluster = Cluster::start().await;
     let first = cluster.member(MemberId(1));
     within(LONG, first.fleet_change(bootstrap(1))).await.unwrap();
@@ -49,14 +49,14 @@ fn bare(keyspace: &Keyspace) -> View<'_> {
 }
 
 /// Somebody is elected.
-async fn elected(keyspace: &Keyspace, key: &str) -> Held {
+pub(super) async fn elected(keyspace: &Keyspace, key: &str) -> Held {
     let request = txn(None, put(key, "me"));
     within(LONG, keyspace.fleet_change(request)).await.unwrap();
     let created = keyspace.range(key_of(key)).await.unwrap().kvs[0].create_revision;
     Held { fence: FleetFence { key: key.to_owned().into(), create_revision: created } }
 }
 
-async fn leader(cluster: &Cluster) -> Keyspace {
+pub(super) async fn leader(cluster: &Cluster) -> Keyspace {
     let id = cluster.leader().await;
     eventually(LONG, || cluster.member(id).leads()).await;
     cluster.member(id).keyspace.clone()
@@ -69,11 +69,19 @@ async fn rounds(
     planner: &mut Planner,
     now: Duration,
 ) -> Vec<Round> {
+    rounds_of(bare(keyspace), lead, planner, now).await
+}
+
+pub(super) async fn rounds_of(
+    view: View<'_>,
+    lead: &Held,
+    planner: &mut Planner,
+    now: Duration,
+) -> Vec<Round> {
     let mut rests = Rests::default();
     let mut worked = Vec::new();
     for _ in 0..10 {
-        let round =
-            within(LONG, round(bare(keyspace), lead, planner, &mut rests, now)).await.unwrap();
+        let round = within(LONG, round(view, lead, planner, &mut rests, now)).await.unwrap();
         worked.push(round);
         if round != Round::Worked {
             break;

@@ -29,18 +29,24 @@ use super::wire;
 use crate::fleet::api::internal::{RenewAnswer, RenewAsk, TrustAnswer, TrustAsk, VERSION};
 use crate::fleet::error::FleetError;
 use crate::fleet::pki::{Authorities, CertificateName, Due, Pair, Trusted};
+use crate::support::clock::rfc3339_seconds;
 
 /// How often memory is asked whether the authorities have changed.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The rest after something failed.
+/// The rest before a look that goes on from the one before, and after one that failed.
+const SOON: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(2);
 
 /// How long a member may take to answer a worker.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// What runs out and cannot be made anew: told once.
-type Told = BTreeMap<CertificateName, i64>;
+/// What was told already: one line for each thing that goes wrong, however often it is looked at.
+#[derive(Default)]
+struct Told {
+    stuck: BTreeMap<CertificateName, i64>,
+    failure: Option<String>,
+}
 
 impl Node {
     /// Looks after the certificates of a member as long as it is one.
@@ -48,7 +54,7 @@ impl Node {
         let node = self.clone();
         self.spawn(async move {
             let mut looked: Option<(u64, Instant)> = None;
-            let mut told = Told::new();
+            let mut told = Told::default();
             while node.sits(&seat) {
                 let generation = seat.keyspace().fleet_now(|fleet| {
                     let authority = fleet.record().and_then(|record| record.authority.as_ref());
@@ -61,15 +67,9 @@ impl Node {
                     sleep(LOOK.min(every)).await;
                     continue;
                 }
-                match node.follow(&seat, &mut told).await {
-                    Ok(true) => looked = Some((generation, Instant::now())),
-                    Ok(false) => looked = None,
-                    Err(why) => {
-                        tracing::warn!(error = %why, "the certificates cannot be looked after");
-                        looked = None;
-                        sleep(AGAIN).await;
-                    }
-                }
+                let followed = node.follow(&seat, &mut told).await;
+                looked = matches!(followed, Ok(true)).then(|| (generation, Instant::now()));
+                sleep(told.rest(followed, SOON)).await;
             }
         });
     }
@@ -98,7 +98,8 @@ impl Node {
                 })
             })
             .await?;
-        tell(&due, told);
+        due.renew.iter().for_each(|name| tracing::info!(certificate = %name, "made anew"));
+        told.tell(&due);
         write_report(seat.keyspace(), seat.id, &report).await
     }
 
@@ -106,16 +107,10 @@ impl Node {
     pub(super) fn keep_worker_certificates(&self, gate: Arc<Gate>) {
         let node = self.clone();
         self.spawn(async move {
-            let mut told = Told::new();
+            let mut told = Told::default();
             while matches!(node.stage(), Stage::Worker(now) if Arc::ptr_eq(&now, &gate)) {
-                match node.follow_members(&gate, &mut told).await {
-                    Ok(true) => sleep(node.0.settings.timers.certificates).await,
-                    Ok(false) => {}
-                    Err(why) => {
-                        tracing::warn!(error = %why, "the certificates cannot be looked after");
-                        sleep(AGAIN.max(node.0.settings.timers.certificates)).await;
-                    }
-                }
+                let followed = node.follow_members(&gate, &mut told).await;
+                sleep(told.rest(followed, node.0.settings.timers.certificates)).await;
             }
         });
     }
@@ -131,7 +126,7 @@ impl Node {
         }
         let fleet = Authorities::kept_elsewhere(&answer.ca).map_err(of_pki)?;
         let due = fleet.due_elsewhere(&bundle, answer.can_sign, now()).map_err(of_pki)?;
-        tell(&due, told);
+        told.tell(&due);
         if !due.is_something() {
             return Ok(true);
         }
@@ -146,6 +141,7 @@ impl Node {
                 for name in due.renew {
                     pair.check(name, &bundle.authorities, now())?;
                     bundle.pairs.insert(name, pair.clone());
+                    tracing::info!(certificate = %name, "made anew");
                 }
                 Ok(())
             })
@@ -189,19 +185,35 @@ fn now() -> i64 {
     unix_ms() / 1000
 }
 
-/// Tells once of each what runs out without a remedy here.
-fn tell(due: &Due, told: &mut Told) {
-    for name in &due.renew {
-        tracing::info!(certificate = %name, "made anew");
+impl Told {
+    /// Tells what runs out without a remedy here.
+    fn tell(&mut self, due: &Due) {
+        for (name, until) in &due.stuck {
+            if self.stuck.insert(*name, *until) != Some(*until) {
+                tracing::warn!(
+                    certificate = %name,
+                    until = rfc3339_seconds(u64::try_from(*until).unwrap_or_default()),
+                    "a certificate runs out and cannot be made anew here: whoever supplied it has to"
+                );
+            }
+        }
     }
-    for (name, until) in &due.stuck {
-        if told.insert(*name, *until) != Some(*until) {
-            let until = crate::support::clock::rfc3339_seconds(u64::try_from(*until).unwrap_or(0));
-            tracing::warn!(
-                certificate = %name,
-                until,
-                "a certificate runs out and cannot be made anew here: whoever supplied it has to"
-            );
+
+    /// How long to rest after a look: `usually`, if nothing more is to be done at once.
+    fn rest(&mut self, looked: Result<bool, FleetError>, usually: Duration) -> Duration {
+        match looked {
+            Ok(is_done) => {
+                self.failure = None;
+                if is_done { usually } else { SOON }
+            }
+            Err(why) => {
+                let why = why.to_string();
+                if self.failure.as_ref() != Some(&why) {
+                    tracing::warn!(error = why, "the certificates cannot be looked after");
+                }
+                self.failure = Some(why);
+                AGAIN
+            }
         }
     }
 }
