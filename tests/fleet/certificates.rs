@@ -1,8 +1,11 @@
-//! Certificates and their authority are made anew while clients ask all the time: story A0.8, and S0.24.
+//! Certificates and their authority are made anew while clients ask all the time: story A0.8, S0.23 and
+//! S0.24.
 
 use std::fs;
 use std::time::Duration;
 
+use quorate::fleet::pki::{Authority, CertificateName, Organisation, Pair, Validity, Wanted};
+use quorate::fleet::secret::Secret;
 use quorate::fleet::store::{StateStore as _, StoreError};
 use quorate::service::remote::{RemoteSettings, open, tls};
 use serde_json::{Value, json};
@@ -110,6 +113,67 @@ async fn a0_8_certificates_are_made_anew_and_no_request_of_fifty_a_second_fails(
     assert_eq!(code, 400, "a seed that no plan gave: {told}");
     assert_eq!(filed(&node, "server.crt").serial, before[0]);
     all_were_served(clients).await;
+}
+
+/// Fields of a bootstrap or join config: certificates for the two ports of a node, which somebody else has made.
+fn made_elsewhere(authority: &Authority, node: &str) -> serde_json::Map<String, Value> {
+    let hosts = ["127.0.0.1".to_owned(), "made.elsewhere".to_owned()];
+    let validity = Validity::starting(chrono::Utc::now().timestamp(), 86_400).expect("a day");
+    let mut fields = serde_json::Map::new();
+    for name in [CertificateName::Server, CertificateName::Peer] {
+        let wanted = Wanted::new(name, Organisation::ControlPlane, node, &hosts, &[]);
+        let Pair { certificate, key } =
+            Pair::signed(authority, &wanted, validity).expect("it is signed");
+        fields.insert(format!("etcd-{name}-crt"), certificate.into());
+        fields.insert(format!("etcd-{name}-key"), key.reveal().into());
+    }
+    fields
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_23_what_was_supplied_at_bootstrap_and_join_is_shown_until_the_authority_changes() {
+    let (first, second) = (Daemon::start("n1"), Daemon::start("n2"));
+    let (certificate, key) = daemon::authority();
+    let now = chrono::Utc::now().timestamp();
+    let authority = Authority::supplied(&certificate, &Secret::from(key.as_str()), now);
+    let authority = authority.expect("it can sign");
+    let mut config = made_elsewhere(&authority, "n1");
+    config.insert("ca-crt".to_owned(), certificate.clone().into());
+    config.insert("ca-key".to_owned(), key.into());
+    let bootstrap = json!({"name": "n1", "address": "", "config": config});
+    let (code, told) = first.post("/1.0/k8sd/cluster", &bootstrap).await;
+    assert_eq!(code, 200, "{told}");
+    let file = first.folder().join("join.json");
+    let config = made_elsewhere(&authority, "n2");
+    fs::write(&file, serde_json::to_vec(&config).expect("JSON")).expect("it can be written");
+    second.does(&["join-cluster", &first.token("n2"), "--file", &file.display().to_string()]);
+    assert_eq!(first.voters().await, 2);
+    let supplied = "made.elsewhere".to_owned();
+    for node in [&first, &second] {
+        for port in [node.client_address(), node.peer_address()] {
+            let shown = shown(node, &port, &certificate).await;
+            assert!(shown.hosts.contains(&supplied), "{port}: {:?}", shown.hosts);
+        }
+        let made = shown(node, &node.api_address(), &certificate).await;
+        assert_eq!(made.issuer, "an authority of our own");
+        assert!(!made.hosts.contains(&supplied));
+        // Who shows nothing is not let in.
+        let trusted = node.state("pki/ca.crt").display().to_string();
+        let nobody =
+            RemoteSettings { tls: tls("", "", &trusted).expect("a file"), ..node.secure() };
+        assert!(open(nobody).expect("a URL").put(b"/nobody", b"x").await.is_err());
+    }
+
+    first.does(&["refresh-certs", "--certificates", "ca"]);
+    is_over(&[&first, &second]).await;
+    let new = filed(&first, "ca.crt");
+    for node in [&first, &second] {
+        eventually("only the new one is trusted", async || trusts_only(node, &new)).await;
+        let shown = filed(node, "server.crt");
+        assert_eq!(shown.issuer, new.issuer);
+        assert!(shown.hosts.contains(&supplied), "its names stay: {:?}", shown.hosts);
+    }
+    assert_eq!(second.voters().await, 2);
 }
 
 /// What a client has that has got the node's files at this moment.
