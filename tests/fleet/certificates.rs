@@ -195,10 +195,17 @@ async fn asks_with(node: &Daemon, files: &tempfile::TempDir) -> Result<(), Store
     store.put(b"/who", b"x").await.map(drop)
 }
 
+/// How far the change of the authority is, as soon as the node can say.
 async fn rotation(node: &Daemon) -> Option<String> {
-    let (code, told) = node.get("/1.0/k8sd/certs-status").await;
-    assert_eq!(code, 200, "{told}");
-    told["metadata"]["rotation"]["state"].as_str().map(str::to_owned)
+    let deadline = Instant::now() + LONG;
+    loop {
+        let (code, told) = node.get("/1.0/k8sd/certs-status").await;
+        if code == 200 {
+            return told["metadata"]["rotation"]["state"].as_str().map(str::to_owned);
+        }
+        assert!(Instant::now() < deadline, "{told}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 fn trusts_only(node: &Daemon, authority: &Shown) -> bool {
@@ -293,19 +300,91 @@ async fn s0_24_who_joins_in_between_comes_in_by_a_token_of_before_and_is_waited_
     assert_eq!(first.voters().await, 3);
 }
 
-#[tokio::test]
-async fn s0_24_a_certificate_that_runs_out_is_made_anew_by_itself_and_for_as_long() {
-    let node = Daemon::start("n1");
-    node.does(&["bootstrap"]);
-    node.does(&["refresh-certs", "--certificates", "server,peer", "--expires-in", "60s"]);
-    let (before, client) = (filed(&node, "server.crt"), filed(&node, "client.crt"));
-    eventually("it is made anew", async || filed(&node, "server.crt").serial != before.serial)
-        .await;
-    let after = filed(&node, "server.crt");
-    let later = after.expires - before.expires;
-    assert!((30..=120).contains(&later), "good for a minute again: {later}");
-    let authorities = fs::read_to_string(node.state("pki/ca.crt")).expect("a file");
-    let shown = shown(&node, &node.client_address(), &authorities).await;
-    assert!(shown.expires >= after.expires && shown.hosts == after.hosts);
-    assert_eq!(filed(&node, "client.crt").serial, client.serial, "the others have time");
+/// Puts certificates in the node's files that run out within the minute, signed by the fleet's authority.
+fn put_ending(
+    node: &Daemon,
+    authority: &Authority,
+    organisation: Organisation,
+    names: &[CertificateName],
+) {
+    let now = chrono::Utc::now().timestamp();
+    // An hour before that they were backdated: two minutes of good time are over, less than one is left.
+    let validity = Validity { from: now - 3_600 - 120, until: now + 55 };
+    let mut fields = serde_json::Map::new();
+    for name in names {
+        // A worker has one for everything.
+        let usage = match organisation {
+            Organisation::Worker => CertificateName::Peer,
+            Organisation::ControlPlane | Organisation::Admin => *name,
+        };
+        let hosts = ["127.0.0.1".to_owned()];
+        let wanted = Wanted::new(usage, organisation, &node.name, &hosts, &[]);
+        let Pair { certificate, key } =
+            Pair::signed(authority, &wanted, validity).expect("it is signed");
+        fields.insert(format!("{name}-crt"), certificate.into());
+        fields.insert(format!("{name}-key"), key.reveal().into());
+    }
+    let file = node.folder().join("update.json");
+    fs::write(&file, serde_json::to_vec(&fields).expect("JSON")).expect("it can be written");
+    node.does(&["refresh-certs", "--external-certificates", &file.display().to_string()]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_24_certificates_that_run_out_are_made_anew_by_themselves_on_members_and_workers() {
+    let (first, worker) = (Daemon::start("n1"), Daemon::start("w1"));
+    let (certificate, key) = daemon::authority();
+    let now = chrono::Utc::now().timestamp();
+    let authority = Authority::supplied(&certificate, &Secret::from(key.as_str()), now);
+    let authority = authority.expect("it can sign");
+    let config = json!({"ca-crt": certificate, "ca-key": key});
+    let bootstrap = json!({"name": "n1", "address": "", "config": config});
+    let (code, told) = first.post("/1.0/k8sd/cluster", &bootstrap).await;
+    assert_eq!(code, 200, "{told}");
+    worker.does(&["join-cluster", &first.worker_token("w1")]);
+    let client = filed(&first, "client.crt");
+
+    use CertificateName::{Client, MemberApi, Peer, Server};
+    put_ending(&first, &authority, Organisation::ControlPlane, &[Server, Peer]);
+    put_ending(&worker, &authority, Organisation::Worker, &[Server, Client, MemberApi]);
+    for (node, file, seconds) in [
+        // For as long as the one before; a worker's for as long as members sign.
+        (&first, "server.crt", 175),
+        (&first, "peer.crt", 175),
+        (&worker, "server.crt", 365 * 86_400),
+        (&worker, "client.crt", 365 * 86_400),
+        (&worker, "member-api.crt", 365 * 86_400),
+    ] {
+        let left = || filed(node, file).expires - chrono::Utc::now().timestamp();
+        eventually("it is made anew", async || left() > 60).await;
+        assert!((seconds - 60..=seconds).contains(&left()), "{file} of {}: {}", node.name, left());
+    }
+    assert_eq!(filed(&first, "client.crt").serial, client.serial, "the others have time");
+    for (node, port) in [(&first, first.client_address()), (&worker, worker.client_address())] {
+        let shown = shown(node, &port, &certificate).await;
+        assert_eq!(shown.serial, filed(node, "server.crt").serial);
+    }
+    worker.store().put(b"/through", b"x").await.expect("the worker passes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_24_a_change_of_the_authority_goes_on_where_whoever_decided_has_died() {
+    let nodes = three().await;
+    let old = filed(&nodes[0], "ca.crt");
+    let leader = daemon::leader_of(&nodes).await;
+    let (dead, left): (Vec<&Daemon>, Vec<&Daemon>) =
+        nodes.iter().partition(|node| node.name == leader);
+    left[0].does(&["refresh-certs", "--certificates", "ca"]);
+    dead[0].kill();
+    // Whoever does not answer has not done it: the others go no further than they may without it.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let state = rotation(left[0]).await;
+    assert!(state.is_some(), "a node that is gone was not waited for");
+    dead[0].restart();
+    is_over(&[left[0], left[1], dead[0]]).await;
+    let new = filed(left[0], "ca.crt");
+    assert_ne!(new.serial, old.serial);
+    for node in &nodes {
+        eventually("only the new one is trusted", async || trusts_only(node, &new)).await;
+    }
+    assert_eq!(left[1].voters().await, 3);
 }
