@@ -81,7 +81,8 @@ pub(super) async fn rounds_of(
     let mut rests = Rests::default();
     let mut worked = Vec::new();
     for _ in 0..10 {
-        let round = within(LONG, round(view, lead, planner, &mut rests, now)).await.unwrap();
+        let round =
+            within(LONG, Box::pin(round(view, lead, planner, &mut rests, now))).await.unwrap();
         worked.push(round);
         if round != Round::Worked {
             break;
