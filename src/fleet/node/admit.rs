@@ -34,7 +34,7 @@ use crate::fleet::api::names::clean_name;
 use crate::fleet::error::FleetError;
 use crate::fleet::pki::host_of;
 use crate::fleet::secret::{Secret, SecretHash};
-use crate::keyspace::{KeyspaceError, MemberRefusal};
+use crate::keyspace::{Keyspace, KeyspaceError, MemberRefusal};
 use crate::support::urls::parse_list;
 
 /// How long a node that wants to come in waits for another one to be in.
@@ -328,17 +328,25 @@ async fn add(
     }
 }
 
-/// Takes back what was entered: the member by its id, should it have been added after all, then the record.
+/// Takes back what was entered: the member by its id, should it have been added after all, then the record, without
+/// which nobody adds it any more. What a leader before had in its log stands in front of the record's end.
 pub(super) async fn undo(seat: &Seat, id: MemberId) {
     let keyspace = seat.keyspace();
-    if keyspace.members().iter().any(|member| member.id == id.0) {
-        match timeout(REACHED_WITHIN, keyspace.member_remove_for_fleet(id)).await {
-            Ok(Ok(_members)) => {}
-            Ok(Err(why)) => tracing::warn!(%id, error = %why, "a join cannot be undone yet"),
-            Err(_elapsed) => tracing::warn!(%id, "a join cannot be undone yet"),
-        }
-    }
+    take_out(keyspace, id).await;
     if let Err(why) = change(keyspace, Ask::NodeRemove(id.0)).await {
         tracing::warn!(%id, error = %why, "a node's record cannot be taken back yet");
+    }
+    take_out(keyspace, id).await;
+}
+
+async fn take_out(keyspace: &Keyspace, id: MemberId) {
+    let is_member = keyspace.members().iter().any(|member| member.id == id.0);
+    if !is_member {
+        return;
+    }
+    match timeout(REACHED_WITHIN, keyspace.member_remove_for_fleet(id)).await {
+        Ok(Ok(_members)) => {}
+        Ok(Err(why)) => tracing::warn!(%id, error = %why, "a join cannot be undone yet"),
+        Err(_elapsed) => tracing::warn!(%id, "a join cannot be undone yet"),
     }
 }

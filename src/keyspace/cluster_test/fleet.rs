@@ -25,6 +25,11 @@ fn names(fleet: &FleetState) -> Vec<String> {
     fleet.nodes().map(|node| node.name.clone()).collect()
 }
 
+fn token(name: &str, hash: bytes::Bytes) -> FleetTokenIssue {
+    let (name, nonce) = (name.to_owned(), "nonce".into());
+    FleetTokenIssue { name, role: 1, hash, nonce, expires_ms: i64::MAX }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_changed_through_a_follower_is_known_to_all_and_used_up_once() {
     let cluster = Cluster::start().await;
@@ -32,14 +37,7 @@ async fn what_is_changed_through_a_follower_is_known_to_all_and_used_up_once() {
     let (one, two) = (cluster.member(one), cluster.member(two));
     assert_eq!(within(LONG, one.fleet_change(bootstrap(1))).await, Ok(FleetReply::Done));
     let hash = bytes::Bytes::from(vec![7; 32]);
-    let issue = FleetTokenIssue {
-        name: "n2".to_owned(),
-        role: 1,
-        hash: hash.clone(),
-        nonce: "nonce".into(),
-        expires_ms: i64::MAX,
-    };
-    ask(two, Ask::TokenIssue(issue)).await.unwrap();
+    ask(two, Ask::TokenIssue(token("n2", hash.clone()))).await.unwrap();
     // The two are asked at once: the log decides which of them used the token up.
     let admit = |id| {
         let (name, address) = ("n2".to_owned(), "b:1".to_owned());
@@ -94,6 +92,36 @@ async fn a_member_is_added_under_a_drawn_id_at_once_and_only_once() {
     assert_eq!(again, removed, "S0.13: an id that was removed is never used again");
     cluster.stop(id).await;
     cluster.settle().await;
+    cluster.stop_all().await;
+}
+
+/// S0.10: a join that was given up may still be on its way to a leader; S0.11: the next one waits for the one before.
+#[tokio::test(start_paused = true)]
+async fn a_fleets_member_is_added_once_it_is_listed_and_the_one_before_it_votes() {
+    let mut cluster = Cluster::start().await;
+    let follower = cluster.followers().await[0];
+    let keyspace = cluster.member(follower).keyspace.clone();
+    let own = keyspace.config().member_id;
+    assert_eq!(within(LONG, keyspace.fleet_change(bootstrap(own.0))).await, Ok(FleetReply::Done));
+    let urls = |id: u64| [format!("http://m{id}:2380")];
+    let unlisted = within(LONG, keyspace.member_add_as(MemberId(0x77), &urls(0x77), false)).await;
+    assert_eq!(unlisted, Err(KeyspaceError::Members(MemberRefusal::NotFound)));
+
+    for id in [0x77_u64, 0x78] {
+        let (name, address) = (format!("m{id}"), format!("m{id}:6400"));
+        let (record, token_hash) = ("{}".into(), bytes::Bytes::from(vec![id as u8; 32]));
+        ask(&keyspace, Ask::TokenIssue(token(&name, token_hash.clone()))).await.unwrap();
+        let node = FleetNode { id, name, address, role: 1, record, ..FleetNode::default() };
+        ask(&keyspace, Ask::Admit(FleetAdmit { token_hash, node: Some(node) })).await.unwrap();
+    }
+    let first = MemberId(0x77);
+    within(LONG, keyspace.member_add_as(first, &urls(0x77), false)).await.unwrap();
+    let too_early = within(LONG, keyspace.member_add_as(MemberId(0x78), &urls(0x78), false)).await;
+    assert_eq!(too_early, Err(KeyspaceError::Members(MemberRefusal::NotEnoughStarted)));
+    cluster.join(first).await;
+    eventually(LONG, || keyspace.voters().contains(&first)).await;
+    let members = within(LONG, keyspace.member_add_as(MemberId(0x78), &urls(0x78), false)).await;
+    assert_eq!(members.map(|members| members.len()), Ok(5));
     cluster.stop_all().await;
 }
 

@@ -76,7 +76,9 @@ impl Keyspace {
     }
 
     /// MemberAdd under an id that was drawn before: asked again with the same id and URLs, it is answered as made. A
-    /// member joins a fleet right after the one before it, so who is connected at all counts as such.
+    /// member joins a fleet right after the one before it, so who is connected at all counts as such; but only once that
+    /// one votes, or it would start with a list of members that holds no longer. Whom the registry of a fleet does not
+    /// list is not added.
     pub async fn member_add_as(
         &self,
         id: MemberId,
@@ -335,11 +337,28 @@ impl Known<'_> {
             return Ok(Step::Done);
         }
         checks::is_new(&self.members, self.machine.removed_members(), id, &new.peer_urls)?;
+        if again {
+            self.may_join_fleet(id)?;
+        }
         if new.is_learner {
             checks::fits_learner(&self.members, learners_max)?;
         }
         let (peer_urls, votes) = (new.peer_urls.clone(), !new.is_learner);
         Ok(Step::Make(consensus::MemberChange::Add { id, peer_urls, votes }))
+    }
+
+    /// Who joins a fleet is asked for by its id, and may be asked for late, or twice.
+    fn may_join_fleet(&self, id: MemberId) -> Result<(), MemberRefusal> {
+        let fleet = self.machine.fleet();
+        if fleet.record().is_some() && fleet.node(id).is_none() {
+            // Its join was given up meanwhile.
+            return Err(MemberRefusal::NotFound);
+        }
+        // The one before it may be about to start with a list of the members as they are now.
+        match checks::is_any_on_its_way(&self.members, &self.voters) {
+            true => Err(MemberRefusal::NotEnoughStarted),
+            false => Ok(()),
+        }
     }
 
     fn remove(&self, id: MemberId, own: MemberId, again: bool) -> Result<Step, MemberRefusal> {

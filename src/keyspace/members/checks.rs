@@ -115,6 +115,11 @@ fn is_url_of_another(members: &[pb::Member], id: MemberId, peer_urls: &[String])
     taken.any(|url| peer_urls.contains(url))
 }
 
+/// Somebody is to vote, and has no vote yet.
+pub(super) fn is_any_on_its_way(members: &[pb::Member], voting: &[u64]) -> bool {
+    voters(members).any(|member| !voting.contains(&member.id))
+}
+
 /// A new member is new, and nobody is reached where it is.
 pub(super) fn is_new(
     members: &[pb::Member],
