@@ -390,9 +390,11 @@ async fn every_row_succeeds(cast: &Cast, ledger: &mut Ledger) {
 async fn what_is_refused_is_refused(cast: &Cast, ledger: &mut Ledger) {
     let mut asked = Vec::new();
     for (file, row) in &ledger.rows {
+        let asks_nobody =
+            |case: &Case| case.node.is_none() && case.asked.as_ref().is_none_or(Value::is_null);
         let is_plain = |case: &&Case| {
             case.status >= 400
-                && case.node.is_none()
+                && asks_nobody(case)
                 && case.raw.is_none()
                 && ["socket", "stranger"].contains(&case.door.as_str())
         };

@@ -64,11 +64,7 @@ pub(crate) struct Case {
     pub(crate) raw: Option<String>,
     #[serde(default)]
     pub(crate) node: Option<Value>,
-    /// Left out: not looked at; null: the node must not have been asked. Who looks at answers alone reads no more of it.
-    #[allow(
-        dead_code,
-        reason = "one of both that read the files knows what was asked of the node"
-    )]
+    /// Left out: not looked at; null: the node must not have been asked.
     #[serde(default, deserialize_with = "present")]
     pub(crate) asked: Option<Value>,
     pub(crate) status: u16,
@@ -91,12 +87,12 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<V
 pub(crate) fn rows() -> Vec<(String, Row)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/testdata/management");
     let mut rows: Vec<(String, Row)> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .expect("a folder")
+        .map(|entry| entry.expect("a folder's entry").path())
         .filter(|path| path.extension().is_some_and(|end| end == "json"))
         .map(|path| {
-            let text = std::fs::read_to_string(&path).unwrap();
-            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(&path).expect("a file of text");
+            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
             let row = serde_json::from_str(&text).unwrap_or_else(|why| panic!("{name}: {why}"));
             (name, row)
         })

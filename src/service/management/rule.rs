@@ -230,7 +230,9 @@ async fn enter<A: Ask>(
     let call = Call { api: api.clone(), caller, headers: parts.headers, uri: parts.uri, places };
     let ask = A::read(&call, &body).map_err(fail)?;
     let claim = match key.zip(asked) {
-        Some((key, asked)) => Some(claim(api, &actor, key.as_bytes(), asked)?),
+        Some((key, asked)) => {
+            Some(claim(api, &actor, key.as_bytes(), asked).map_err(|answer| *answer)?)
+        }
         None => None,
     };
     Ok(Entered { call, ask, actor, claim })
@@ -247,24 +249,27 @@ fn key(headers: &HeaderMap) -> Result<Option<HeaderValue>, &'static str> {
 }
 
 /// The right to do what was asked under a key; or what was answered before.
-fn claim(api: &Api, actor: &str, key: &[u8], asked: Asked) -> Result<Claim, Response<Body>> {
+fn claim(api: &Api, actor: &str, key: &[u8], asked: Asked) -> Result<Claim, Box<Response<Body>>> {
+    let refuse = |answer| Err(Box::new(answer));
     let mut answer = match api.repeats().claim(actor, key, asked) {
         Known::New(claim) => return Ok(claim),
         Known::UnderWay => {
-            return Err(error(409, "the request of this Idempotency-Key is under way"));
+            return refuse(error(409, "the request of this Idempotency-Key is under way"));
         }
         Known::Another => {
-            return Err(error(422, "this Idempotency-Key was used for another request"));
+            return refuse(error(422, "this Idempotency-Key was used for another request"));
         }
         Known::Full => {
-            return Err(refused(&FleetError::Unavailable("too many calls are under way".into())));
+            return refuse(refused(&FleetError::Unavailable(
+                "too many calls are under way".into(),
+            )));
         }
         Known::Answered(Kept::Ended(Ok(metadata))) => done(metadata),
         Known::Answered(Kept::Ended(Err(why))) => refused(&why),
         Known::Answered(Kept::Begun(operation)) => begun(&operation),
     };
     answer.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
-    Err(answer)
+    refuse(answer)
 }
 
 /// RFC 7240.
