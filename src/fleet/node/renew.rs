@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::internal::{FleetNode, FleetRole};
 
-use super::authority::{Signed, authority, write_report};
-use super::certificates::{self, Subject};
+use super::authority::{Signed, write_report};
+use super::certificates::Subject;
 use super::life::Node;
 use super::refusals::{of_keyspace, unexpected};
 use super::resume::parse_id;
@@ -35,15 +35,15 @@ impl Node {
         // Lost to somebody else's change, it comes again with the next one.
         let written = write_report(seat.keyspace(), MemberId(node.id), &ask.report).await?;
         tracing::debug!(name = node.name, written, "a worker has reported");
-        let authority = authority(seat.keyspace()).await?;
+        let fleet = self.authorities(&seat).await?;
         let read = seat.keyspace().fleet(|fleet| {
             let replicas = fleet.nodes().filter(|node| node.role == FleetRole::ControlPlane as i32);
             let addresses = replicas.map(|node| node.address.clone());
             addresses.filter(|address| !address.is_empty()).collect()
         });
         Ok(TrustAnswer {
-            ca: certificates::authorities(&authority)?,
-            can_sign: !authority.sealed_key.is_empty(),
+            ca: fleet.trusted(),
+            can_sign: fleet.can_sign(),
             apis: read.await.map_err(of_keyspace)?,
         })
     }
