@@ -1,5 +1,7 @@
 //! One who asks at a pace, and keeps count.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quorate::fleet::store::{StateStore as _, Store, StoreError};
@@ -16,6 +18,7 @@ pub(crate) struct Written {
 }
 
 pub(crate) struct Writer {
+    made: Arc<AtomicUsize>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Written>,
 }
@@ -53,6 +56,8 @@ impl Writer {
         Asked: Future<Output = Result<(), StoreError>> + Send,
     {
         let (stop, mut stopped) = oneshot::channel();
+        let made = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&made);
         let task = tokio::spawn(async move {
             let mut written = Written::default();
             let mut ticks = interval(pace);
@@ -66,10 +71,16 @@ impl Writer {
                     Ok(()) => written.successes += 1,
                     Err(why) => written.failures.push(format!("{number}: {why}")),
                 }
+                count.fetch_add(1, Ordering::Relaxed);
             }
             written
         });
-        Writer { stop, task }
+        Writer { made, stop, task }
+    }
+
+    /// How many requests are over by now.
+    pub(crate) fn made(&self) -> usize {
+        self.made.load(Ordering::Relaxed)
     }
 
     pub(crate) async fn stop(self) -> Written {
