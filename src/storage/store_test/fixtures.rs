@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use quorate_core::api::pb::internal::FleetNode;
 use quorate_core::state_machine::fleet::FleetState;
 
 use super::rig::{
@@ -67,7 +68,13 @@ fn told_of_the_fleet(fleet: &FleetState) -> String {
     writeln!(text, "authority {}: {:?}", authority.generation, authority.certificates).unwrap();
     writeln!(text, "sealed {:?}, capi {:?}", authority.sealed_key, record.capi_token).unwrap();
     for node in fleet.nodes() {
-        writeln!(text, "{node:?}").unwrap();
+        let FleetNode { id, name, address, record, .. } = node;
+        write!(text, "FleetNode {{ id: {id}, name: {name:?}, address: {address:?}, ").unwrap();
+        writeln!(text, "role: {:?}, record: {record:?} }}", node.role()).unwrap();
+        // Fields of later versions.
+        if !node.asked.is_empty() {
+            writeln!(text, "asked {:?} until {}", node.asked, node.asked_until_ms).unwrap();
+        }
     }
     for token in fleet.join_tokens() {
         writeln!(text, "{token:?}, {:?} of {:?}", token.hash, token.nonce).unwrap();
