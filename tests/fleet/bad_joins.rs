@@ -137,6 +137,8 @@ impl Story {
         if is_in {
             assert_eq!(status["datastore-role"], "voter", "{case}: {told}");
         } else {
+            let away = format!("{leader} cannot be reached");
+            assert!(said.contains(&away), "{case}: {said}");
             self.is_clean(&case).await;
             let listed = left[0].store().list(b"/k8sd/nodes/").await.expect("a list");
             assert_eq!(listed.len(), 3, "{case}: no record is left");

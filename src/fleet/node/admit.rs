@@ -16,7 +16,7 @@ use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::internal::fleet_request::Ask;
 use quorate_core::api::pb::internal::{FleetAdmit, FleetNode, FleetRole, FleetTokenIssue};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::authority::Signed;
 use super::bootstrap::now;
@@ -27,6 +27,7 @@ use super::refusals::of_keyspace;
 use super::registry::{NodeRecord, change};
 use super::stage::Seat;
 use super::tokens::{secret, unix_ms};
+use super::waiting::Waiting;
 use crate::fleet::api::Sensitive;
 use crate::fleet::api::cluster::{ClusterRole, DatastoreRole};
 use crate::fleet::api::internal::{JoinAdmission, JoinAsk, JoinMember, VERSION};
@@ -39,9 +40,6 @@ use crate::support::urls::parse_list;
 
 /// How long a node that wants to come in waits for another one to be in.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Between two looks whether it is.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a node that was let in may ask for its answer again.
 const ASKS_AGAIN_MS: i64 = 5 * 60 * 1000;
@@ -286,7 +284,7 @@ async fn reach(address: &str) -> Result<(), FleetError> {
     }
 }
 
-/// Waits until no member is on its way to its vote.
+/// Waits until no member is on its way to its vote, and enough of them are connected for one more.
 async fn settle(seat: &Seat, deadline: Instant) -> Result<(), FleetError> {
     let keyspace = seat.keyspace();
     let coming = || {
@@ -295,13 +293,15 @@ async fn settle(seat: &Seat, deadline: Instant) -> Result<(), FleetError> {
             .iter()
             .any(|member| !member.is_learner && !keyspace.voters().contains(&MemberId(member.id)))
     };
-    while coming() {
-        if Instant::now() + LOOK >= deadline {
-            return Err(FleetError::AnotherJoins);
-        }
-        sleep(LOOK).await;
+    let mut waiting = Waiting::until(keyspace, deadline);
+    loop {
+        let why = match keyspace.may_be_joined() {
+            Ok(()) if coming() => MemberRefusal::NotEnoughStarted,
+            Ok(()) => return Ok(()),
+            Err(why) => why,
+        };
+        waiting.wait(why).await?;
     }
-    Ok(())
 }
 
 /// Adds the member; as long as others are on their way, again.
@@ -311,17 +311,13 @@ async fn add(
     peer_urls: &[String],
     deadline: Instant,
 ) -> Result<Vec<quorate_core::api::pb::etcdserverpb::Member>, FleetError> {
+    let mut waiting = Waiting::until(seat.keyspace(), deadline);
     loop {
         let rest = deadline.saturating_duration_since(Instant::now());
         let added = timeout(rest, seat.keyspace().member_add_as(id, peer_urls, false)).await;
         match added {
             Ok(Ok(members)) => return Ok(members),
-            Ok(Err(KeyspaceError::Members(
-                MemberRefusal::NotEnoughStarted | MemberRefusal::Unhealthy,
-            ))) if Instant::now() + LOOK < deadline => sleep(LOOK).await,
-            Ok(Err(KeyspaceError::Members(
-                MemberRefusal::NotEnoughStarted | MemberRefusal::Unhealthy,
-            ))) => return Err(FleetError::AnotherJoins),
+            Ok(Err(KeyspaceError::Members(why))) => waiting.wait(why).await?,
             Ok(Err(why)) => return Err(of_keyspace(why)),
             Err(_elapsed) => return Err(FleetError::TimedOut("adding the member")),
         }

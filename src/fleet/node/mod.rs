@@ -40,6 +40,7 @@ mod stage;
 mod status;
 mod steps;
 mod tokens;
+mod waiting;
 mod wire;
 mod worker;
 

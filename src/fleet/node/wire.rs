@@ -157,7 +157,9 @@ fn pinned(token: &JoinToken) -> Result<Connector, FleetError> {
 /// What another node refuses, as this one passes it on.
 fn refusal(why: Unanswered) -> FleetError {
     match why {
-        Unanswered::Refused { code: 409, .. } => FleetError::AnotherJoins,
+        Unanswered::Refused { error, .. } if error == FleetError::AnotherJoins.to_string() => {
+            FleetError::AnotherJoins
+        }
         Unanswered::Refused { .. } | Unanswered::Http(_) | Unanswered::Unfit(_) => {
             FleetError::JoinFailed(why.to_string())
         }

@@ -132,13 +132,30 @@ impl Keyspace {
         self.have_changed(Change::Promote(id.0), false, Some(limit)).await
     }
 
-    /// What `--strict-reconfig-check` asks of the member that the request came to. Who has been connected for longer
-    /// than `healthy_after` is healthy.
+    /// Whether a fleet may be joined by one more voter, as far as this member can see. Nothing is changed.
+    pub fn may_be_joined(&self) -> Result<(), MemberRefusal> {
+        self.look_strictly(Duration::ZERO, |seen| seen.may_add(false))
+    }
+
     fn check_strictly(
         &self,
         healthy_after: Duration,
         check: impl FnOnce(Seen<'_, &dyn Fn(MemberId) -> Option<Duration>>) -> Result<(), MemberRefusal>,
     ) -> Result<(), KeyspaceError> {
+        self.look_strictly(healthy_after, check).map_err(|refusal| {
+            let own = self.0.config.member_id;
+            tracing::warn!("local-member-id" = %own, ?refusal, "rejecting a change of the members");
+            KeyspaceError::Members(refusal)
+        })
+    }
+
+    /// What `--strict-reconfig-check` asks of the member that the request came to. Who has been connected for longer
+    /// than `healthy_after` is healthy.
+    fn look_strictly(
+        &self,
+        healthy_after: Duration,
+        check: impl FnOnce(Seen<'_, &dyn Fn(MemberId) -> Option<Duration>>) -> Result<(), MemberRefusal>,
+    ) -> Result<(), MemberRefusal> {
         if !self.0.config.strict_reconfig_check {
             return Ok(());
         }
@@ -151,10 +168,7 @@ impl Keyspace {
             healthy_after,
             connected_for: &connected_for as &dyn Fn(_) -> _,
         };
-        check(seen).map_err(|refusal| {
-            tracing::warn!("local-member-id" = %own, ?refusal, "rejecting a change of the members");
-            KeyspaceError::Members(refusal)
-        })
+        check(seen)
     }
 
     /// Has the leader make the change; asks until it answers, for `limit` if there is one. `again`: it may have been
