@@ -60,7 +60,8 @@ impl Blocking {
         Blocking { permits: self.permits.as_ref().map(|_| Semaphore::new(permits)) }
     }
 
-    /// Runs `work` and returns its result; a panic in it goes on in the caller.
+    /// Runs `work` and returns its result; a panic in it goes on in the caller. Never returns if the runtime is dropped
+    /// before the work has begun.
     #[expect(clippy::disallowed_methods, reason = "this is the seam")]
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let Some(permits) = &self.permits else {
@@ -71,7 +72,8 @@ impl Blocking {
             Ok(value) => value,
             Err(failure) => match failure.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cancelled) => std::process::abort(),
+                // Its runtime is being dropped, and the caller's task with it.
+                Err(_cancelled) => std::future::pending().await,
             },
         }
     }
@@ -79,7 +81,35 @@ impl Blocking {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+
+    /// An embedder may drop its runtime with a server in it: that ends no process.
+    #[test]
+    fn work_that_was_not_begun_ends_with_its_runtime() {
+        for _ in 0..200 {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .max_blocking_threads(1)
+                .build()
+                .unwrap();
+            let blocking = Arc::new(Blocking::bounded(64));
+            let (tell, told) = std::sync::mpsc::channel();
+            for _ in 0..64 {
+                let (blocking, tell) = (Arc::clone(&blocking), tell.clone());
+                runtime.spawn(async move {
+                    let begun = move || {
+                        let _ = tell.send(());
+                        rest(Duration::from_micros(100));
+                    };
+                    blocking.run(begun).await;
+                });
+            }
+            told.recv().unwrap();
+            runtime.shutdown_background();
+        }
+    }
 
     #[test]
     fn a_background_thread_is_nicer_than_the_rest_of_the_process() {
