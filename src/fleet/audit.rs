@@ -191,6 +191,7 @@ mod tests {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
+
     fn objects(records: Vec<AuditRecord>) -> Vec<String> {
         records.into_iter().map(|record| record.object).collect()
     }

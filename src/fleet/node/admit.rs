@@ -25,6 +25,7 @@ use super::config;
 use super::life::Node;
 use super::refusals::of_keyspace;
 use super::registry::{NodeRecord, change};
+use super::remove::forget;
 use super::stage::Seat;
 use super::tokens::{secret, unix_ms};
 use super::waiting::Waiting;
@@ -35,7 +36,7 @@ use crate::fleet::api::names::clean_name;
 use crate::fleet::error::FleetError;
 use crate::fleet::pki::host_of;
 use crate::fleet::secret::{Secret, SecretHash};
-use crate::keyspace::{Keyspace, KeyspaceError, MemberRefusal};
+use crate::keyspace::{Keyspace, KeyspaceError};
 use crate::support::urls::parse_list;
 
 /// How long a node that wants to come in waits for another one to be in.
@@ -287,21 +288,11 @@ async fn reach(address: &str) -> Result<(), FleetError> {
 /// Waits until no member is on its way to its vote, and enough of them are connected for one more.
 async fn settle(seat: &Seat, deadline: Instant) -> Result<(), FleetError> {
     let keyspace = seat.keyspace();
-    let coming = || {
-        let members = keyspace.members();
-        members
-            .iter()
-            .any(|member| !member.is_learner && !keyspace.voters().contains(&MemberId(member.id)))
-    };
     let mut waiting = Waiting::until(keyspace, deadline);
-    loop {
-        let why = match keyspace.may_be_joined() {
-            Ok(()) if coming() => MemberRefusal::NotEnoughStarted,
-            Ok(()) => return Ok(()),
-            Err(why) => why,
-        };
+    while let Err(why) = keyspace.may_be_joined() {
         waiting.wait(why).await?;
     }
+    Ok(())
 }
 
 /// Adds the member; as long as others are on their way, again.
@@ -329,7 +320,7 @@ async fn add(
 pub(super) async fn undo(seat: &Seat, id: MemberId) {
     let keyspace = seat.keyspace();
     take_out(keyspace, id).await;
-    if let Err(why) = change(keyspace, Ask::NodeRemove(id.0)).await {
+    if let Err(why) = forget(keyspace, id).await {
         tracing::warn!(%id, error = %why, "a node's record cannot be taken back yet");
     }
     take_out(keyspace, id).await;

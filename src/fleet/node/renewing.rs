@@ -154,7 +154,8 @@ impl Node {
     async fn ask_for_one(&self, gate: &Gate) -> Result<Pair, FleetError> {
         let subject = Subject::of(&self.0.settings, &gate.name, &gate.address, None).into_worker();
         let asked = certificates::request(&subject, &[CertificateName::Client])?;
-        let csr = asked.requests.values().next().cloned().unwrap_or_default();
+        let csr = asked.requests.values().next().cloned();
+        let csr = csr.ok_or_else(|| unexpected("a worker asks for no certificate"))?;
         let ask = RenewAsk { version: VERSION, id: gate.id.clone(), csr };
         let answer: RenewAnswer = self.ask_members(gate, "/internal/renew", &ask).await?;
         asked.into_pair(answer.certificate)

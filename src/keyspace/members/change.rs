@@ -13,6 +13,7 @@
 //! **Invariant:** a change whose fate is unknown is asked for again as such, and answered as made if it was.
 //! **Invariant:** a leader that is to go hands leadership over, and its successor removes it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate_core::api::ids::{LogId, MemberId};
@@ -134,7 +135,8 @@ impl Keyspace {
 
     /// Whether a fleet may be joined by one more voter, as far as this member can see. Nothing is changed.
     pub fn may_be_joined(&self) -> Result<(), MemberRefusal> {
-        self.look_strictly(Duration::ZERO, |seen| seen.may_add(false))
+        self.look_strictly(Duration::ZERO, |seen| seen.may_add(false))?;
+        checks::nobody_is_on_its_way(&self.members(), &self.voters())
     }
 
     fn check_strictly(
@@ -273,7 +275,8 @@ impl Keyspace {
             return Plan::Refuse(MemberRefusal::NotFound);
         };
         let configs = stored.membership.iter().flat_map(|membership| &membership.configs);
-        let voters = configs.flat_map(|voters| voters.member_ids.iter().copied()).collect();
+        let voters =
+            configs.flat_map(|voters| voters.member_ids.iter().copied().map(MemberId)).collect();
         let known = Known { machine, members: super::list(machine), voters };
         let planned = match change {
             Change::Add(new) => known.add(new, self.0.config.learners_max, again),
@@ -340,7 +343,7 @@ enum Step {
 struct Known<'a> {
     machine: &'a StateMachine,
     members: Vec<pb::Member>,
-    voters: Vec<u64>,
+    voters: BTreeSet<MemberId>,
 }
 
 impl Known<'_> {
@@ -369,10 +372,7 @@ impl Known<'_> {
             return Err(MemberRefusal::NotFound);
         }
         // The one before it may be about to start with a list of the members as they are now.
-        match checks::is_any_on_its_way(&self.members, &self.voters) {
-            true => Err(MemberRefusal::NotEnoughStarted),
-            false => Ok(()),
-        }
+        checks::nobody_is_on_its_way(&self.members, &self.voters)
     }
 
     fn remove(&self, id: MemberId, own: MemberId, again: bool) -> Result<Step, MemberRefusal> {
@@ -381,7 +381,7 @@ impl Known<'_> {
             return if by_us { Ok(Step::Done) } else { Err(MemberRefusal::NotFound) };
         }
         // Nobody could ever undo it.
-        if self.voters.iter().all(|voter| *voter == id.0) {
+        if self.voters.iter().all(|voter| *voter == id) {
             return Err(MemberRefusal::NotEnoughStarted);
         }
         if id == own {

@@ -115,9 +115,15 @@ fn is_url_of_another(members: &[pb::Member], id: MemberId, peer_urls: &[String])
     taken.any(|url| peer_urls.contains(url))
 }
 
-/// Somebody is to vote, and has no vote yet.
-pub(super) fn is_any_on_its_way(members: &[pb::Member], voting: &[u64]) -> bool {
-    voters(members).any(|member| !voting.contains(&member.id))
+/// Whoever is to vote has its vote.
+pub(super) fn nobody_is_on_its_way(
+    members: &[pb::Member],
+    voting: &BTreeSet<MemberId>,
+) -> Result<(), MemberRefusal> {
+    match voters(members).all(|member| voting.contains(&MemberId(member.id))) {
+        true => Ok(()),
+        false => Err(MemberRefusal::NotEnoughStarted),
+    }
 }
 
 /// A new member is new, and nobody is reached where it is.
