@@ -175,6 +175,7 @@ async fn a3_2_of_three_nodes_another_leads_when_the_leading_one_is_gone() {
         };
         assert!(*after <= limit, "{took:?}");
     }
+    eprintln!("taken over: {took:?}");
     for machine in &mut machines {
         machine.end(Signal::TERM).await;
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_core::api::ids::MemberId;
 use tokio::time::Instant;
 
-use super::rig::{Cluster, ELECTION, put, within};
+use super::rig::{Cluster, ELECTION, key_of, put, within};
 use crate::keyspace::KeyspaceError;
 
 /// Clients of every member that write without a pause, and fail on the first error; how long the longest write took.
@@ -50,6 +50,38 @@ async fn leadership_moves_under_load_and_no_write_fails() {
     }
     cluster.settle().await;
     assert_eq!(cluster.members[0].revision(), 1 + written);
+    cluster.stop_all().await;
+}
+
+/// Who asks whoever led before is refused, or not answered, and by then the next one may lead already.
+#[tokio::test(start_paused = true)]
+async fn leadership_moves_and_no_read_waits_for_what_has_happened_already() {
+    let cluster = Cluster::start().await;
+    let until = Instant::now() + Duration::from_secs(4);
+    let mut readers = Vec::new();
+    for (member, client) in cluster.members.iter().flat_map(|member| [(member, 0), (member, 1)]) {
+        let keyspace = member.keyspace.clone();
+        readers.push(tokio::spawn(async move {
+            let mut longest = Duration::ZERO;
+            while Instant::now() < until {
+                let began = Instant::now();
+                keyspace.range(key_of("k")).await.unwrap();
+                longest = longest.max(began.elapsed());
+                tokio::time::sleep(Duration::from_millis(1 + client)).await;
+            }
+            longest
+        }));
+    }
+    for _ in 0..20 {
+        let leader = cluster.leader().await;
+        let target = cluster.followers().await[0];
+        within(2 * ELECTION, cluster.member(leader).move_leader(target)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for reader in readers {
+        let longest = reader.await.unwrap();
+        assert!(longest < ELECTION / 4, "{longest:?}");
+    }
     cluster.stop_all().await;
 }
 

@@ -18,7 +18,7 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::etcdserverpb::request_op::Request as Op;
 use quorate_core::api::refusal::Refusal;
 use quorate_core::state_machine::{Limits, RangeWork};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::RangeChunks;
 use super::error::{KeyspaceError, TimeoutKind};
@@ -32,6 +32,8 @@ const SLICE_ROWS: usize = 1024;
 const PREFETCH_MAX: usize = 10_000;
 /// etcd asks again this often while no read index comes (etcdserver/v3_server.go, `readIndexRetryTime`).
 const RETRY: Duration = Duration::from_millis(500);
+/// Before whoever has just said that it does not lead, or is out of reach, is asked again.
+const REFUSED: Duration = Duration::from_millis(50);
 
 /// Serves reads of one keyspace.
 pub(crate) struct Reader {
@@ -61,27 +63,25 @@ impl Reader {
     }
 
     async fn read_index(&self) -> Result<u64, KeyspaceError> {
+        let mut leader = self.consensus.leader_changes();
         loop {
-            match self.consensus.read_index().await {
+            // As it was before anybody was asked: what changes meanwhile is news, and not waited for.
+            let asked = *leader.borrow_and_update();
+            let rest = match self.consensus.read_index().await {
                 Ok(index) => return Ok(index),
-                Err(ReadIndexError::NotLeader { .. } | ReadIndexError::NoQuorum) => {
-                    self.figures.failed_read_indexes.inc();
-                }
+                Err(ReadIndexError::NotLeader { .. }) if asked.leader().is_some() => REFUSED,
+                Err(ReadIndexError::NotLeader { .. } | ReadIndexError::NoQuorum) => RETRY,
                 Err(ReadIndexError::TooMany) => return Err(KeyspaceError::TooManyRequests),
                 Err(ReadIndexError::Stopped) => return Err(KeyspaceError::Stopped),
+            };
+            self.figures.failed_read_indexes.inc();
+            let another = leader.wait_for(|now| {
+                now.leader().is_some() && (now.leader(), now.term) != (asked.leader(), asked.term)
+            });
+            match timeout(rest, another).await {
+                Ok(Ok(_)) | Err(_) => {}
+                Ok(Err(_ended)) => return Err(KeyspaceError::Stopped),
             }
-            self.await_leader().await?;
-        }
-    }
-
-    /// Waits until there is a leader to ask, or for as long as etcd waits between two tries.
-    async fn await_leader(&self) -> Result<(), KeyspaceError> {
-        let mut leader = self.consensus.leader_changes();
-        let known = leader.borrow_and_update().leader();
-        let changed = leader.wait_for(|view| view.leader().is_some() && view.leader() != known);
-        match tokio::time::timeout(RETRY, changed).await {
-            Ok(Ok(_)) | Err(_) => Ok(()),
-            Ok(Err(_ended)) => Err(KeyspaceError::Stopped),
         }
     }
 
