@@ -321,7 +321,7 @@ fn documented_form(form: &str) -> String {
 }
 
 fn documented() -> BTreeSet<(String, u16)> {
-    let document: Value = serde_json::from_str(&openapi()).unwrap();
+    let document: Value = serde_json::from_str(openapi()).unwrap();
     let mut statuses = BTreeSet::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {

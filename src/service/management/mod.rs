@@ -34,7 +34,7 @@ mod wire_test;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
@@ -56,6 +56,18 @@ use crate::support::urls::parse_list;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 128;
 
+/// The rows, which are the same for every node, and the document of them.
+struct Table {
+    router: Router<Api>,
+    document: String,
+}
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    let (router, document) = rows::all();
+    let document = document.to_pretty_json().expect("the document is plain JSON");
+    Table { router, document: document + "\n" }
+});
+
 /// What every handler shares.
 #[derive(Clone)]
 pub(crate) struct Api(Arc<Inner>);
@@ -65,7 +77,6 @@ struct Inner {
     operations: Operations,
     repeats: Repeats,
     draining: Draining,
-    document: String,
 }
 
 impl Api {
@@ -84,10 +95,6 @@ impl Api {
     fn draining(&self) -> Draining {
         self.0.draining.clone()
     }
-
-    fn document(&self) -> &str {
-        &self.0.document
-    }
 }
 
 /// Everything that answers for one node. Cheap to clone.
@@ -102,24 +109,19 @@ impl ManagementDesk {
     /// The desk and every call under way hold `draining`, also those whose clients have left: with the desk dropped,
     /// `Drain::finished` waits for the last of them.
     pub fn new(node: Arc<dyn Management>, draining: Draining) -> Self {
-        let (router, document) = rows::all();
-        let document = document.to_pretty_json().expect("the document is plain JSON");
         let api = Api(Arc::new(Inner {
             operations: Operations::new(node.events().clone()),
             repeats: Repeats::default(),
             node,
             draining,
-            document,
         }));
-        ManagementDesk { router: router.with_state(api) }
+        ManagementDesk { router: TABLE.router.clone().with_state(api) }
     }
 }
 
 /// The OpenAPI document of `/1.0/`, as JSON.
-pub fn openapi() -> String {
-    let mut text = rows::all().1.to_pretty_json().expect("the document is plain JSON");
-    text.push('\n');
-    text
+pub fn openapi() -> &'static str {
+    &TABLE.document
 }
 
 /// Binds the API's unix socket, 0600. A socket file that nobody answers on is replaced, a live one is refused.
