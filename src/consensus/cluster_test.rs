@@ -400,3 +400,5 @@ async fn followers_let_their_log_go_too_and_know_it() {
 
 #[path = "membership_test.rs"]
 mod membership;
+#[path = "silence_test.rs"]
+mod silence;

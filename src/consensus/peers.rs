@@ -129,7 +129,7 @@ impl Consensus {
     /// one, or if another term has begun since.
     pub fn heard_before(&self, term: Term) -> Option<Instant> {
         let vote = self.0.raft.server_metrics().borrow_watched().vote.leader_id.term;
-        if vote < term.0 { None } else { self.0.silence.last_before(term) }
+        self.0.silence.told(Term(vote), term)
     }
 
     /// Answers one frame of another member, which the transport has identified. Frames of a lane are to be polled
@@ -163,7 +163,10 @@ impl Consensus {
                 Answer::Handover { taken: self.0.handing_over.stands(round) }
             }
             Ask::Keyspace(request) => return Ok(Served::Keyspace(request)),
-            Ask::Snapshot(shipment) => Answer::Snapshot(self.0.incoming.take(shipment).await),
+            Ask::Snapshot(shipment) => {
+                self.0.silence.heard(Term(shipment.vote.leader_id.term));
+                Answer::Snapshot(self.0.incoming.take(shipment).await)
+            }
         };
         Ok(Served::Answer(answer.encode()))
     }

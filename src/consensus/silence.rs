@@ -5,7 +5,8 @@
 //!                              └─ last_before(4)  ── or now, if it led term 3 itself and has heard nobody since
 //! ```
 //!
-//! **Invariant:** an append counts from when it arrives, before raft looks at it: the answer to it comes later.
+//! **Invariant:** whatever raft may take for a quorum's word, an append or a step of a whole state, counts from when it
+//! arrives, before raft looks at it: the answer to it comes later.
 
 use parking_lot::Mutex;
 use quorate_core::api::ids::Term;
@@ -33,7 +34,7 @@ impl Silence {
         Silence(Mutex::new(Heard { term: Term(0), at: now, before: now, own: false }))
     }
 
-    /// An append of a leader of `term` has arrived.
+    /// An append of a leader of `term` has arrived, or a step of a whole state.
     pub(crate) fn heard(&self, term: Term) {
         self.0.lock().hear(term, false);
     }
@@ -43,12 +44,16 @@ impl Silence {
         self.0.lock().hear(term, true);
     }
 
-    /// When a leader of a term before `term` was last heard here; `None` if later ones were. It stands once this
-    /// member's vote is of `term`.
-    pub(crate) fn last_before(&self, term: Term) -> Option<Instant> {
+    /// When a leader of a term before `term` was last heard here; `None` if later ones were, and as long as this
+    /// member's `vote` is of an earlier term: it may still answer such a leader.
+    pub(crate) fn told(&self, vote: Term, term: Term) -> Option<Instant> {
+        if vote < term { None } else { self.last_before(term) }
+    }
+
+    fn last_before(&self, term: Term) -> Option<Instant> {
         let heard = self.0.lock();
         match heard.term.cmp(&term) {
-            std::cmp::Ordering::Less => Some(heard.end()),
+            std::cmp::Ordering::Less => Some(heard.before.max(heard.end())),
             std::cmp::Ordering::Equal => Some(heard.before),
             std::cmp::Ordering::Greater => None,
         }
@@ -110,7 +115,20 @@ mod tests {
         let late = pass(1).await;
         silence.heard(Term(2));
         assert_eq!(silence.last_before(Term(3)), Some(late));
+        assert_eq!(silence.last_before(Term(4)), Some(late));
         assert_eq!(silence.last_before(Term(2)), None, "another leads by now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_told_while_a_leader_of_an_earlier_term_may_yet_be_answered() {
+        let silence = Silence::new();
+        silence.heard(Term(2));
+        assert_eq!(silence.told(Term(2), Term(3)), None, "it has not voted in the term");
+        let heard = pass(1).await;
+        silence.heard(Term(2));
+        pass(1).await;
+        assert_eq!(silence.told(Term(3), Term(3)), Some(heard));
+        assert_eq!(silence.told(Term(5), Term(3)), Some(heard), "or in a later one");
     }
 
     #[tokio::test(start_paused = true)]
