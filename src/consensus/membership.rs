@@ -23,7 +23,7 @@ use std::time::Duration;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, EntryPayload, Precondition, ServerState};
-use quorate_core::api::ids::{LogId, MemberId};
+use quorate_core::api::ids::{LogId, MemberId, Term};
 use tokio::time::Instant;
 
 use super::transfer::{CLOSE_ENTRIES, heard, matched};
@@ -171,11 +171,16 @@ impl Consensus {
         Some(Progress { entries: matched.as_ref().map_or(0, |at| at.index + 1), of })
     }
 
-    /// The voters of each config in force.
-    pub fn voter_sets(&self) -> Vec<BTreeSet<MemberId>> {
+    /// The voters of each config that was in force when `term` began; `None` once its leader has made another. Whoever
+    /// led before need not have asked anybody of that one.
+    pub fn voters_before(&self, term: Term) -> Option<Vec<BTreeSet<MemberId>>> {
         let now = self.effective();
+        let made_in = now.log_id().as_ref().map(convert::log_id)?.term;
+        if made_in >= term {
+            return None;
+        }
         let configs = now.membership().get_joint_config().iter();
-        configs.map(|voters| voters.iter().copied().map(MemberId).collect()).collect()
+        Some(configs.map(|voters| voters.iter().copied().map(MemberId).collect()).collect())
     }
 
     /// For how long this member has been connected to another without a break; `None` while it is not.

@@ -67,7 +67,6 @@ use self::network::Network;
 use self::peers::Peers;
 use self::purge::{Floor, Purger, Sizes};
 use self::read_index::ReadRounds;
-use self::silence::Silence;
 use self::snapshots::{Incoming, Outgoing, Receiving};
 use self::types::{PeerNode, Proposal, TypeConfig};
 use crate::storage::journal::GroupLog;
@@ -85,6 +84,7 @@ pub use self::purge::PurgeLimits;
 pub use self::runtime::Timing;
 #[cfg(feature = "simulation")]
 pub use self::runtime::seeded;
+pub(crate) use self::silence::Silence;
 pub use self::snapshots::{SnapshotFigures, SnapshotLimits};
 pub use self::transfer::TransferError;
 pub use self::types::{

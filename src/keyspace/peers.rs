@@ -22,7 +22,7 @@ use quorate_core::api::pb::internal::{Blank, KeyspaceRequest, KeyspaceResponse};
 use quorate_core::state_machine::CLUSTER_LEVEL;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::lease::{NotLeader, RenewError};
+use super::lease::{NotLeader, RenewError, tell};
 use super::{Keyspace, KeyspaceError, TimeoutKind};
 use crate::consensus::{Consensus, PeerError, Served, keyspace_answer};
 
@@ -119,12 +119,7 @@ impl Keyspace {
             Ask::MemberChange(change) => self.change_as_leader(change).await,
             Ask::HashKv(revision) => self.0.hash_desk.ask(*revision),
             Ask::KnownLevel(Blank {}) => Answer::KnownLevel(CLUSTER_LEVEL),
-            Ask::HeardBefore(term) => match self.0.consensus.heard_before(Term(*term)) {
-                Some(at) => {
-                    Answer::SilentForMs(u64::try_from(at.elapsed().as_millis()).unwrap_or(0))
-                }
-                None => Answer::Failed(Blank {}),
-            },
+            Ask::HeardBefore(term) => tell(self.0.consensus.heard_before(Term(*term))),
             Ask::LeaseTimeToLive(request) => {
                 let found = self.0.lessor.time_to_live(LeaseId(request.id), request.keys);
                 let Ok(live) = found.await else {

@@ -36,8 +36,9 @@ struct Held {
     proposed_rest: Option<i64>,
     /// Its end was proposed in this term, and may be committed at any time.
     ending: bool,
-    /// It comes from a term before, and nothing was promised in this one.
-    inherited: bool,
+    /// What was left of it when it came from a term before, while nothing is promised in this one. A rest that was
+    /// checkpointed since does not count from a moment before this term.
+    inherited: Option<Duration>,
     /// When its grant was applied here, if whoever asked for it may not have heard of it before.
     granted_at: Option<Instant>,
     /// Dropped with the lease: whoever waits for its end hears of it.
@@ -81,7 +82,7 @@ impl Deadlines {
             deadlines.hold(fact, now + left, now);
             if let Some(held) = deadlines.leases.get_mut(&fact.id) {
                 held.ending = ending;
-                held.inherited = true;
+                held.inherited = (!ending).then_some(seconds(rest));
             }
         }
         deadlines
@@ -98,9 +99,11 @@ impl Deadlines {
     /// if it ends them sooner.
     pub(super) fn inherited_at(&mut self, at: Instant) {
         for (id, held) in &mut self.leases {
-            let at = held.granted_at.map_or(at, |granted_at| granted_at.max(at));
-            let deadline = at + seconds(rest_of(held.granted_ttl, held.remaining_ttl));
-            if held.inherited && !held.ending && deadline < held.deadline {
+            let Some(rest) = held.inherited.filter(|_| !held.ending) else {
+                continue;
+            };
+            let deadline = held.granted_at.map_or(at, |granted_at| granted_at.max(at)) + rest;
+            if deadline < held.deadline {
                 self.due.remove(&(held.due_at, *id));
                 held.deadline = deadline;
                 held.due_at = deadline;
@@ -139,7 +142,7 @@ impl Deadlines {
             checkpoint_at: None,
             proposed_rest: None,
             ending: false,
-            inherited: false,
+            inherited: None,
             granted_at: None,
             end: None,
         };
@@ -170,7 +173,7 @@ impl Deadlines {
             return Renewal::Checkpointed;
         }
         self.due.remove(&(held.due_at, id));
-        held.inherited = false;
+        held.inherited = None;
         held.deadline = now + seconds(held.granted_ttl);
         held.due_at = held.deadline;
         self.due.insert((held.due_at, id));

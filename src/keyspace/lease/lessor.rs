@@ -92,6 +92,8 @@ struct State {
     /// The newest term whose deadlines were held, and whether they were made once. Should it be led again, promises of
     /// its own are among what is inherited.
     held: (Term, bool),
+    /// When deadlines were forgotten last: until then this member may have promised by them.
+    forgotten: Option<Instant>,
     /// Since when leaders before a term are silent.
     heard: Option<(Term, Instant)>,
     /// Grants that were applied here a short while ago, oldest first: the entry may be an earlier leader's, its answer
@@ -103,6 +105,7 @@ impl State {
     fn forget_deadlines(&mut self) {
         if let Some(deadlines) = self.deadlines.take() {
             self.ending = (deadlines.term, deadlines.ending());
+            self.forgotten = Some(Instant::now());
         }
     }
 }
@@ -127,6 +130,7 @@ impl Lessor {
                 deadlines: None,
                 ending: (Term(0), BTreeSet::new()),
                 held: (Term(0), true),
+                forgotten: None,
                 heard: None,
                 granted: VecDeque::new(),
             }),
@@ -196,14 +200,17 @@ impl Lessor {
         self.count_from_heard(&mut state);
     }
 
-    /// What was promised before this term was promised before its leaders fell silent.
+    /// What was promised before this term was promised before its leaders fell silent, or by this member itself before
+    /// it held this term's deadlines.
     fn count_from_heard(&self, state: &mut State) {
         if let Some((term, at)) = state.heard
             && state.held == (term, true)
             && let Some(deadlines) = &mut state.deadlines
             && deadlines.term == term
         {
-            deadlines.inherited_at(at + self.0.options.promise_within());
+            let promised = at + self.0.options.promise_within();
+            let promised = state.forgotten.map_or(promised, |own| own.max(promised));
+            deadlines.inherited_at(promised);
         }
     }
 

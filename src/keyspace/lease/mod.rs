@@ -35,7 +35,7 @@ mod ttl;
 pub use counters::LeaseCounters;
 pub use lessor::{Lessor, LessorOptions, RenewError, TimeToLive};
 pub use seams::{Leadership, LeaseFact, LeaseFacts, NotLeader, ProposalFailed};
-pub(super) use silence::last_promise;
+pub(super) use silence::{last_promise, tell};
 pub use ttl::{admit_grant, min_ttl_seconds};
 
 #[cfg(test)]

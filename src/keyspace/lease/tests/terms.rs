@@ -108,6 +108,43 @@ async fn what_was_promised_in_the_same_term_is_not_counted_from_before_it() {
     assert_eq!(member.alive(), [1]);
 }
 
+/// A look at who leads that finds the same as before asks the others once more.
+#[tokio::test(start_paused = true)]
+async fn a_rest_that_was_checkpointed_in_this_term_counts_from_its_checkpoint_only() {
+    let (member, _running) = Member::leading();
+    member.grant(1, 400);
+    let silent = Instant::now();
+    member.follow();
+    member.lead(2);
+    member.lessor().last_heard(Term(2), silent);
+    pass(301.0).await;
+    assert_eq!(member.remaining(1), Some(101), "the rest up to the deadline, rounded up");
+    member.lessor().last_heard(Term(2), silent);
+    pass(90.0).await;
+    assert_eq!(member.alive(), [1], "it is due at 400 s");
+    pass(11.0).await;
+    let [(_, at)] = member.ended()[..] else { panic!("it ended once") };
+    let lived = (at - silent).as_secs_f64();
+    assert!((400.0..401.2).contains(&lived), "{lived}");
+}
+
+/// A renewal may still be answered while the word of the next term is on its way to the lessor.
+#[tokio::test(start_paused = true)]
+async fn what_this_member_promised_in_an_earlier_term_stands_whatever_others_tell() {
+    let (member, _running) = Member::leading();
+    member.grant(1, 5);
+    let told = Instant::now();
+    pass(4.0).await;
+    assert_eq!(member.lessor().renew(LeaseId(1)).await, Ok(5));
+    let renewed = Instant::now();
+    member.lead(2);
+    member.lessor().last_heard(Term(2), told);
+    pass(10.0).await;
+    let [(_, at)] = member.ended()[..] else { panic!("it ended once") };
+    let lived = (at - renewed).as_secs_f64();
+    assert!((5.0..5.7).contains(&lived), "{lived}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_goes_on_from_the_checkpointed_rest() {
     let (member, _running) = Member::leading();
