@@ -2,6 +2,7 @@
 
 mod double;
 mod expiry;
+mod reigns;
 mod renewal;
 mod schedules;
 mod terms;
