@@ -41,7 +41,7 @@ impl Seat {
     pub(super) async fn follow_leadership(&self) {
         let mut asking: Option<tokio::task::JoinHandle<()>> = None;
         while let Some(world) = self.world.upgrade() {
-            world.pass(1..60).await;
+            world.pass(10..100).await;
             if !world.turn(self.who).await {
                 break;
             }
