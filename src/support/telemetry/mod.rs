@@ -19,6 +19,7 @@ mod rotation;
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::sync::LazyLock;
 
 use parking_lot::Mutex;
 use tracing::span::{Attributes, Id, Record};
@@ -150,8 +151,15 @@ pub fn dispatch(least: Severity, format: Format, outputs: &[Output]) -> io::Resu
     Ok(dispatch_to(least, format, sinks))
 }
 
+/// Hears nothing. While one logger is all there is in the process, tracing asks only whoever is on the thread that passes
+/// a line first whether it is wanted, and no more: in a program that embeds a server, that may be a thread without a
+/// logger, and the server's own would never hear of it. Of two it asks both.
+static BESIDE: LazyLock<Dispatch> =
+    LazyLock::new(|| Dispatch::new(Registry::default().with(LevelFilter::OFF)));
+
 /// The same, into any sinks.
 pub(crate) fn dispatch_to(least: Severity, format: Format, sinks: Vec<Box<dyn Sink>>) -> Dispatch {
+    LazyLock::force(&BESIDE);
     Dispatch::new(Registry::default().with(ZapLayer { least, format, sinks: Mutex::new(sinks) }))
 }
 

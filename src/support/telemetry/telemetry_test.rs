@@ -1,3 +1,4 @@
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -91,6 +92,26 @@ fn two_servers_log_apart() {
     tracing::dispatcher::with_default(&second, || tracing::info!("two"));
     assert!(String::from_utf8_lossy(&one.0.lock()).contains("\"one\""));
     assert!(!String::from_utf8_lossy(&two.0.lock()).contains("\"one\""));
+}
+
+#[test]
+fn passed_without_a_logger_first() {
+    let buffer = Buffer::default();
+    let dispatch = dispatch_to(Severity::Info, Format::Json, vec![Box::new(buffer.clone())]);
+    let speak = || tracing::info!("passed");
+    std::thread::scope(|scope| drop(scope.spawn(speak)));
+    tracing::dispatcher::with_default(&dispatch, speak);
+    assert_eq!(String::from_utf8_lossy(&buffer.0.lock()).matches("\"passed\"").count(), 1);
+}
+
+/// In a process of its own: loggers of other tests hide what one alone misses.
+#[test]
+fn a_line_is_heard_that_somebody_without_a_logger_has_passed_first() {
+    let part = "support::telemetry::tests::passed_without_a_logger_first";
+    let own = std::env::current_exe().unwrap();
+    let output = Command::new(own).args(["--exact", part]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
 #[test]
