@@ -40,18 +40,25 @@ pub(super) fn turn(
             return None;
         }
     };
-    let listed = nodes.iter().map(|node| NodeTrust {
-        name: node.name.clone(),
-        reported: shown.get(&MemberId(node.id)).and_then(|shown| Trusted::of_record(&shown.record)),
-    });
-    let unlisted = members
-        .iter()
-        .filter(|member| nodes.iter().all(|node| node.id != member.id.0))
-        .map(|member| NodeTrust { name: member.id.to_string(), reported: None });
-    let known: Vec<NodeTrust> = listed.chain(unlisted).collect();
-    let (turn, why) = fleet.turn(&known);
+    let reported = |id| shown.get(&id).and_then(|shown| Trusted::of_record(&shown.record));
+    let (turn, why) = fleet.turn(&asked(nodes, members.iter().map(|member| member.id), reported));
     tracing::debug!(?turn, why, "the authorities of the fleet");
     Some(turn)
+}
+
+/// Everybody whose report counts: the registry, and members that it does not list yet.
+pub(in crate::fleet) fn asked(
+    nodes: &[FleetNode],
+    members: impl Iterator<Item = MemberId>,
+    reported: impl Fn(MemberId) -> Option<Trusted>,
+) -> Vec<NodeTrust> {
+    let listed = nodes
+        .iter()
+        .map(|node| NodeTrust { name: node.name.clone(), reported: reported(MemberId(node.id)) });
+    let unlisted = members
+        .filter(|id| nodes.iter().all(|node| node.id != id.0))
+        .map(|id| NodeTrust { name: id.to_string(), reported: None });
+    listed.chain(unlisted).collect()
 }
 
 /// Takes the step that was planned from `look`, unless the authorities have changed since.

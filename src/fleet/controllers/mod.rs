@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::instrument::WithSubscriber as _;
 
 pub use self::act::Outcome;
+pub(in crate::fleet) use self::authority::asked;
 pub use self::lead::Lead;
 use super::plan::{Decision, Planner, Step};
 use super::seal::FleetKey;

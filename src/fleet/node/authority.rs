@@ -19,6 +19,7 @@ use super::registry::{self, NODES_PREFIX, change, node_key};
 use super::stage::Seat;
 use super::tokens::unix_ms;
 use crate::fleet::api::certificates::{RefreshRunAnswer, RefreshRunRequest, RotationStatus};
+use crate::fleet::controllers::asked;
 use crate::fleet::error::FleetError;
 use crate::fleet::pki::{
     AUTHORITY_SECONDS, Authorities, Authority, NodeTrust, PkiError, REPORT, Rotation, Trusted,
@@ -149,17 +150,18 @@ impl Node {
     }
 }
 
-/// What each listed node has reported.
+/// What each node has reported, as the deciders see it.
 async fn reports(keyspace: &Keyspace) -> Result<Vec<NodeTrust>, FleetError> {
+    // Before the registry: who is let in is entered before it is added.
+    let members = keyspace.members();
     let read = keyspace.fleet(|fleet| fleet.nodes().cloned().collect::<Vec<FleetNode>>());
     let nodes = read.await.map_err(of_keyspace)?;
     let keys = registry::list(keyspace, NODES_PREFIX).await.map_err(of_keyspace)?;
     let said: BTreeMap<&[u8], _> = keys.iter().map(|kv| (&kv.key[..], &kv.value[..])).collect();
-    let report = |node: &FleetNode| {
-        let record = *said.get(node_key(MemberId(node.id)).as_bytes())?;
+    let reported = |id: MemberId| {
+        let record = *said.get(node_key(id).as_bytes())?;
         let record: Map<String, Value> = serde_json::from_slice(record).ok()?;
         Trusted::of_record(&record)
     };
-    let known = |node: FleetNode| NodeTrust { reported: report(&node), name: node.name };
-    Ok(nodes.into_iter().map(known).collect())
+    Ok(asked(&nodes, members.iter().map(|member| MemberId(member.id)), reported))
 }
