@@ -49,6 +49,16 @@ const ASKS_AGAIN_MS: i64 = 5 * 60 * 1000;
 const REACHED_WITHIN: Duration = Duration::from_secs(3);
 
 impl Node {
+    /// Whether the node of that name would be let in again, if it asked as it has asked before.
+    #[cfg(test)]
+    pub(crate) async fn may_ask_again(&self, name: &str) -> bool {
+        let seat = self.stage().seat().expect("it is a member");
+        let asked = seat.keyspace().fleet_now(|fleet| {
+            fleet.node_named(name).map(|node| node.asked.clone()).unwrap_or_default()
+        });
+        entered_before(&seat, &asked).await.expect("it can be read").is_some()
+    }
+
     /// Lets a node in. Served one after the other here; who joins by another node of the fleet is waited for, too.
     pub(super) async fn admit_node(&self, ask: JoinAsk) -> Result<JoinAdmission, FleetError> {
         let seat = self.stage().seat()?;
@@ -80,7 +90,7 @@ impl Node {
         coming: &Coming,
         deadline: Instant,
     ) -> Result<JoinAdmission, FleetError> {
-        let mut entered = entered_before(seat, coming).await?;
+        let mut entered = entered_before(seat, &coming.asked).await?;
         if entered.is_none() {
             check_token(seat, &coming.secret, &coming.name, FleetRole::ControlPlane).await?;
             check_new(seat, &coming.name, &coming.address).await?;
@@ -89,17 +99,15 @@ impl Node {
         if entered.is_none() {
             settle(seat, deadline).await?;
             // Another node may have let it in meanwhile.
-            entered = entered_before(seat, coming).await?;
+            entered = entered_before(seat, &coming.asked).await?;
         }
         let config = config::read(seat.keyspace()).await?.0;
         let subject = Subject::joining(&coming.name, &coming.hosts());
         let signed = Signed::now(seat, &subject, &coming.csrs).await?;
+        self.0.steps.reach("signed").await?;
         let id = match entered {
-            Some(id) => {
-                tracing::info!(name = coming.name, %id, "a node that was let in asks again");
-                id
-            }
-            None => enter(seat, coming).await?,
+            Some(id) => again(&coming.name, id),
+            None => enter(seat, &coming.secret, coming.node()).await?,
         };
         self.0.steps.reach("admitted").await?;
         let entered = async {
@@ -184,7 +192,7 @@ impl Coming {
         vec![self.address.clone()]
     }
 
-    fn node(&self, id: MemberId) -> FleetNode {
+    fn node(&self) -> FleetNode {
         let record = NodeRecord {
             name: self.name.clone(),
             address: self.address.clone(),
@@ -192,37 +200,60 @@ impl Coming {
             status: Some(DatastoreRole::Pending),
             joined_at: now(),
         };
-        FleetNode {
-            id: id.0,
-            name: self.name.clone(),
-            address: self.address.clone(),
-            role: FleetRole::ControlPlane as i32,
-            record: record.encode(),
-            asked: Bytes::copy_from_slice(&self.asked),
-            asked_until_ms: unix_ms().saturating_add(ASKS_AGAIN_MS),
-        }
+        listed(&record, &self.asked)
+    }
+}
+
+/// A node as it is entered, under an id that nobody has. `asked`: empty if it may not ask again.
+pub(super) fn listed(record: &NodeRecord, asked: &[u8]) -> FleetNode {
+    let role = match record.role {
+        ClusterRole::Worker => FleetRole::Worker,
+        ClusterRole::ControlPlane => FleetRole::ControlPlane,
+        ClusterRole::Unknown => FleetRole::Unspecified,
+    };
+    FleetNode {
+        id: rand::random_range(1..=u64::MAX),
+        name: record.name.clone(),
+        address: record.address.clone(),
+        role: role as i32,
+        record: record.encode(),
+        asked: Bytes::copy_from_slice(asked),
+        asked_until_ms: unix_ms().saturating_add(ASKS_AGAIN_MS),
     }
 }
 
 /// The id under which this very asking was let in before, as long as it may be asked again. One that votes has had its
 /// answer.
-async fn entered_before(seat: &Seat, coming: &Coming) -> Result<Option<MemberId>, FleetError> {
-    let read = seat.keyspace().fleet(|fleet| {
-        fleet.node_that_asked(&coming.asked, unix_ms()).map(|node| MemberId(node.id))
-    });
+pub(super) async fn entered_before(
+    seat: &Seat,
+    asked: &[u8],
+) -> Result<Option<MemberId>, FleetError> {
+    let read = seat
+        .keyspace()
+        .fleet(|fleet| fleet.node_that_asked(asked, unix_ms()).map(|node| MemberId(node.id)));
     let found = read.await.map_err(of_keyspace)?;
     Ok(found.filter(|id| !seat.keyspace().voters().contains(id)))
 }
 
+/// Nothing is used up or entered for whoever was let in before.
+pub(super) fn again(name: &str, id: MemberId) -> MemberId {
+    tracing::info!(name, %id, "a node that was let in asks again");
+    id
+}
+
 /// Uses the token up and enters the node, in one entry.
-async fn enter(seat: &Seat, coming: &Coming) -> Result<MemberId, FleetError> {
-    let id = MemberId(rand::random_range(1..=u64::MAX));
-    let token_hash = Bytes::copy_from_slice(&coming.secret.hash());
-    let admit = FleetAdmit { token_hash, node: Some(coming.node(id)) };
+pub(super) async fn enter(
+    seat: &Seat,
+    shown: &Secret,
+    node: FleetNode,
+) -> Result<MemberId, FleetError> {
+    let (id, asked) = (MemberId(node.id), node.asked.clone());
+    let token_hash = Bytes::copy_from_slice(&shown.hash());
+    let admit = FleetAdmit { token_hash, node: Some(node) };
     match change(seat.keyspace(), Ask::Admit(admit)).await.map_err(of_keyspace) {
         Ok(()) => Ok(id),
         // By another node, at the same moment.
-        Err(why) => entered_before(seat, coming).await?.ok_or(why),
+        Err(why) => entered_before(seat, &asked).await?.ok_or(why),
     }
 }
 

@@ -140,7 +140,8 @@ impl Node {
         let deadline = Instant::now() + limit;
         let started = match journey.token.role {
             JoinRole::Worker => {
-                within(limit, "joining", self.join_as_worker(&journey)).await.map(|()| None)
+                let joined = self.join_as_worker(&journey, &mut noted);
+                within(limit, "joining", joined).await.map(|()| None)
             }
             JoinRole::ControlPlane => {
                 let admitted = within(limit, "joining", self.be_admitted(journey, &mut noted));
@@ -191,7 +192,7 @@ impl Node {
             csrs: asked.requests.clone(),
         };
         self.progress("join", "asking to be let in");
-        let admission: JoinAdmission = wire::ask_again(&token, "/internal/join", &ask).await?;
+        let admission: JoinAdmission = wire::ask_again(&token, "/internal/join", &[], &ask).await?;
         if admission.version != VERSION {
             let text = format!("version {} of joining is not known here", admission.version);
             return Err(FleetError::JoinFailed(text));

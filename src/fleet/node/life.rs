@@ -322,6 +322,15 @@ impl Node {
         self.0.steps.crashed().await;
     }
 
+    /// What comes to `step` waits there while `meanwhile` is done.
+    #[cfg(test)]
+    pub(crate) async fn hold_at(&self, step: &'static str, meanwhile: impl Future<Output = ()>) {
+        self.0.steps.hold_at(step);
+        self.0.steps.held().await;
+        meanwhile.await;
+        self.0.steps.go_on();
+    }
+
     /// Drops everything as it is.
     #[cfg(test)]
     pub(crate) async fn abandon(self) {

@@ -99,3 +99,22 @@ impl Stage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_was_removed_and_is_clean_again_says_so() {
+        let text = |text: &str| text.to_owned();
+        for (stage, phase) in [
+            (Stage::Uninitialised { since: Some(text(REMOVED)) }, Phase::Removed),
+            (Stage::Uninitialised { since: Some(text("join failed: x")) }, Phase::Uninitialized),
+            (Stage::Uninitialised { since: None }, Phase::Uninitialized),
+            (Stage::Resetting { reason: text(REMOVED) }, Phase::Resetting),
+            (Stage::Resetting { reason: text("join failed: x") }, Phase::Resetting),
+        ] {
+            assert_eq!(stage.phase(), phase);
+        }
+    }
+}

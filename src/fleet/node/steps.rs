@@ -1,4 +1,5 @@
-//! Places where a test ends a node as a crash would: nothing after them is done, and nothing is undone.
+//! Places where a test ends a node as a crash would: nothing after them is done, and nothing is undone. Or holds it for
+//! as long as something else is to come in between.
 //!
 //! **Invariant:** outside of tests a step is nothing at all.
 
@@ -11,6 +12,12 @@ pub(super) struct Steps {
     crash_at: parking_lot::Mutex<Option<&'static str>>,
     #[cfg(test)]
     crashed: tokio::sync::Notify,
+    #[cfg(test)]
+    held_at: parking_lot::Mutex<Option<&'static str>>,
+    #[cfg(test)]
+    held: tokio::sync::Notify,
+    #[cfg(test)]
+    goes_on: tokio::sync::Notify,
 }
 
 impl Steps {
@@ -20,6 +27,11 @@ impl Steps {
         if self.is_the_end(step) {
             self.crashed.notify_one();
             std::future::pending::<()>().await;
+        }
+        #[cfg(test)]
+        if self.is_held(step) {
+            self.held.notify_one();
+            self.goes_on.notified().await;
         }
         tracing::debug!(step, "reached");
         Ok(())
@@ -40,5 +52,27 @@ impl Steps {
     #[cfg(test)]
     pub(super) fn crash_at(&self, step: &'static str) {
         *self.crash_at.lock() = Some(step);
+    }
+
+    #[cfg(test)]
+    fn is_held(&self, step: &'static str) -> bool {
+        self.held_at.lock().take_if(|held| *held == step).is_some()
+    }
+
+    /// The next one waits at this step until [`Steps::go_on`].
+    #[cfg(test)]
+    pub(super) fn hold_at(&self, step: &'static str) {
+        *self.held_at.lock() = Some(step);
+    }
+
+    /// Returns once somebody waits there.
+    #[cfg(test)]
+    pub(super) async fn held(&self) {
+        self.held.notified().await;
+    }
+
+    #[cfg(test)]
+    pub(super) fn go_on(&self) {
+        self.goes_on.notify_one();
     }
 }

@@ -1,8 +1,7 @@
 //! This node as a client of others: of those that a token names, and of those that it has certificates for.
 //!
 //! ```text
-//!   ask_first   pinned to the token's authority ── one address after the other, as long as nothing was done ──> answer
-//!   ask_again   the same, of what may be asked twice ── until somebody has answered
+//!   ask_again   pinned to the token's authority ── one address after the other, until somebody has answered ──> answer
 //!   ask_node    certificates of the fleet both ways ──> answer        ask_bare   the same, without an envelope
 //! ```
 
@@ -84,40 +83,13 @@ impl Unanswered {
     }
 }
 
-/// Posts to the first of the token's addresses that is there and signed for by the token's authority. The others are
-/// asked only as long as it is certain that nothing was done.
-pub(super) async fn ask_first<T: DeserializeOwned>(
-    token: &JoinToken,
-    path: &str,
-    headers: &[(&'static str, &str)],
-    body: &impl Serialize,
-) -> Result<T, FleetError> {
-    let connector = pinned(token)?;
-    let mut last = NO_ADDRESS.to_owned();
-    for address in &token.addresses {
-        let target = Target::Tls { address: address.clone(), connector: connector.clone() };
-        let client = HttpClient::new(target);
-        let mut asking = client.post(path).json(body);
-        for (name, value) in headers {
-            asking = asking.header(name, value);
-        }
-        match told(asking, ANSWER).await {
-            Ok(answer) => return Ok(answer),
-            Err(why) if why.nothing_was_done() => {
-                tracing::warn!(address, error = %why, "a node that the token names was not asked");
-                last = why.in_words();
-            }
-            Err(why) => return Err(refusal(why)),
-        }
-    }
-    Err(FleetError::JoinFailed(last))
-}
-
-/// The same of what may be asked again: a node whose answer was lost is asked once more, or another one is. Fails if
-/// it is certain that nobody did anything; otherwise it is for whoever calls to give up.
+/// Posts to the token's addresses, one after the other, whoever is there and signed for by the token's authority. What is
+/// asked for may be asked for again: a node whose answer was lost is asked once more, or another one is. Fails if it is
+/// certain that nobody did anything; otherwise it is for whoever calls to give up.
 pub(super) async fn ask_again<T: DeserializeOwned>(
     token: &JoinToken,
     path: &str,
+    headers: &[(&'static str, &str)],
     body: &impl Serialize,
 ) -> Result<T, FleetError> {
     let connector = pinned(token)?;
@@ -127,7 +99,10 @@ pub(super) async fn ask_again<T: DeserializeOwned>(
         for address in &token.addresses {
             let target = Target::Tls { address: address.clone(), connector: connector.clone() };
             let client = HttpClient::new(target);
-            match told(client.post(path).json(body), ANSWER_OR_AGAIN).await {
+            let asking = headers.iter().fold(client.post(path).json(body), |asking, header| {
+                asking.header(header.0, header.1)
+            });
+            match told(asking, ANSWER_OR_AGAIN).await {
                 Ok(answer) => return Ok(answer),
                 Err(why) if why.may_pass() => {
                     tracing::warn!(address, error = %why, "a node that the token names has not answered");

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   worker ── POST /1.0/k8sd/worker/info, token in a header ──> ONE entry: token used up, worker entered ── certificate
+//!     └── no answer: asked again, with the same name, address and key ──> let in under the same id
 //!   then: a proxy in front of the members; every now and then it looks whether its own key is still there
 //! ```
 
@@ -11,16 +12,13 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use parking_lot::Mutex;
-use quorate_core::api::ids::MemberId;
-use quorate_core::api::pb::internal::fleet_request::Ask;
-use quorate_core::api::pb::internal::{FleetAdmit, FleetNode, FleetRole};
+use quorate_core::api::pb::internal::FleetRole;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
-use super::admit::{check_new, check_token};
+use super::admit::{again, check_new, check_token, enter, entered_before, listed};
 use super::authority::Signed;
 use super::bootstrap::now;
 use super::certificates::{self, Subject};
@@ -28,10 +26,10 @@ use super::config;
 use super::join::Journey;
 use super::launcher::WorkerPlan;
 use super::life::{Node, REMOVED};
-use super::record::Phase;
-use super::refusals::{of_keyspace, unexpected};
-use super::registry::{NODES_PREFIX, NodeRecord, change};
-use super::stage::{Gate, Stage};
+use super::record::{Joining, Phase};
+use super::refusals::unexpected;
+use super::registry::{NODES_PREFIX, NodeRecord};
+use super::stage::{Gate, Seat, Stage};
 use super::tokens::secret;
 use super::wire;
 use crate::fleet::api::Sensitive;
@@ -40,6 +38,7 @@ use crate::fleet::api::names::clean_name;
 use crate::fleet::api::worker::{WorkerInfo, WorkerInfoRequest};
 use crate::fleet::error::FleetError;
 use crate::fleet::pki::{CertificateName, host_of};
+use crate::fleet::secret::Secret;
 
 /// How often a worker looks whether it still belongs to the fleet, and notes where the members are.
 const LOOK: Duration = Duration::from_secs(1);
@@ -53,6 +52,16 @@ const MISSED_MAX: u32 = 2;
 /// What a worker's one certificate is signed as, for both: it serves its clients, and is one of the members'.
 pub(super) const WORKERS: CertificateName = CertificateName::Peer;
 
+/// SHA-256 of all that a worker asks with: who asks with the same again has the same key. Nothing if it has none to be
+/// signed for: whoever knew its token could ask so.
+fn asked_with(name: &str, shown: &Secret, request: &WorkerInfoRequest) -> Vec<u8> {
+    if request.csr.is_none() {
+        return Vec::new();
+    }
+    let asked = serde_json::to_string(&("worker", name, shown.reveal(), request));
+    Secret::from(asked.expect("texts become JSON")).hash().to_vec()
+}
+
 impl Node {
     /// Lets a worker in.
     pub(super) async fn admit_worker(
@@ -62,38 +71,47 @@ impl Node {
         request: WorkerInfoRequest,
     ) -> Result<WorkerInfo, FleetError> {
         let seat = self.stage().seat()?;
-        let name = clean_name(name)?;
+        let (name, shown) = (clean_name(name)?, secret(token));
+        let node = self.clone();
+        let work = async move { node.admit_one_worker(&seat, name, &shown, request).await };
+        self.detached(work).await
+    }
+
+    async fn admit_one_worker(
+        &self,
+        seat: &Seat,
+        name: String,
+        shown: &Secret,
+        request: WorkerInfoRequest,
+    ) -> Result<WorkerInfo, FleetError> {
         let Some(host) = host_of(&request.address) else {
             return Err(FleetError::Invalid("the worker's address is missing".to_owned()));
         };
-        let shown = secret(token);
-        check_token(&seat, &shown, &name, FleetRole::Worker).await?;
-        check_new(&seat, &name, &request.address).await?;
+        let asked = asked_with(&name, shown, &request);
+        let entered = entered_before(seat, &asked).await?;
+        if entered.is_none() {
+            check_token(seat, shown, &name, FleetRole::Worker).await?;
+            check_new(seat, &name, &request.address).await?;
+        }
         let subject = Subject::joining(&name, &[host]).into_worker();
-        let asked: BTreeMap<String, String> =
+        let csrs: BTreeMap<String, String> =
             request.csr.iter().map(|csr| (WORKERS.to_string(), csr.clone())).collect();
-        let signed = Signed::now(&seat, &subject, &asked).await?;
-        let id = MemberId(rand::random_range(1..=u64::MAX));
-        let entry = NodeRecord {
+        let signed = Signed::now(seat, &subject, &csrs).await?;
+        self.0.steps.reach("signed").await?;
+        let record = NodeRecord {
             name: name.clone(),
-            address: request.address.clone(),
+            address: request.address,
             role: ClusterRole::Worker,
             status: None,
             joined_at: now(),
         };
-        let node = FleetNode {
-            id: id.0,
-            name: name.clone(),
-            address: request.address.clone(),
-            role: FleetRole::Worker as i32,
-            record: entry.encode(),
-            ..FleetNode::default()
+        let id = match entered {
+            Some(id) => again(&name, id),
+            None => enter(seat, shown, listed(&record, &asked)).await?,
         };
-        let token_hash = Bytes::copy_from_slice(&shown.hash());
-        let admit = FleetAdmit { token_hash, node: Some(node) };
-        change(seat.keyspace(), Ask::Admit(admit)).await.map_err(of_keyspace)?;
         tracing::info!(name, %id, "a worker was let in");
-        let mut signed = signed.once_entered(&seat, &subject, &asked).await?;
+        self.0.steps.reach("admitted").await?;
+        let mut signed = signed.once_entered(seat, &subject, &csrs).await?;
         let (config, _) = config::read(seat.keyspace()).await?;
         let ca = certificates::authorities(&signed.authority)?;
         let members = seat.keyspace().members();
@@ -116,7 +134,11 @@ impl Node {
     }
 
     /// This node becomes a worker.
-    pub(super) async fn join_as_worker(&self, journey: &Journey) -> Result<(), FleetError> {
+    pub(super) async fn join_as_worker(
+        &self,
+        journey: &Journey,
+        noted: &mut Joining,
+    ) -> Result<(), FleetError> {
         self.progress("join", "making keys");
         let (name, address) = (&journey.name, &journey.address);
         let subject = Subject::of(&self.0.settings, name, address, Some(&journey.extra_sans));
@@ -129,12 +151,14 @@ impl Node {
         let headers =
             [("worker-name", name.as_str()), ("worker-token", journey.token.secret.reveal())];
         let path = "/1.0/k8sd/worker/info";
-        let info: WorkerInfo = wire::ask_first(&journey.token, path, &headers, &request).await?;
+        let info: WorkerInfo = wire::ask_again(&journey.token, path, &headers, &request).await?;
         self.0.steps.reach("let in").await?;
         let certificate = info.client_certificate.as_deref().ok_or_else(|| {
             FleetError::JoinFailed("the cluster has signed no certificate".to_owned())
         })?;
         asked.install_worker(&self.0.directory, &info.ca, certificate)?;
+        // From here on it can ask to be let go, should it not get going.
+        noted.id = Some(info.node_id.clone());
         self.progress("join", "starting the proxy");
         let plan = WorkerPlan {
             name: name.clone(),

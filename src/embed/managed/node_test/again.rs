@@ -1,10 +1,15 @@
 //! Joins that break: an answer that is lost, a node that dies right after it got its vote, a fleet that cannot let go.
 
+use quorate_core::api::pb::etcdserverpb as pb;
+
 use super::*;
 use crate::fleet::api::cluster::DatastoreRole;
-use crate::fleet::api::internal::JoinAsk;
+use crate::fleet::api::internal::{JoinAsk, LeaveAsk};
+use crate::fleet::api::worker::{WorkerInfo, WorkerInfoRequest};
+use crate::fleet::pki::{CertificateName, Organisation, Pending, Wanted};
 use crate::fleet::secret::Secret;
 use crate::fleet::tokens::JoinToken;
+use crate::service::pb::etcdserverpb::cluster_client::ClusterClient;
 
 impl Rig {
     /// Ends as it is: what it was about to do is not done, and nothing is undone.
@@ -67,6 +72,7 @@ async fn s0_10_a_node_whose_answer_was_lost_is_let_in_under_the_same_id() {
     let first = Rig::first().await;
     let second = Rig::start("n2").await;
     second.join(&first.token("n2").await).await.unwrap();
+    assert!(!first.node().may_ask_again("n2").await, "it votes: it has had its answer");
     let joiner = Rig::start("n3").await;
     let token = first.token("n3").await;
     let ask = || asking(&token, &joiner, "");
@@ -75,6 +81,7 @@ async fn s0_10_a_node_whose_answer_was_lost_is_let_in_under_the_same_id() {
         assert_eq!(asked.node().admit(ask()).await.unwrap().id, admission.id);
     }
     assert_eq!(first.status().await.membership.unwrap().nodes.len(), 3, "it was entered once");
+    assert!(first.node().may_ask_again("n3").await);
     let other = first.node().admit(asking(&token, &joiner, "/")).await.unwrap_err();
     assert!(other.to_string().contains("was used"), "asked with anything else: {other}");
     for rig in [joiner, second, first] {
@@ -98,6 +105,102 @@ async fn s0_10_the_node_that_lets_in_dies_before_its_answer_and_the_join_comes_a
         for rig in [joiner, first] {
             rig.managed.stop().await.unwrap();
         }
+    }
+}
+
+/// A worker's key, as it asks to have it signed.
+fn csr(name: &str) -> String {
+    let wanted = Wanted::new(CertificateName::Client, Organisation::Worker, name, &[], &[]);
+    Pending::new(&wanted).unwrap().request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_10_a_worker_whose_answer_was_lost_is_let_in_under_the_same_id() {
+    let first = Rig::first().await;
+    let second = Rig::start("n2").await;
+    second.join(&first.token("n2").await).await.unwrap();
+    let token = first.node().join_token(JoinTokenRequest { worker: true, ..Default::default() });
+    let token = JoinToken::decode(&Secret::from(token.await.unwrap().reveal())).unwrap();
+    let secret = Sensitive::new(token.secret.reveal());
+    let asks = async |rig: &Rig, name: &str, address: &str, csr: Option<&str>| {
+        let (address, csr) = (address.to_owned(), csr.map(str::to_owned));
+        rig.node().worker_info(name, &secret, WorkerInfoRequest { address, csr }).await
+    };
+    let (own, key) = ("10.0.0.1:6400", csr("w1"));
+    let told = asks(&first, "w1", own, Some(&key)).await.unwrap();
+    for rig in [&first, &second] {
+        let again = asks(rig, "w1", own, Some(&key)).await.unwrap();
+        assert_eq!(again.node_id, told.node_id);
+        assert!(again.client_certificate.is_some_and(|signed| signed.contains("BEGIN")));
+    }
+    assert_eq!(first.status().await.membership.unwrap().nodes.len(), 3, "it was entered once");
+
+    // Whoever else has the token has it too late: its name and its key are not those.
+    let another = csr("w1");
+    for (name, address, csr) in [
+        ("w1", own, Some(another.as_str())),
+        ("w1", own, None),
+        ("w2", own, Some(key.as_str())),
+        ("w1", "10.0.0.2:6400", Some(key.as_str())),
+    ] {
+        let why = asks(&first, name, address, csr).await.unwrap_err();
+        assert!(why.to_string().contains("was used"), "{name} at {address}: {why}");
+    }
+    first.node().remove(removal("w1", false)).await.unwrap();
+    let removed: Result<WorkerInfo, _> = asks(&second, "w1", own, Some(&key)).await;
+    assert!(removed.unwrap_err().to_string().contains("was used"), "it was removed since");
+    for rig in [second, first] {
+        rig.managed.stop().await.unwrap();
+    }
+}
+
+/// Its key is with nobody: nobody could be let in again by what was told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_10_a_worker_that_has_nothing_signed_is_let_in_once() {
+    let first = Rig::first().await;
+    let token = JoinToken::decode(&Secret::from(first.worker_token("w1").await.reveal())).unwrap();
+    let secret = Sensitive::new(token.secret.reveal());
+    let ask = || WorkerInfoRequest { address: "10.0.0.1".to_owned(), csr: None };
+    first.node().worker_info("w1", &secret, ask()).await.unwrap();
+    let again = first.node().worker_info("w1", &secret, ask()).await.unwrap_err();
+    assert!(again.to_string().contains("was used"), "{again}");
+    first.managed.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_10_the_node_that_lets_a_worker_in_dies_before_its_answer_and_the_join_comes_about() {
+    let first = Rig::first().await;
+    let worker = Rig::start("w1").await;
+    let token = first.worker_token("w1").await;
+    first.node().crash_at("admitted");
+    let (node, request) = (worker.node().clone(), JoinRequest { token, ..Default::default() });
+    let joining = tokio::spawn(async move { node.join(request).await });
+    first.node().crashed().await;
+    let first = Rig::back(first.crash().await).await;
+    joining.await.unwrap().unwrap();
+    assert_eq!(worker.node().phase(), Phase::Worker);
+    let membership = first.status().await.membership.unwrap();
+    assert_eq!((membership.nodes.len(), membership.consistent), (2, true), "it was entered once");
+    for rig in [worker, first] {
+        rig.managed.stop().await.unwrap();
+    }
+}
+
+/// What it was let in for cannot be: the fleet does not keep its name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_10_a_worker_that_was_let_in_and_cannot_serve_is_let_go_again() {
+    let first = Rig::first().await;
+    let worker = Rig::start("w1").await;
+    let held = std::net::TcpListener::bind(("127.0.0.1", worker.settings.client_port)).unwrap();
+    let why = worker.join(&first.worker_token("w1").await).await.unwrap_err();
+    assert!(why.to_string().contains("address already in use"), "{why}");
+    assert!(worker.is_reset());
+    assert_eq!(first.status().await.members.len(), 1, "it is in the registry no more");
+    drop(held);
+    worker.join(&first.worker_token("w1").await).await.unwrap();
+    assert_eq!(first.status().await.members.len(), 2);
+    for rig in [worker, first] {
+        rig.managed.stop().await.unwrap();
     }
 }
 
@@ -164,18 +267,116 @@ async fn s0_10_who_has_no_time_left_keeps_its_vote_until_the_fleet_lets_it_go() 
     }
 }
 
+/// Too few are there for one more, since it was entered: nobody but who has entered it can tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_10_who_was_entered_and_cannot_be_added_is_taken_back() {
+    let first = Rig::first().await;
+    let (second, third) = (Rig::start("n2").await, Rig::start("n3").await);
+    second.join(&first.token("n2").await).await.unwrap();
+    third.join(&first.token("n3").await).await.unwrap();
+    let joiner = Rig::start("n4").await;
+    let token = first.token("n4").await;
+    let mut away = None;
+    let dies = async { away = Some(third.crash().await) };
+    let held = async {
+        first.node().hold_at("admitted", dies).await;
+        Ok(())
+    };
+    let why = tokio::try_join!(joiner.join(&token), held).unwrap_err().to_string();
+    assert!(why.contains("n3 cannot be reached"), "{why}");
+    assert!(joiner.is_reset());
+    let nodes = first.status().await.membership.unwrap().nodes;
+    assert_eq!(nodes.len(), 3, "the registry has it no more: {nodes:?}");
+
+    let third = Rig::back(away.unwrap()).await;
+    first.consists_of(3).await;
+    joiner.join(&first.token("n4").await).await.unwrap();
+    first.consists_of(4).await;
+    for rig in [joiner, third, second, first] {
+        rig.managed.stop().await.unwrap();
+    }
+}
+
+/// Who was told so would empty its data, and the deciders enter it a moment later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_10_a_member_that_is_not_listed_yet_is_not_told_that_it_was_let_go() {
+    let first = Rig::start_open("n1").await;
+    first.node().bootstrap(BootstrapRequest::default()).await.unwrap();
+    let mut cluster = ClusterClient::connect(first.plain()).await.unwrap();
+    let peer_ur_ls = vec!["https://127.0.0.1:1".to_owned()];
+    let add = pb::MemberAddRequest { peer_ur_ls, is_learner: true };
+    let id = cluster.member_add(add).await.unwrap().into_inner().member.unwrap().id;
+    let leave = |id: u64| LeaveAsk { version: 1, id: format!("{id:x}"), reason: String::new() };
+    let why = first.node().leave("n2", leave(id)).await.unwrap_err();
+    assert!(matches!(why, FleetError::Unavailable(_)), "{why:?}");
+    // Of one that is in neither nothing is left to do.
+    first.node().leave("n2", leave(id ^ 1)).await.unwrap();
+    first.managed.stop().await.unwrap();
+}
+
+/// S0.12: in the registry, and never a member.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_12_a_node_that_was_let_in_and_never_added_is_removed() {
+    let first = Rig::first().await;
+    let joiner = Rig::start("n2").await;
+    let token = first.token("n2").await;
+    first.node().crash_at("admitted");
+    let node = joiner.node().clone();
+    let request = JoinRequest { token, timeout: seconds(3), ..Default::default() };
+    let joining = tokio::spawn(async move { node.join(request).await });
+    first.node().crashed().await;
+    let first = first.crash().await;
+    assert!(joining.await.unwrap().is_err());
+    let first = Rig::back(first).await;
+    eventually("it is listed", async || {
+        let status = first.node().cluster_status().await;
+        status.is_ok_and(|status| status.ready && status.members.len() == 2)
+    })
+    .await;
+    first.node().remove(removal("n2", true)).await.unwrap();
+    first.consists_of(1).await;
+    for rig in [joiner, first] {
+        rig.managed.stop().await.unwrap();
+    }
+}
+
+/// Whose API is not there for a moment: a node that has just joined binds its port anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_12_a_node_that_refuses_once_is_asked_again_before_it_is_called_dead() {
+    let first = Rig::first().await;
+    let (second, mut third) = (Rig::start("n2").await, Rig::start("n3").await);
+    second.join(&first.token("n2").await).await.unwrap();
+    third.join(&first.token("n3").await).await.unwrap();
+    let mut removed = Ok(());
+    // On a busy machine it may be back too late.
+    for _ in 0..5 {
+        let address = third.settings.api_address("");
+        let away = third.crash().await;
+        let door = tokio::net::TcpListener::bind(&address).await.unwrap();
+        let node = first.node().clone();
+        let removing = tokio::spawn(async move { node.remove(removal("n3", false)).await });
+        drop(door.accept().await.unwrap());
+        drop(door);
+        third = Rig::back(away).await;
+        removed = removing.await.unwrap();
+        if removed.is_ok() {
+            break;
+        }
+    }
+    removed.unwrap();
+    first.consists_of(2).await;
+    for rig in [third, second, first] {
+        rig.managed.stop().await.unwrap();
+    }
+}
+
 /// S0.12: whoever was just removed may join at once: what is left of its reset is waited for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s0_12_a_node_that_is_being_reset_joins_again_when_that_is_done() {
     let first = Rig::first().await;
     let second = Rig::start("n2").await;
     second.join(&first.token("n2").await).await.unwrap();
-    let remove = crate::fleet::api::cluster::RemoveRequest {
-        name: "n2".to_owned(),
-        force: false,
-        timeout: seconds(60),
-    };
-    first.node().remove(remove).await.unwrap();
+    first.node().remove(removal("n2", false)).await.unwrap();
     eventually("it has heard of it", async || second.node().phase() != Phase::ControlPlane).await;
     second.join(&first.token("n2").await).await.unwrap();
     first.consists_of(2).await;

@@ -1,15 +1,11 @@
 //! Nodes that come, cannot come, and go.
 
 use super::*;
-use crate::fleet::api::cluster::{DatastoreRole, RemoveRequest};
+use crate::fleet::api::cluster::DatastoreRole;
 use crate::fleet::api::internal::JoinAsk;
 use crate::fleet::api::worker::WorkerInfoRequest;
 use crate::fleet::secret::Secret;
 use crate::fleet::tokens::JoinToken;
-
-fn remove(name: &str, force: bool) -> RemoveRequest {
-    RemoveRequest { name: name.to_owned(), force, timeout: seconds(60) }
-}
 
 fn voters(status: &ClusterStatus) -> usize {
     let votes = |node: &&crate::fleet::api::cluster::NodeStatus| {
@@ -33,7 +29,7 @@ async fn s0_8_three_nodes_become_one_fleet_and_one_leaves_it() {
     assert!(matches!(used, FleetError::NodeInUse(_)), "{used:?}");
 
     // Whoever is asked of itself has another one do it.
-    first.node().remove(remove("n1", false)).await.unwrap();
+    first.node().remove(removal("n1", false)).await.unwrap();
     eventually("the removed node resets itself", async || first.is_reset()).await;
     let status = second.status().await;
     assert_eq!((status.members.len(), voters(&status)), (2, 2));
@@ -47,9 +43,9 @@ async fn s0_8_three_nodes_become_one_fleet_and_one_leaves_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s0_12_the_last_voter_stays_and_a_dead_node_goes_by_force() {
     let first = Rig::first().await;
-    let last = first.node().remove(remove("n1", true)).await.unwrap_err();
+    let last = first.node().remove(removal("n1", true)).await.unwrap_err();
     assert!(last.to_string().contains("last voter"), "{last}");
-    let unknown = first.node().remove(remove("n9", false)).await.unwrap_err();
+    let unknown = first.node().remove(removal("n9", false)).await.unwrap_err();
     assert_eq!(unknown, FleetError::NodeNotInFleet("n9".to_owned()));
     let (second, third) = (Rig::start("n2").await, Rig::start("n3").await);
     second.join(&first.token("n2").await).await.unwrap();
@@ -57,9 +53,9 @@ async fn s0_12_the_last_voter_stays_and_a_dead_node_goes_by_force() {
     let (dir, settings) = (third.dir, third.settings);
     third.managed.stop().await.unwrap();
 
-    let dead = first.node().remove(remove("n3", false)).await.unwrap_err();
+    let dead = first.node().remove(removal("n3", false)).await.unwrap_err();
     assert!(dead.to_string().contains("does not answer"), "{dead}");
-    first.node().remove(remove("n3", true)).await.unwrap();
+    first.node().remove(removal("n3", true)).await.unwrap();
     assert_eq!(first.status().await.members.len(), 2);
 
     // S0.13: it comes back with its data, hears of it, and is nothing any more.
@@ -85,7 +81,7 @@ async fn s0_12_of_two_removals_at_once_none_fails_for_the_other() {
         let address = format!("10.0.0.{number}");
         let ask = WorkerInfoRequest { address, csr: None };
         first.node().worker_info(&name, &secret, ask).await.unwrap();
-        let removal = || first.node().remove(remove(&name, false));
+        let removal = || first.node().remove(removal(&name, false));
         let (one, other, third) = tokio::join!(removal(), removal(), removal());
         for removed in [one, other, third] {
             let gone = FleetError::NodeNotInFleet(name.clone());
@@ -122,6 +118,13 @@ async fn a0_3_who_may_not_join_is_clean_afterwards_and_changes_nothing() {
     };
     let expired = other.node().join_token(short).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
+    let too_short = JoinTokenRequest {
+        name: "n2".to_owned(),
+        ttl: Duration::from_nanos(1).into(),
+        ..JoinTokenRequest::default()
+    };
+    let refused = first.node().join_token(too_short).await.unwrap_err();
+    assert!(matches!(refused, FleetError::Invalid(_)), "who asks for it is not unauthorized");
     let read = |token: &Sensitive| JoinToken::decode(&Secret::from(token.reveal())).unwrap();
     let whole = first.token("n2").await;
     let (good, foreign) = (read(&whole), read(&other.token("n2").await));
@@ -207,7 +210,7 @@ async fn s0_26_a_worker_passes_on_and_holds_nothing_until_it_is_removed() {
     let status = first.status().await;
     assert_eq!(status.members.len(), 2);
     assert!(status.membership.unwrap().consistent);
-    first.node().remove(remove("w1", false)).await.unwrap();
+    first.node().remove(removal("w1", false)).await.unwrap();
     eventually("the worker resets itself", async || worker.is_reset()).await;
     for rig in [worker, first] {
         rig.managed.stop().await.unwrap();

@@ -16,7 +16,9 @@ use tokio::time::Instant;
 
 use super::{EmbedLauncher, Managed};
 use crate::embed::free_ports;
-use crate::fleet::api::cluster::{BootstrapRequest, ClusterStatus, JoinRequest, JoinTokenRequest};
+use crate::fleet::api::cluster::{
+    BootstrapRequest, ClusterStatus, JoinRequest, JoinTokenRequest, RemoveRequest,
+};
 use crate::fleet::api::{Nanos, Sensitive};
 use crate::fleet::error::FleetError;
 use crate::fleet::management::{Management as _, Phase};
@@ -107,6 +109,10 @@ async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
         assert!(Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+fn removal(name: &str, force: bool) -> RemoveRequest {
+    RemoveRequest { name: name.to_owned(), force, timeout: seconds(60) }
 }
 
 fn seconds(n: u64) -> Nanos {

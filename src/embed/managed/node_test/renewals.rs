@@ -1,7 +1,6 @@
 //! Certificates that are made anew: whose, by whom, and who is refused.
 
 use super::*;
-use crate::fleet::api::cluster::RemoveRequest;
 use crate::fleet::api::internal::{RenewAsk, TrustAsk, VERSION};
 use crate::fleet::pki::{Bundle, CertificateName, Folder, Organisation, Pending, Wanted};
 use crate::support::tls::read_certificates;
@@ -54,8 +53,7 @@ async fn s0_24_a_worker_gets_what_it_was_admitted_for_and_nobody_gets_anothers()
     assert_eq!(told.ca, first.bundle().authorities);
     assert!(told.can_sign && told.apis == [first.settings.api_address("")], "{told:?}");
 
-    let remove = RemoveRequest { name: "w1".to_owned(), force: false, timeout: seconds(60) };
-    first.node().remove(remove).await.unwrap();
+    first.node().remove(removal("w1", false)).await.unwrap();
     let gone = first.node().renew("w1", renew(&own, csr("w1", &[]))).await.unwrap_err();
     assert!(gone.to_string().contains("was removed"), "{gone}");
     let gone = first.node().hear("w1", ask()).await.unwrap_err();
