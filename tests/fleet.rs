@@ -17,6 +17,8 @@ mod config;
 mod crashes;
 #[path = "fleet/daemon.rs"]
 mod daemon;
+#[path = "fleet/gone.rs"]
+mod gone;
 #[path = "management/golden.rs"]
 mod golden;
 #[path = "fleet/init.rs"]

@@ -213,13 +213,13 @@ async fn rotation(node: &Daemon) -> Option<String> {
     }
 }
 
-fn trusts_only(node: &Daemon, authority: &Shown) -> bool {
+pub(crate) fn trusts_only(node: &Daemon, authority: &Shown) -> bool {
     let text = fs::read_to_string(node.state("pki/ca.crt")).expect("a file");
     text.matches("BEGIN").count() == 1 && filed(node, "ca.crt").serial == authority.serial
 }
 
 /// Waits until the change of the authority is over; who has not followed tells why in its log.
-async fn is_over(nodes: &[&Daemon]) {
+pub(crate) async fn is_over(nodes: &[&Daemon]) {
     let deadline = Instant::now() + 2 * LONG;
     while rotation(nodes[0]).await.is_some() {
         if Instant::now() > deadline {

@@ -28,6 +28,15 @@ fn names(path: &Path) -> Vec<String> {
     names
 }
 
+/// Tells who reads to end, also if who writes has failed.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn sets(path: &Path) -> usize {
     let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name());
     entries.filter(|name| name.to_str().unwrap().starts_with("set-")).count()
@@ -120,10 +129,11 @@ fn whoever_reads_finds_a_pair_that_fits_however_often_it_is_replaced() {
             }
             opened
         });
+        let ends = Ends(&done);
         for round in 0..60 {
             folder.write(&sets[round % 2]).unwrap();
         }
-        done.store(true, Ordering::Relaxed);
+        drop(ends);
         assert!(reading.join().unwrap() > 0);
     });
 }
@@ -146,10 +156,11 @@ fn any_number_of_handles_may_be_open_and_each_finds_whole_pairs() {
             }
             opened
         });
+        let ends = Ends(&done);
         for round in 0..60 {
             Folder::open(dir.path()).unwrap().write(&sets[round % 2]).unwrap();
         }
-        done.store(true, Ordering::Relaxed);
+        drop(ends);
         assert!(reading.join().unwrap() > 0);
     });
 }

@@ -115,6 +115,24 @@ fn an_authority_takes_anothers_place_and_at_no_moment_is_anybody_cut_off() {
     );
 }
 
+/// Its chain leads on to the one before, which tokens of before name.
+#[test]
+fn what_the_new_one_has_signed_leads_to_it_in_whatever_order_they_are_trusted() {
+    let fleet = Authorities::of(authority());
+    let old = fleet.fingerprint();
+    let mut node = Node::new("n1", &fleet);
+    let announced = fleet.announce(authority()).unwrap();
+    let old_first = announced.trusted();
+    node.follow(&announced);
+    assert_eq!(node.bundle.report().unwrap().leads_to, [Some(old)].into());
+    let promoted = announced.promote().unwrap();
+    node.follow(&promoted);
+    let new = [Some(promoted.fingerprint())];
+    assert_eq!(node.bundle.report().unwrap().leads_to, new.into());
+    node.bundle.authorities = old_first;
+    assert_eq!(node.bundle.report().unwrap().leads_to, new.into());
+}
+
 #[test]
 fn a_node_that_says_nothing_is_waited_for() {
     let fleet = Authorities::of(authority());

@@ -1,9 +1,12 @@
 //! Against servers that answer by hand: what is sent, and what becomes of each way in which an answer fails.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
@@ -207,6 +210,45 @@ async fn who_knows_the_authoritys_fingerprint_alone_reaches_its_fleet_and_nobody
     // The leaf's own fingerprint is not the authority's.
     let leaf = std::fs::read_to_string(&secured.server.cert_file).unwrap();
     assert!(secured.asked_with(&pinned(&leaf)).await.is_err());
+}
+
+/// A connection whose other side has given its verdict already.
+struct Refused;
+
+impl AsyncRead for Refused {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let verdict = rustls::Error::AlertReceived(rustls::AlertDescription::UnknownCA);
+        Poll::Ready(Err(io::Error::other(verdict)))
+    }
+}
+
+impl AsyncWrite for Refused {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, n: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(n.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Also if its connection ends before the request is handed over: a race, which is lost now and then in so many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_by_tls_is_told_as_one_however_early_it_comes() {
+    let client = HttpClient::new(Target::Unix("nobody".into()));
+    for _ in 0..20_000 {
+        let request = Request::get("/").body(Full::default()).unwrap();
+        let why = client.over(Refused, request).await.unwrap_err();
+        assert!(matches!(why, HttpError::Tls { .. }), "{why:?}");
+    }
 }
 
 #[tokio::test]
