@@ -77,6 +77,7 @@ impl Journey {
             name: self.name.clone(),
             address: self.address.clone(),
             id: None,
+            is_worker: self.token.role == JoinRole::Worker,
             apis: self.token.addresses.clone(),
             members: Vec::new(),
         }

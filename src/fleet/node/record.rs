@@ -93,6 +93,9 @@ pub struct Joining {
     /// Its id, once the fleet has admitted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
+    /// It is to be a worker: it has no member.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_worker: bool,
     /// `host:port` of the APIs that the token named.
     pub apis: Vec<String>,
     /// With whom its member begins, itself included.
@@ -171,8 +174,18 @@ mod tests {
                 name: text("n2"),
                 address: text("h:6401"),
                 id: Some(text("8e9e05c52164694d")),
+                is_worker: false,
                 apis: vec![text("h:6400")],
                 members: vec![first.clone()],
+            }),
+            Phase::Joining(Joining {
+                uid: text("u"),
+                name: text("w"),
+                address: text("h:6402"),
+                id: Some(text("7")),
+                is_worker: true,
+                apis: vec![text("h:6400")],
+                members: Vec::new(),
             }),
             Phase::Member {
                 uid: text("u"),

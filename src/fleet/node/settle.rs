@@ -5,7 +5,7 @@
 //!        └── no time left, or it fails: the fleet is asked to let it go ── done: everything is emptied
 //!                                                                       └─ nobody answers: it runs, and asks again
 //!   a start: the member has data, or is listed, or nobody says ── member started ── it votes ── noted
-//!            it never ran, and is not listed: emptied
+//!            it never ran, and is not listed, or it is a worker: emptied, and let go
 //! ```
 //!
 //! **Invariant:** the data of a member that was started are not emptied before the fleet has let it go: one that had a
@@ -178,6 +178,10 @@ impl Node {
             self.reset_here(undone, None).await;
             return Ok(());
         };
+        if noted.is_worker {
+            self.turn_back(&noted, &FleetError::JoinFailed(undone.to_owned())).await;
+            return Ok(());
+        }
         // One that has run hears from the others if it was removed, and they may wait for it.
         let has_run = self.0.directory.member().exists();
         if !has_run && self.is_listed(&noted, &id).await == Some(false) {

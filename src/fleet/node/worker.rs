@@ -152,13 +152,14 @@ impl Node {
             [("worker-name", name.as_str()), ("worker-token", journey.token.secret.reveal())];
         let path = "/1.0/k8sd/worker/info";
         let info: WorkerInfo = wire::ask_again(&journey.token, path, &headers, &request).await?;
-        self.0.steps.reach("let in").await?;
         let certificate = info.client_certificate.as_deref().ok_or_else(|| {
             FleetError::JoinFailed("the cluster has signed no certificate".to_owned())
         })?;
         asked.install_worker(&self.0.directory, &info.ca, certificate)?;
         // From here on it can ask to be let go, should it not get going.
         noted.id = Some(info.node_id.clone());
+        self.note(&Phase::Joining(noted.clone()))?;
+        self.0.steps.reach("let in").await?;
         self.progress("join", "starting the proxy");
         let plan = WorkerPlan {
             name: name.clone(),

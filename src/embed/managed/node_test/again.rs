@@ -5,27 +5,29 @@ use quorate_core::api::pb::etcdserverpb as pb;
 use super::*;
 use crate::fleet::api::cluster::DatastoreRole;
 use crate::fleet::api::internal::{JoinAsk, LeaveAsk};
-use crate::fleet::api::worker::{WorkerInfo, WorkerInfoRequest};
-use crate::fleet::pki::{CertificateName, Organisation, Pending, Wanted};
 use crate::fleet::secret::Secret;
 use crate::fleet::tokens::JoinToken;
 use crate::service::pb::etcdserverpb::cluster_client::ClusterClient;
 
 impl Rig {
     /// Ends as it is: what it was about to do is not done, and nothing is undone.
-    async fn crash(self) -> (TempDir, NodeSettings) {
+    pub(super) async fn crash(self) -> (TempDir, NodeSettings) {
         let Rig { dir, settings, managed } = self;
         managed.stop().await.unwrap();
         (dir, settings)
     }
 
-    async fn back((dir, settings): (TempDir, NodeSettings)) -> Rig {
+    pub(super) async fn back((dir, settings): (TempDir, NodeSettings)) -> Rig {
         let managed = Managed::start(settings.clone()).await.unwrap();
         Rig { dir, settings, managed }
     }
 
     /// Joins until it dies at `step`.
-    async fn joins_until(self, token: &Sensitive, step: &'static str) -> (TempDir, NodeSettings) {
+    pub(super) async fn joins_until(
+        self,
+        token: &Sensitive,
+        step: &'static str,
+    ) -> (TempDir, NodeSettings) {
         self.node().crash_at(step);
         let (node, request) =
             (self.node().clone(), JoinRequest { token: token.clone(), ..Default::default() });
@@ -105,102 +107,6 @@ async fn s0_10_the_node_that_lets_in_dies_before_its_answer_and_the_join_comes_a
         for rig in [joiner, first] {
             rig.managed.stop().await.unwrap();
         }
-    }
-}
-
-/// A worker's key, as it asks to have it signed.
-fn csr(name: &str) -> String {
-    let wanted = Wanted::new(CertificateName::Client, Organisation::Worker, name, &[], &[]);
-    Pending::new(&wanted).unwrap().request
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s0_10_a_worker_whose_answer_was_lost_is_let_in_under_the_same_id() {
-    let first = Rig::first().await;
-    let second = Rig::start("n2").await;
-    second.join(&first.token("n2").await).await.unwrap();
-    let token = first.node().join_token(JoinTokenRequest { worker: true, ..Default::default() });
-    let token = JoinToken::decode(&Secret::from(token.await.unwrap().reveal())).unwrap();
-    let secret = Sensitive::new(token.secret.reveal());
-    let asks = async |rig: &Rig, name: &str, address: &str, csr: Option<&str>| {
-        let (address, csr) = (address.to_owned(), csr.map(str::to_owned));
-        rig.node().worker_info(name, &secret, WorkerInfoRequest { address, csr }).await
-    };
-    let (own, key) = ("10.0.0.1:6400", csr("w1"));
-    let told = asks(&first, "w1", own, Some(&key)).await.unwrap();
-    for rig in [&first, &second] {
-        let again = asks(rig, "w1", own, Some(&key)).await.unwrap();
-        assert_eq!(again.node_id, told.node_id);
-        assert!(again.client_certificate.is_some_and(|signed| signed.contains("BEGIN")));
-    }
-    assert_eq!(first.status().await.membership.unwrap().nodes.len(), 3, "it was entered once");
-
-    // Whoever else has the token has it too late: its name and its key are not those.
-    let another = csr("w1");
-    for (name, address, csr) in [
-        ("w1", own, Some(another.as_str())),
-        ("w1", own, None),
-        ("w2", own, Some(key.as_str())),
-        ("w1", "10.0.0.2:6400", Some(key.as_str())),
-    ] {
-        let why = asks(&first, name, address, csr).await.unwrap_err();
-        assert!(why.to_string().contains("was used"), "{name} at {address}: {why}");
-    }
-    first.node().remove(removal("w1", false)).await.unwrap();
-    let removed: Result<WorkerInfo, _> = asks(&second, "w1", own, Some(&key)).await;
-    assert!(removed.unwrap_err().to_string().contains("was used"), "it was removed since");
-    for rig in [second, first] {
-        rig.managed.stop().await.unwrap();
-    }
-}
-
-/// Its key is with nobody: nobody could be let in again by what was told.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s0_10_a_worker_that_has_nothing_signed_is_let_in_once() {
-    let first = Rig::first().await;
-    let token = JoinToken::decode(&Secret::from(first.worker_token("w1").await.reveal())).unwrap();
-    let secret = Sensitive::new(token.secret.reveal());
-    let ask = || WorkerInfoRequest { address: "10.0.0.1".to_owned(), csr: None };
-    first.node().worker_info("w1", &secret, ask()).await.unwrap();
-    let again = first.node().worker_info("w1", &secret, ask()).await.unwrap_err();
-    assert!(again.to_string().contains("was used"), "{again}");
-    first.managed.stop().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s0_10_the_node_that_lets_a_worker_in_dies_before_its_answer_and_the_join_comes_about() {
-    let first = Rig::first().await;
-    let worker = Rig::start("w1").await;
-    let token = first.worker_token("w1").await;
-    first.node().crash_at("admitted");
-    let (node, request) = (worker.node().clone(), JoinRequest { token, ..Default::default() });
-    let joining = tokio::spawn(async move { node.join(request).await });
-    first.node().crashed().await;
-    let first = Rig::back(first.crash().await).await;
-    joining.await.unwrap().unwrap();
-    assert_eq!(worker.node().phase(), Phase::Worker);
-    let membership = first.status().await.membership.unwrap();
-    assert_eq!((membership.nodes.len(), membership.consistent), (2, true), "it was entered once");
-    for rig in [worker, first] {
-        rig.managed.stop().await.unwrap();
-    }
-}
-
-/// What it was let in for cannot be: the fleet does not keep its name.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s0_10_a_worker_that_was_let_in_and_cannot_serve_is_let_go_again() {
-    let first = Rig::first().await;
-    let worker = Rig::start("w1").await;
-    let held = std::net::TcpListener::bind(("127.0.0.1", worker.settings.client_port)).unwrap();
-    let why = worker.join(&first.worker_token("w1").await).await.unwrap_err();
-    assert!(why.to_string().contains("address already in use"), "{why}");
-    assert!(worker.is_reset());
-    assert_eq!(first.status().await.members.len(), 1, "it is in the registry no more");
-    drop(held);
-    worker.join(&first.worker_token("w1").await).await.unwrap();
-    assert_eq!(first.status().await.members.len(), 2);
-    for rig in [worker, first] {
-        rig.managed.stop().await.unwrap();
     }
 }
 

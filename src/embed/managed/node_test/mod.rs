@@ -6,6 +6,7 @@ mod defects;
 mod joins;
 mod renewals;
 mod starts;
+mod workers;
 
 use std::path::Path;
 use std::sync::Arc;
