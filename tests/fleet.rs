@@ -23,6 +23,8 @@ mod gone;
 mod golden;
 #[path = "fleet/init.rs"]
 mod init;
+#[path = "fleet/no_quorum.rs"]
+mod no_quorum;
 #[path = "agent/process.rs"]
 #[expect(dead_code, reason = "agents beside a node are other tests' matter")]
 mod process;

@@ -66,8 +66,6 @@ pub struct Identity {
 /// How the member is doing, for probes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
-    /// Why the process should be restarted, if it should.
-    pub not_alive: Option<String>,
     /// Why nothing should be sent here, if nothing should. A daemon that waits to be told what to do is ready.
     pub not_ready: Option<String>,
     /// Why a linearizable read does not pass, if none does. A daemon in no fleet has none.
@@ -85,6 +83,9 @@ pub trait Management: Send + Sync + 'static {
 
     /// Who the daemon is.
     fn identity(&self) -> Identity;
+
+    /// Why the process should be restarted, if it should. Nobody else is asked for that.
+    fn not_alive(&self) -> Option<String>;
 
     /// How it is doing; answers within a probe's time.
     async fn condition(&self) -> Condition;

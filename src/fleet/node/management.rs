@@ -39,6 +39,10 @@ impl Management for Node {
         self.tell_identity()
     }
 
+    fn not_alive(&self) -> Option<String> {
+        self.tell_not_alive()
+    }
+
     async fn condition(&self) -> Condition {
         self.tell_condition().await
     }

@@ -5,6 +5,9 @@ use quorate_core::api::refusal::{FleetRefusal, Refusal};
 use crate::fleet::error::FleetError;
 use crate::keyspace::{KeyspaceError, MemberRefusal};
 
+/// Whoever would have to agree did not.
+pub(super) const NO_QUORUM: &str = "no quorum of the members has answered in time";
+
 /// A fault of ours, for the log and whoever asked.
 pub(super) fn unexpected(why: &str) -> FleetError {
     FleetError::Internal(why.to_owned())
@@ -18,10 +21,10 @@ pub(super) fn of_keyspace(why: KeyspaceError) -> FleetError {
         KeyspaceError::Members(refusal) => of_members(refusal),
         KeyspaceError::MemberNotFound => FleetError::NotFound("member not found".to_owned()),
         KeyspaceError::Stopped => FleetError::ShuttingDown,
-        KeyspaceError::NoLeader
-        | KeyspaceError::LeaderChanged
-        | KeyspaceError::Timeout(_)
-        | KeyspaceError::DeadlineExceeded
+        KeyspaceError::NoLeader | KeyspaceError::Timeout(_) | KeyspaceError::DeadlineExceeded => {
+            FleetError::Unavailable(NO_QUORUM.to_owned())
+        }
+        KeyspaceError::LeaderChanged
         | KeyspaceError::TooManyRequests
         | KeyspaceError::NotForLearners
         | KeyspaceError::NotLeader

@@ -1,14 +1,17 @@
 //! What the fleet looks like from here: the registry beside raft's membership, and where they differ.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use quorate_core::api::ids::MemberId;
 use quorate_core::api::pb::etcdserverpb as pb;
 use quorate_core::api::pb::internal::{FleetNode, FleetRole};
+use tokio::time::timeout;
 
 use super::config;
+use super::launcher::MemberState;
 use super::life::Node;
-use super::refusals::of_keyspace;
+use super::refusals::{NO_QUORUM, of_keyspace};
 use super::stage::{Seat, Stage};
 use crate::fleet::api::cluster::{
     ClusterRole, ClusterStatus, Datastore, DatastoreRole, FeatureStatus, MembershipNode,
@@ -20,6 +23,12 @@ use crate::keyspace::Keyspace;
 
 /// From so many voters on the loss of one is survived.
 const HIGHLY_AVAILABLE: usize = 3;
+
+/// How long the read of a probe may take: probes themselves wait three seconds.
+const PROBED_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long whoever wants to see the fleet waits for a quorum: longer than an election.
+const SEEN_WITHIN: Duration = Duration::from_secs(5);
 
 impl Node {
     pub(super) fn tell_identity(&self) -> Identity {
@@ -41,6 +50,17 @@ impl Node {
             Stage::Uninitialised { .. } | Stage::Resetting { .. } | Stage::Stopping => {
                 Identity { name: self.0.settings.name.clone(), ..Identity::default() }
             }
+        }
+    }
+
+    pub(super) fn tell_not_alive(&self) -> Option<String> {
+        let Stage::Member(seat) = self.stage() else { return None };
+        match seat.member.state() {
+            MemberState::Failed(why) => Some(why),
+            MemberState::Starting
+            | MemberState::Ready
+            | MemberState::Removed
+            | MemberState::Ended(_) => None,
         }
     }
 
@@ -108,7 +128,7 @@ impl Node {
     pub(super) async fn tell_cluster(&self) -> Result<ClusterStatus, FleetError> {
         let seat = self.stage().seat()?;
         let keyspace = seat.keyspace();
-        let ready = seat.is_ready() && keyspace.ready().await.is_ok();
+        let ready = seat.is_ready() && reads(keyspace, SEEN_WITHIN).await.is_ok();
         let nodes: Vec<FleetNode> = match ready {
             true => {
                 let read = keyspace.fleet(|fleet| fleet.nodes().cloned().collect());
@@ -136,24 +156,21 @@ impl Node {
 }
 
 async fn condition(seat: &Seat) -> Condition {
-    use super::launcher::MemberState;
-    let state = seat.member.state();
-    let unfit = match &state {
-        MemberState::Ready => None,
+    let unread = match seat.member.state() {
+        MemberState::Ready => reads(seat.keyspace(), PROBED_WITHIN).await.err(),
         MemberState::Starting => Some("the member has no leader yet".to_owned()),
         MemberState::Removed => Some("the member was removed".to_owned()),
-        MemberState::Failed(why) => Some(why.clone()),
+        MemberState::Failed(why) => Some(why),
         MemberState::Ended(_) => Some("the member has ended".to_owned()),
     };
-    let failed = matches!(state, MemberState::Failed(_));
-    let unread = match &unfit {
-        Some(why) => Some(why.clone()),
-        None => seat.keyspace().ready().await.err().map(|why| why.to_string()),
-    };
-    Condition {
-        not_alive: unfit.clone().filter(|_| failed),
-        not_ready: unread.clone(),
-        not_healthy: unread,
+    Condition { not_ready: unread.clone(), not_healthy: unread }
+}
+
+/// Whether a linearizable read passes in time; if none does, why.
+async fn reads(keyspace: &Keyspace, limit: Duration) -> Result<(), String> {
+    match timeout(limit, keyspace.ready()).await {
+        Ok(read) => read.map_err(|why| why.to_string()),
+        Err(_elapsed) => Err(NO_QUORUM.to_owned()),
     }
 }
 

@@ -124,9 +124,13 @@ impl Management for Double {
         }
     }
 
+    fn not_alive(&self) -> Option<String> {
+        self.ill.lock().clone()
+    }
+
     async fn condition(&self) -> Condition {
         let ill = self.ill.lock().clone();
-        Condition { not_alive: ill.clone(), not_ready: ill.clone(), not_healthy: ill }
+        Condition { not_ready: ill.clone(), not_healthy: ill }
     }
 
     fn events(&self) -> &EventLog {

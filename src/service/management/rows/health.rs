@@ -16,7 +16,7 @@ use crate::fleet::management::{Condition, Phase};
 use crate::service::version::{ETCD_VERSION, cluster_version};
 
 pub(super) fn add(book: &mut Book) {
-    book.route("/livez", get(|State(api)| async move { told(live(&api).await) }));
+    book.route("/livez", get(|State(api): State<Api>| async move { told(api.node().not_alive()) }));
     book.route("/readyz", get(|State(api)| async move { told(ready(&api).await) }));
     book.route("/health", get(|State(api)| async move { told(healthy(&api).await) }));
     book.route("/version", get(version));
@@ -44,10 +44,6 @@ pub(super) fn add(book: &mut Book) {
     book.document.bare(Verb::Get, "/version", operation, vec![(200, "application/json", version)]);
 }
 
-async fn live(api: &Api) -> Option<String> {
-    api.node().condition().await.not_alive
-}
-
 async fn ready(api: &Api) -> Option<String> {
     if api.node().phase() == Phase::Stopping {
         return Some("the daemon is shutting down".to_owned());
@@ -56,8 +52,8 @@ async fn ready(api: &Api) -> Option<String> {
 }
 
 async fn healthy(api: &Api) -> Option<String> {
-    let Condition { not_alive, not_ready, not_healthy } = api.node().condition().await;
-    not_alive.or(not_ready).or(not_healthy)
+    let Condition { not_ready, not_healthy } = api.node().condition().await;
+    api.node().not_alive().or(not_ready).or(not_healthy)
 }
 
 fn told(why_not: Option<String>) -> Response<Body> {
