@@ -28,6 +28,8 @@ mod no_quorum;
 #[path = "agent/process.rs"]
 #[expect(dead_code, reason = "agents beside a node are other tests' matter")]
 mod process;
+#[path = "fleet/removed.rs"]
+mod removed;
 #[path = "fleet/rows.rs"]
 mod rows;
 #[path = "fleet/schema.rs"]

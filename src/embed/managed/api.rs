@@ -194,7 +194,10 @@ impl Port {
         loop {
             // Asked for before it is compared, so that no change is missed.
             let changed = self.node.phases();
-            if shown(self.node.phase()) != now && self.node.phase() != Phase::Stopping {
+            let phase = self.node.phase();
+            // A node that is being reset is to be seen as such by the others, until it is nothing of theirs.
+            let stays = matches!(phase, Phase::Stopping | Phase::Resetting);
+            if shown(phase) != now && !stays {
                 return;
             }
             changed.await;

@@ -4,7 +4,7 @@
 //!   asked of the node itself ── another one is asked to do it, if there is one
 //!   else: a replica's ── is it not the last voter? ── does it answer, or is it forced? ── out of raft ── out of the registry
 //!         a worker's  ── out of the registry
-//!   the node itself hears of it by its member (or, a worker, by its key), and resets itself
+//!   the node itself hears of it by its member (or, a worker, by its key), and resets itself ── done, or waited enough
 //! ```
 //!
 //! Raft's membership goes first: it alone can refuse. A registry that is behind is mended by the reconciler.
@@ -17,12 +17,12 @@ use quorate_core::api::pb::internal::fleet_request::Ask;
 use quorate_core::api::pb::internal::{FleetNode, FleetRole};
 use quorate_core::api::refusal::{FleetRefusal, Refusal};
 use serde_json::json;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::life::Node;
 use super::refusals::of_keyspace;
 use super::registry::change;
-use super::stage::Seat;
+use super::stage::{Seat, Stage};
 use super::wire;
 use crate::fleet::api::Nanos;
 use crate::fleet::api::cluster::RemoveRequest;
@@ -33,6 +33,12 @@ use crate::keyspace::{Keyspace, KeyspaceError, MemberRefusal};
 
 /// How long a node may take to show that it is there.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long one that is not forced is waited for until it has reset itself.
+const RESETS_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long it may take to answer then, before it is left to itself.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Between two tries while too few members are connected for the change.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -86,7 +92,34 @@ impl Node {
         forget(seat.keyspace(), id).await?;
         let told = json!({ "node": leaving.name, "change": "removed" });
         self.0.events.publish(EventKind::Lifecycle, told);
+        if !force {
+            let until = deadline.min(Instant::now() + RESETS_WITHIN);
+            // It was removed all the same.
+            let _in_time = timeout_at(until, self.until_it_is_reset(leaving)).await;
+        }
         Ok(())
+    }
+
+    /// Returns once a node that was removed has nothing of the fleet any more, so that whoever asked finds it as it will
+    /// be; at once if it does not answer.
+    async fn until_it_is_reset(&self, node: &FleetNode) {
+        loop {
+            let asked = wire::ask_node::<serde_json::Value>(
+                &self.0.directory,
+                &node.address,
+                Method::GET,
+                "/1.0/k8sd/node",
+                None::<&()>,
+            );
+            match timeout(HEARD_WITHIN, asked).await {
+                Ok(Ok(_still_ours)) => sleep(AGAIN / 4).await,
+                // Its certificates have gone.
+                Ok(Err(why)) => {
+                    return tracing::debug!(name = node.name, error = %why, "it is ours no more");
+                }
+                Err(_elapsed) => return,
+            }
+        }
     }
 
     /// Whoever is still a member afterwards does it.
@@ -111,13 +144,24 @@ impl Node {
                 "/1.0/k8sd/cluster/remove",
                 Some(&request),
             );
-            match timeout(rest, asked).await {
+            let answered = tokio::select! {
+                answered = timeout(rest, asked) => answered,
+                // Whoever does it waits for this, and its answer may come too late for whoever asked here.
+                () = self.until_apart() => return Ok(()),
+            };
+            match answered {
                 Ok(Ok(_done)) => return Ok(()),
                 Ok(Err(why)) => last = format!("{}: {why}", other.name),
                 Err(_elapsed) => return Err(FleetError::TimedOut("removing this node")),
             }
         }
         Err(FleetError::Unavailable(format!("this node cannot be removed by another one: {last}")))
+    }
+
+    async fn until_apart(&self) {
+        let mut stage = self.0.stage.subscribe();
+        // The sender is this node's own.
+        let _apart = stage.wait_for(|stage| matches!(stage, Stage::Uninitialised { .. })).await;
     }
 
     /// One that has just joined binds its port anew, and refuses whoever comes in between.
