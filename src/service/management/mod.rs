@@ -23,6 +23,7 @@ mod operations;
 mod repeats;
 mod rows;
 mod rule;
+mod unread;
 
 #[cfg(test)]
 mod double;
@@ -38,7 +39,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use tonic::body::Body;
 use tower_service::Service as _;
@@ -46,6 +47,7 @@ use tower_service::Service as _;
 use self::caller::Door;
 use self::operations::Operations;
 use self::repeats::Repeats;
+use self::unread::Taken;
 use super::gateway::Afterwards;
 use super::serve::{ConnectionLimits, Counter, Entrance, Tasks, Traffic, serve};
 use crate::fleet::management::Management;
@@ -187,7 +189,10 @@ impl Counter for At {
         request: Request<Incoming>,
         _: &Afterwards,
     ) -> Response<Body> {
-        let mut request = request.map(axum::body::Body::new);
+        let mut request = match request.version() {
+            Version::HTTP_2 => request.map(|body| axum::body::Body::new(Taken::new(body))),
+            _ => request.map(axum::body::Body::new),
+        };
         request.extensions_mut().insert(self.door);
         let Ok(answer) = self.router.clone().call(request).await;
         answer.map(Body::new)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use super::double::Double;
 use super::{ManagementDesk, bind_socket, serve_management};
@@ -21,13 +21,13 @@ use crate::support::clock::unix_micros;
 use crate::support::http_client::{HttpClient, HttpError, Target};
 use crate::support::listen::{SocketOptions, bind};
 use crate::support::shutdown::Drain;
-use crate::support::tls::{Endpoint, Protocol, Side, TlsSettings};
+use crate::support::tls::{Connector, Endpoint, Protocol, Side, TlsSettings};
 use crate::support::urls::parse_list;
 
 const LONG: Duration = Duration::from_secs(30);
 
 /// An API on a socket and on a TLS port.
-struct Served {
+pub(super) struct Served {
     dir: tempfile::TempDir,
     double: Arc<Double>,
     drain: Drain,
@@ -60,7 +60,7 @@ fn certificates(folder: &Path, authority: &Authority, organisation: Organisation
 }
 
 impl Served {
-    async fn start() -> Served {
+    pub(super) async fn start() -> Served {
         Served::start_in(tempfile::tempdir().unwrap()).await
     }
 
@@ -96,8 +96,19 @@ impl Served {
         HttpClient::new(Target::Unix(self.dir.path().join("api.sock")))
     }
 
+    /// Over TLS, with no certificate.
+    pub(super) async fn connect(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let wire = TcpStream::connect(&self.address).await.unwrap();
+        self.connector(None).connect("127.0.0.1", wire).await.unwrap()
+    }
+
     /// Over TLS, with a certificate of this organisation or none.
     fn port(&self, organisation: Option<Organisation>) -> HttpClient {
+        let (address, connector) = (self.address.clone(), self.connector(organisation));
+        HttpClient::new(Target::Tls { address, connector })
+    }
+
+    fn connector(&self, organisation: Option<Organisation>) -> Connector {
         let own = organisation.map(|organisation| {
             let folder = self.dir.path().join(organisation.as_str().replace(':', "-"));
             certificates(&folder, &self.authority, organisation)
@@ -109,8 +120,7 @@ impl Served {
                 ..TlsSettings::default()
             },
         };
-        let connector = Side::open(&settings, Protocol::default(), None).unwrap().connector();
-        HttpClient::new(Target::Tls { address: self.address.clone(), connector })
+        Side::open(&settings, Protocol::default(), None).unwrap().connector()
     }
 }
 
