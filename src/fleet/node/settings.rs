@@ -1,5 +1,6 @@
 //! What a managed node is told when its daemon starts; names and addresses that a request brings go before these.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,6 +105,12 @@ impl NodeSettings {
         if self.host.is_empty() || self.host.contains(['/', ',', ' ']) {
             return Some(format!("--address {:?} is neither a name nor an IP address", self.host));
         }
+        if self.host.contains(':') && address_in(&self.host).is_none() {
+            return Some(format!("--address {:?} is a host without a port, no more", self.host));
+        }
+        if !self.listen.is_empty() && address_in(&self.listen).is_none() {
+            return Some(format!("--listen {:?} is no IP address", self.listen));
+        }
         if self.timers.heartbeat_ms == 0 || self.timers.election_ms < 5 * self.timers.heartbeat_ms {
             let Timers { heartbeat_ms, election_ms, .. } = self.timers;
             return Some(format!(
@@ -138,23 +145,24 @@ impl NodeSettings {
     /// The IP address that listeners are bound to: names are not bound to, every address is then.
     pub fn listen_host(&self) -> &str {
         let chosen = if self.listen.is_empty() { &self.host } else { &self.listen };
-        let bare = chosen.trim_start_matches('[').trim_end_matches(']');
-        match bare.parse::<std::net::IpAddr>() {
-            Ok(_) => bare,
-            Err(_) => "0.0.0.0",
-        }
+        address_in(chosen).map_or("0.0.0.0", |(bare, _)| bare)
     }
 
     /// Whether listeners are bound to every address.
     pub fn listens_everywhere(&self) -> bool {
-        let host = self.listen_host().parse::<std::net::IpAddr>();
-        host.is_ok_and(|host| host.is_unspecified())
+        address_in(self.listen_host()).is_some_and(|(_, address)| address.is_unspecified())
     }
 
     /// Whether clients without TLS come to the same listener as those with it.
     pub fn shares_client_port(&self) -> bool {
         self.plain_client_port == Some(self.client_port) && self.listen_host() == "127.0.0.1"
     }
+}
+
+/// The IP address that `host` is, without brackets; `None`: it is a name.
+fn address_in(host: &str) -> Option<(&str, IpAddr)> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    Some((bare, bare.parse().ok()?))
 }
 
 /// `host:port`, with brackets around an IPv6 address.
@@ -221,6 +229,11 @@ mod tests {
         assert!(fault(|s| s.api_port = 0).unwrap().contains("api-port"));
         assert!(fault(|s| s.timers.election_ms = 300).unwrap().contains("5 times"));
         assert!(fault(|s| s.host = "http://x".to_owned()).is_some());
+        assert!(fault(|s| s.host = "10.0.0.1:6400".to_owned()).unwrap().contains("without a port"));
+        assert!(fault(|s| s.host = "node-1:6400".to_owned()).unwrap().contains("without a port"));
+        assert_eq!(fault(|s| s.host = "[::1]".to_owned()), None);
+        assert!(fault(|s| s.listen = "node-1".to_owned()).unwrap().contains("no IP address"));
+        assert_eq!(fault(|s| s.listen = "::1".to_owned()), None);
     }
 
     #[test]
