@@ -21,6 +21,7 @@ pub mod internal;
 pub mod joining;
 pub mod names;
 pub mod nanos;
+mod pool;
 pub mod sensitive;
 pub mod server;
 pub mod stored;

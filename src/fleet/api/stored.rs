@@ -22,6 +22,7 @@ use super::config::{
     MetricsServerConfig, NetworkConfig, SetConfigRequest, UserFacingClusterConfig,
     UserFacingDatastoreConfig,
 };
+use super::pool;
 use crate::fleet::error::FleetError;
 
 /// The key that the record stands under.
@@ -304,12 +305,8 @@ impl ClusterConfig {
 
     fn validate_load_balancer(&self) -> Result<(), FleetError> {
         let balancer = &self.load_balancer;
-        for cidr in balancer.cidrs.iter().flatten() {
-            if cidr.parse::<IpNet>().is_err() {
-                return Err(invalid(format!(
-                    "load-balancer configuration contains an invalid CIDR {cidr:?}"
-                )));
-            }
+        if let Some(fault) = balancer.cidrs.iter().flatten().find_map(|entry| pool::fault(entry)) {
+            return Err(invalid(fault));
         }
         if balancer.bgp_mode != Some(true) {
             return Ok(());

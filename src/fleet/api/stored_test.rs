@@ -72,6 +72,10 @@ fn a_config_that_does_not_fit_together_is_refused_with_its_reason() {
             r#"{"cluster-config":{"load-balancer":{"cidrs":["10.0.0.1"]}}}"#,
             "invalid CIDR \"10.0.0.1\"",
         ),
+        (
+            r#"{"cluster-config":{"load-balancer":{"cidrs":["10.0.0.0/24","10.1.0.9-10.1.0.7"]}}}"#,
+            "greater than the stop IP",
+        ),
         (r#"{"cluster-config":{"load-balancer":{"bgp-mode":true}}}"#, "bgp-local-asn must be set"),
         (
             r#"{"cluster-config":{"load-balancer":{"bgp-mode":true,"bgp-local-asn":1,"bgp-peer-asn":2,
