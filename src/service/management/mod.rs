@@ -39,7 +39,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::Router;
-use http::{Request, Response, Version};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::body::Body;
 use tower_service::Service as _;
@@ -189,10 +189,7 @@ impl Counter for At {
         request: Request<Incoming>,
         _: &Afterwards,
     ) -> Response<Body> {
-        let mut request = match request.version() {
-            Version::HTTP_2 => request.map(|body| axum::body::Body::new(Taken::new(body))),
-            _ => request.map(axum::body::Body::new),
-        };
+        let mut request = Taken::of(request).map(axum::body::Body::new);
         request.extensions_mut().insert(self.door);
         let Ok(answer) = self.router.clone().call(request).await;
         answer.map(Body::new)

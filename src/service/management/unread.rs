@@ -5,34 +5,38 @@
 //!      └── body, still on its way ── taken to its end, or to a bound ── forgotten
 //! ```
 //!
-//! Over HTTP/2 a body that is let go of before its end resets the stream, right behind the answer. That is allowed, but
-//! clients (curl 7.88 among them) then tell of a broken stream, and not of the answer. HTTP/1.1 has no streams to reset,
-//! and may be waiting for our word before it sends anything.
+//! A body that is let go of before its end resets the stream over HTTP/2, and the connection over HTTP/1.1, right behind
+//! the answer. Clients that are still sending then tell of what broke, and not of the answer: curl 7.88 does.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::{Request, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
-use super::body::BODY_BYTES_MAX;
-
 /// What comes later than this is not waited for.
 const TAKEN_WITHIN: Duration = Duration::from_secs(5);
+
+/// Nor what is longer than this.
+const TAKEN_BYTES_MAX: usize = 16 << 20;
 
 /// A request's body, which is taken to its end whoever drops it.
 pub(super) struct Taken {
     body: Option<Incoming>,
+    /// Whoever sends it waits until somebody wants it.
+    unasked: bool,
 }
 
 impl Taken {
-    pub(super) fn new(body: Incoming) -> Taken {
-        Taken { body: Some(body) }
+    pub(super) fn of(request: Request<Incoming>) -> Request<Taken> {
+        let unasked = request.headers().contains_key(header::EXPECT);
+        request.map(|body| Taken { body: Some(body), unasked })
     }
 }
 
@@ -44,6 +48,7 @@ impl Body for Taken {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.unasked = false;
         match &mut self.body {
             Some(body) => Pin::new(body).poll_frame(context),
             None => Poll::Ready(None),
@@ -62,6 +67,9 @@ impl Body for Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
+        if self.unasked {
+            return;
+        }
         // Without a runtime there is no connection any more.
         let Ok(runtime) = Handle::try_current() else { return };
         drop(runtime.spawn(timeout(TAKEN_WITHIN, take(body))));
@@ -69,7 +77,7 @@ impl Drop for Taken {
 }
 
 async fn take(mut body: Incoming) {
-    let mut left = BODY_BYTES_MAX;
+    let mut left = TAKEN_BYTES_MAX;
     while let Some(Ok(frame)) = body.frame().await {
         let taken = frame.data_ref().map_or(0, Bytes::len);
         match left.checked_sub(taken) {
@@ -87,7 +95,9 @@ mod tests {
     use http_body_util::StreamBody;
     use hyper::client::conn::http2;
     use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+    use super::super::body::BODY_BYTES_MAX;
     use super::super::wire_test::Served;
     use super::*;
 
@@ -120,5 +130,25 @@ mod tests {
             pieces.send(Ok(Frame::data(Bytes::from_static(b"{}")))).await.unwrap();
         }
         connection.abort();
+    }
+
+    /// Nor is the connection closed.
+    #[tokio::test]
+    async fn a_long_body_that_is_refused_over_http_1_may_be_sent_to_its_end() {
+        let served = Served::start().await;
+        for turn in 0..10 {
+            let mut stream = served.connect().await;
+            let long = vec![b' '; 5 * BODY_BYTES_MAX];
+            let head = format!(
+                "POST /1.0/k8sd/cluster/tokens HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+                long.len()
+            );
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let sent = stream.write_all(&long).await;
+            assert!(sent.is_ok(), "{turn}: {sent:?}");
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 403", "{turn}");
+        }
     }
 }
