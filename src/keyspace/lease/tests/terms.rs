@@ -145,6 +145,25 @@ async fn what_this_member_promised_in_an_earlier_term_stands_whatever_others_tel
     assert!((5.0..5.7).contains(&lived), "{lived}");
 }
 
+/// It was out of touch while they were applied, and those who asked have long had their answers.
+#[tokio::test(start_paused = true)]
+async fn what_was_granted_in_the_same_term_is_not_counted_from_before_it() {
+    let (member, _running) = Member::leading();
+    let silent = Instant::now();
+    member.follow();
+    member.lead(2);
+    member.lessor().last_heard(Term(2), silent);
+    member.follow();
+    pass(2.0).await;
+    member.grant(1, 20);
+    pass(8.0).await;
+    member.grant(2, 20);
+    member.lead(2);
+    member.lessor().last_heard(Term(2), silent);
+    pass(11.5).await;
+    assert_eq!(member.alive(), [1, 2], "of the first, half a second is left");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_goes_on_from_the_checkpointed_rest() {
     let (member, _running) = Member::leading();
