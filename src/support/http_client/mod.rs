@@ -216,7 +216,11 @@ impl HttpClient {
             // Whoever waits for the answer hears how it ended; later nobody asks.
             let _ = tell.send(connection.await);
         });
-        match sender.send_request(request).await {
+        let asked = sender.send_request(request);
+        // What is handed over in the moment in which the connection ends is let go with the last who could hand over
+        // more: whoever kept that would wait for ever.
+        drop(sender);
+        match asked.await {
             Ok(response) => Ok((response, driver)),
             // It ended before anything was asked: why, its task alone knows.
             Err(why) if why.is_canceled() => match told.await {
