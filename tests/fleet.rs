@@ -17,10 +17,10 @@ mod config;
 mod crashes;
 #[path = "fleet/daemon.rs"]
 mod daemon;
-#[path = "fleet/gone.rs"]
-mod gone;
 #[path = "management/golden.rs"]
 mod golden;
+#[path = "fleet/gone.rs"]
+mod gone;
 #[path = "fleet/init.rs"]
 mod init;
 #[path = "fleet/no_quorum.rs"]

@@ -108,6 +108,9 @@ pub struct RenewAsk {
     pub id: String,
     /// A certificate request, PEM.
     pub csr: String,
+    /// How long it is to be valid, if not for as long as others; never for longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
 }
 
 /// The new certificate.

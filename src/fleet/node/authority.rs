@@ -22,8 +22,8 @@ use crate::fleet::api::certificates::{RefreshRunAnswer, RefreshRunRequest, Rotat
 use crate::fleet::controllers::asked;
 use crate::fleet::error::FleetError;
 use crate::fleet::pki::{
-    AUTHORITY_SECONDS, Authorities, Authority, NodeTrust, PkiError, REPORT, Rotation, Trusted,
-    Turn, Validity,
+    AUTHORITY_SECONDS, Authorities, Authority, LEAF_SECONDS, NodeTrust, PkiError, REPORT, Rotation,
+    Trusted, Turn, Validity,
 };
 use crate::keyspace::Keyspace;
 
@@ -54,8 +54,19 @@ impl Signed {
         subject: &Subject,
         requests: &BTreeMap<String, String>,
     ) -> Result<Signed, FleetError> {
+        Signed::lasting(seat, subject, requests, LEAF_SECONDS).await
+    }
+
+    /// The same, to be valid for so long.
+    pub(super) async fn lasting(
+        seat: &Seat,
+        subject: &Subject,
+        requests: &BTreeMap<String, String>,
+        seconds: u64,
+    ) -> Result<Signed, FleetError> {
         let authority = authority(seat.keyspace()).await?;
-        let certificates = certificates::sign(&authority, &seat.key, &seat.uid, subject, requests)?;
+        let certificates =
+            certificates::sign(&authority, &seat.key, &seat.uid, subject, requests, seconds)?;
         Ok(Signed { authority, certificates })
     }
 

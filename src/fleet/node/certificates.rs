@@ -16,6 +16,7 @@ use super::files::folder;
 use super::life::Node;
 use super::refusals::unexpected;
 use super::settings::NodeSettings;
+use super::stage::Stage;
 use super::tokens::unix_ms;
 use crate::fleet::api::Sensitive;
 use crate::fleet::api::bootstrap::BootstrapConfig;
@@ -254,10 +255,11 @@ pub(super) fn sign(
     uid: &str,
     subject: &Subject,
     requests: &BTreeMap<String, String>,
+    seconds: u64,
 ) -> Result<BTreeMap<String, String>, FleetError> {
     let authorities = Authorities::open(authority, key, uid).map_err(of_pki)?;
     let signing = authorities.signing().map_err(of_pki)?;
-    let validity = Validity::starting(now(), LEAF_SECONDS).map_err(of_pki)?;
+    let validity = Validity::starting(now(), seconds).map_err(of_pki)?;
     let mut signed = BTreeMap::new();
     for (name, pem) in requests {
         let certificate: CertificateName = name.parse().map_err(of_pki)?;
@@ -344,16 +346,20 @@ impl Node {
         &self,
         ask: RefreshRunRequest,
     ) -> Result<RefreshRunAnswer, FleetError> {
-        let seat = self.stage().seat()?;
         let seconds = match u64::try_from(ask.expiration_seconds) {
             Ok(0) => None,
             Ok(seconds) => Some(seconds),
             Err(_) => return Err(FleetError::Invalid("expiration-seconds is below 0".to_owned())),
         };
-        let names = match names(&ask.certificates)? {
-            Named::Authority => return self.announce(&ask, seconds).await,
-            Named::Certificates(names) => names,
+        let stage = self.stage();
+        let names = match (names(&ask.certificates)?, &stage) {
+            (Named::Authority, _) => return self.announce(&ask, seconds).await,
+            (Named::Certificates(names), Stage::Worker(gate)) => {
+                return self.renew_on_worker(gate, &names, &ask, seconds).await;
+            }
+            (Named::Certificates(names), _) => names,
         };
+        let seat = stage.seat()?;
         let validity =
             Validity::starting(now(), seconds.unwrap_or(LEAF_SECONDS)).map_err(of_pki)?;
         // Refused before the plan is used up.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   /internal/trust  {report}  the worker's key has what it reports     ──> {ca, can_sign, apis}
-//!   /internal/renew  {csr}     signed as the worker was admitted        ──> {certificate}
+//!   /internal/renew  {csr, seconds}  signed as the worker was admitted        ──> {certificate}
 //! ```
 //!
 //! **Invariant:** who asks is the listed worker of that id, by the name in its certificate: one that was removed is
@@ -22,7 +22,7 @@ use super::stage::Seat;
 use super::worker::WORKERS;
 use crate::fleet::api::internal::{RenewAnswer, RenewAsk, TrustAnswer, TrustAsk};
 use crate::fleet::error::FleetError;
-use crate::fleet::pki::host_of;
+use crate::fleet::pki::{LEAF_SECONDS, host_of};
 
 impl Node {
     pub(super) async fn hear_trust(
@@ -58,11 +58,22 @@ impl Node {
         let hosts: Vec<String> = host_of(&node.address).into_iter().collect();
         let subject = Subject::joining(&node.name, &hosts).into_worker();
         let asked = BTreeMap::from([(WORKERS.to_string(), ask.csr)]);
-        let mut signed = Signed::now(&seat, &subject, &asked).await?;
+        let seconds = for_a_worker(ask.seconds)?;
+        let mut signed = Signed::lasting(&seat, &subject, &asked, seconds).await?;
         let certificate = signed.certificates.remove(WORKERS.as_str());
         let certificate = certificate.ok_or_else(|| unexpected("nothing was signed"))?;
         tracing::info!(name = node.name, "a worker's certificate was made anew");
         Ok(RenewAnswer { certificate })
+    }
+}
+
+/// For how many seconds a worker's certificate is to be valid: not for longer than others are.
+pub(super) fn for_a_worker(seconds: Option<u64>) -> Result<u64, FleetError> {
+    match seconds.unwrap_or(LEAF_SECONDS) {
+        seconds if seconds > LEAF_SECONDS => Err(FleetError::Invalid(format!(
+            "expiration-seconds: a worker's certificate is valid for {LEAF_SECONDS} at most"
+        ))),
+        seconds => Ok(seconds),
     }
 }
 

@@ -23,12 +23,14 @@ use super::authority::{authorities_here, write_report};
 use super::certificates::{self, Subject, of_pki};
 use super::life::Node;
 use super::refusals::unexpected;
+use super::renew::for_a_worker;
 use super::stage::{Gate, Seat, Stage};
 use super::tokens::unix_ms;
 use super::wire;
+use crate::fleet::api::certificates::{RefreshRunAnswer, RefreshRunRequest};
 use crate::fleet::api::internal::{RenewAnswer, RenewAsk, TrustAnswer, TrustAsk, VERSION};
 use crate::fleet::error::FleetError;
-use crate::fleet::pki::{Authorities, CertificateName, Due, Pair, Trusted};
+use crate::fleet::pki::{Authorities, Bundle, CertificateName, Due, Pair, PkiError, Trusted};
 use crate::support::clock::rfc3339_seconds;
 
 /// How often memory is asked whether the authorities have changed.
@@ -132,31 +134,49 @@ impl Node {
         }
         let renewed = match due.renew.is_empty() {
             true => None,
-            false => Some(self.ask_for_one(gate).await?),
+            false => Some(self.ask_for_one(gate, None).await?),
         };
         self.with_files(move |folder| {
             folder.change(|bundle| {
                 bundle.authorities = fleet.trusted();
                 let Some(pair) = renewed else { return Ok(()) };
-                for name in due.renew {
-                    pair.check(name, &bundle.authorities, now())?;
-                    bundle.pairs.insert(name, pair.clone());
-                    tracing::info!(certificate = %name, "made anew");
-                }
-                Ok(())
+                show(bundle, &pair, due.renew)
             })
         })
         .await?;
         Ok(false)
     }
 
+    /// `refresh-certs/run` of a worker: a member signs.
+    pub(super) async fn renew_on_worker(
+        &self,
+        gate: &Gate,
+        names: &[CertificateName],
+        ask: &RefreshRunRequest,
+        seconds: Option<u64>,
+    ) -> Result<RefreshRunAnswer, FleetError> {
+        if !ask.extra_sans.is_empty() {
+            let text = "a worker's certificate is for the address by which it was let in, no other";
+            return Err(FleetError::Invalid(text.to_owned()));
+        }
+        for_a_worker(seconds)?;
+        // What is signed has to lead to what is trusted here; and whoever signs is there.
+        self.follow_members(gate, &mut Told::default()).await?;
+        let due = self.0.plans.redeem(ask.seed, names, unix_ms()).map_err(of_pki)?;
+        tracing::info!(certificates = ?due, "having certificates made anew");
+        let pair = self.ask_for_one(gate, seconds).await?;
+        let facts = pair.facts(CertificateName::Client).map_err(of_pki)?;
+        self.with_files(move |folder| folder.change(|bundle| show(bundle, &pair, due))).await?;
+        Ok(RefreshRunAnswer { expiration_seconds: facts.not_after })
+    }
+
     /// A new key, and a certificate for it: a worker has one for everything that it shows.
-    async fn ask_for_one(&self, gate: &Gate) -> Result<Pair, FleetError> {
+    async fn ask_for_one(&self, gate: &Gate, seconds: Option<u64>) -> Result<Pair, FleetError> {
         let subject = Subject::of(&self.0.settings, &gate.name, &gate.address, None).into_worker();
         let asked = certificates::request(&subject, &[CertificateName::Client])?;
         let csr = asked.requests.values().next().cloned();
         let csr = csr.ok_or_else(|| unexpected("a worker asks for no certificate"))?;
-        let ask = RenewAsk { version: VERSION, id: gate.id.clone(), csr };
+        let ask = RenewAsk { version: VERSION, id: gate.id.clone(), csr, seconds };
         let answer: RenewAnswer = self.ask_members(gate, "/internal/renew", &ask).await?;
         asked.into_pair(answer.certificate)
     }
@@ -180,6 +200,20 @@ impl Node {
         }
         Err(FleetError::Unavailable(last))
     }
+}
+
+/// A worker's one certificate under each of `names`, if it fits.
+fn show(
+    bundle: &mut Bundle,
+    pair: &Pair,
+    names: impl IntoIterator<Item = CertificateName>,
+) -> Result<(), PkiError> {
+    for name in names {
+        pair.check(name, &bundle.authorities, now())?;
+        bundle.pairs.insert(name, pair.clone());
+        tracing::info!(certificate = %name, "made anew");
+    }
+    Ok(())
 }
 
 fn now() -> i64 {

@@ -28,7 +28,12 @@ async fn s0_24_a_worker_gets_what_it_was_admitted_for_and_nobody_gets_anothers()
     let worker = Rig::start("w1").await;
     worker.join(&first.worker_token("w1").await).await.unwrap();
     let (own, replica) = (first.id("w1").await, first.id("n1").await);
-    let renew = |id: &str, csr: String| RenewAsk { version: VERSION, id: id.to_owned(), csr };
+    let renew = |id: &str, csr: String| RenewAsk {
+        version: VERSION,
+        id: id.to_owned(),
+        csr,
+        seconds: None,
+    };
 
     // It may wish for what it likes.
     let wish = csr("w1", &["somebody.else".to_owned()]);

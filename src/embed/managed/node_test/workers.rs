@@ -1,8 +1,9 @@
 //! Workers whose joins break: an answer that is lost, one that cannot serve, one that dies.
 
 use super::*;
+use crate::fleet::api::certificates::{RefreshPlanRequest, RefreshRunRequest};
 use crate::fleet::api::worker::{WorkerInfo, WorkerInfoRequest};
-use crate::fleet::pki::{CertificateName, Organisation, Pending, Wanted};
+use crate::fleet::pki::{CertificateName, LEAF_SECONDS, Organisation, Pending, Wanted};
 use crate::fleet::secret::Secret;
 use crate::fleet::tokens::JoinToken;
 
@@ -112,6 +113,54 @@ async fn s0_10_a_worker_that_dies_once_it_was_let_in_is_let_go_by_its_next_start
     assert!(worker.is_reset());
     assert_eq!(first.status().await.members.len(), 1, "it is in the registry no more");
     worker.join(&first.worker_token("w1").await).await.unwrap();
+    for rig in [worker, first] {
+        rig.managed.stop().await.unwrap();
+    }
+}
+
+/// S0.24: by the fleet, as a worker cannot sign for itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s0_24_a_workers_certificate_is_made_anew_when_it_is_asked_to() {
+    let first = Rig::first().await;
+    let worker = Rig::start("w1").await;
+    worker.join(&first.worker_token("w1").await).await.unwrap();
+    let shown = |name: &str| {
+        let file = worker.dir.path().join("pki").join(format!("{name}.crt"));
+        std::fs::read_to_string(file).unwrap()
+    };
+    let seed = async || {
+        let plan = worker.node().plan_certificates(RefreshPlanRequest::default()).await;
+        plan.unwrap().seed
+    };
+    let run = async |ask: RefreshRunRequest| worker.node().run_certificates(ask).await;
+    let before = ["server", "client", "member-api"].map(shown);
+    let day = RefreshRunRequest { expiration_seconds: 86_400, ..Default::default() };
+    let until = run(RefreshRunRequest { seed: seed().await, ..day.clone() }).await.unwrap();
+    let left = until.expiration_seconds - chrono::Utc::now().timestamp();
+    assert!((86_400 - 60..=86_400).contains(&left), "{left}");
+    for (name, before) in ["server", "client", "member-api"].into_iter().zip(&before) {
+        assert_ne!(&shown(name), before, "{name}");
+    }
+    let after = shown("client");
+    let some = vec!["member-api".to_owned()];
+    let one = RefreshRunRequest { seed: seed().await, certificates: some, ..day.clone() };
+    run(one).await.unwrap();
+    assert_eq!(shown("client"), after, "it was not named");
+    assert_ne!(shown("member-api"), after);
+
+    let others = vec!["another.example".to_owned()];
+    let long = i64::try_from(LEAF_SECONDS).unwrap() + 1;
+    for (ask, why) in [
+        (RefreshRunRequest { seed: 7, ..day.clone() }, "plan"),
+        (RefreshRunRequest { seed: seed().await, extra_sans: others, ..day.clone() }, "no other"),
+        (RefreshRunRequest { seed: seed().await, expiration_seconds: long, ..day }, "at most"),
+    ] {
+        let told = run(ask).await.unwrap_err().to_string();
+        assert!(told.contains(why), "{told}");
+        assert_eq!(shown("client"), after);
+    }
+    let ca = RefreshRunRequest { certificates: vec!["ca".to_owned()], ..Default::default() };
+    assert!(matches!(run(ca).await, Err(FleetError::OnWorker)), "that is for members");
     for rig in [worker, first] {
         rig.managed.stop().await.unwrap();
     }
