@@ -104,14 +104,7 @@ impl Node {
     /// be; at once if it does not answer.
     async fn until_it_is_reset(&self, node: &FleetNode) {
         loop {
-            let asked = wire::ask_node::<serde_json::Value>(
-                &self.0.directory,
-                &node.address,
-                Method::GET,
-                "/1.0/k8sd/node",
-                None::<&()>,
-            );
-            match timeout(HEARD_WITHIN, asked).await {
+            match timeout(HEARD_WITHIN, self.hear_of_itself(node)).await {
                 Ok(Ok(_still_ours)) => sleep(AGAIN / 4).await,
                 // Its certificates have gone.
                 Ok(Err(why)) => {
@@ -168,14 +161,7 @@ impl Node {
     async fn answers(&self, node: &FleetNode) -> bool {
         let answered = async {
             loop {
-                let asked = wire::ask_node::<serde_json::Value>(
-                    &self.0.directory,
-                    &node.address,
-                    Method::GET,
-                    "/1.0/k8sd/node",
-                    None::<&()>,
-                );
-                match asked.await {
+                match self.hear_of_itself(node).await {
                     Ok(_) => return,
                     Err(why) => tracing::debug!(name = node.name, error = %why, "no answer"),
                 }
@@ -183,6 +169,15 @@ impl Node {
             }
         };
         timeout(ANSWERS_WITHIN, answered).await.is_ok()
+    }
+
+    /// What a node says of itself to others of the fleet, as long as it is one of them.
+    async fn hear_of_itself(
+        &self,
+        node: &FleetNode,
+    ) -> Result<serde_json::Value, wire::Unanswered> {
+        let path = "/1.0/k8sd/node";
+        wire::ask_node(&self.0.directory, &node.address, Method::GET, path, None::<&()>).await
     }
 }
 

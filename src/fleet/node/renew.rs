@@ -1,8 +1,8 @@
 //! A worker is answered: whom the fleet trusts now, and a new certificate in place of its own.
 //!
 //! ```text
-//!   /internal/trust  {report}  the worker's key has what it reports     ──> {ca, can_sign, apis}
-//!   /internal/renew  {csr, seconds}  signed as the worker was admitted        ──> {certificate}
+//!   /internal/trust  {report}        the worker's key has what it reports  ──> {ca, can_sign, apis}
+//!   /internal/renew  {csr, seconds}  signed as the worker was admitted     ──> {certificate}
 //! ```
 //!
 //! **Invariant:** who asks is the listed worker of that id, by the name in its certificate: one that was removed is

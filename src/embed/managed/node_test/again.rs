@@ -22,6 +22,19 @@ impl Rig {
         Rig { dir, settings, managed }
     }
 
+    /// Dies at `step` of letting `joiner` in, which has no time to wait until it is back.
+    async fn dies_while_joins(self, joiner: &Rig, step: &'static str) -> (TempDir, NodeSettings) {
+        let token = self.token("n2").await;
+        self.node().crash_at(step);
+        let node = joiner.node().clone();
+        let request = JoinRequest { token, timeout: seconds(3), ..Default::default() };
+        let joining = tokio::spawn(async move { node.join(request).await });
+        self.node().crashed().await;
+        let died = self.crash().await;
+        assert!(joining.await.unwrap().is_err());
+        died
+    }
+
     /// Joins until it dies at `step`.
     pub(super) async fn joins_until(
         self,
@@ -115,14 +128,7 @@ async fn s0_10_the_node_that_lets_in_dies_before_its_answer_and_the_join_comes_a
 async fn s0_10_a_node_that_was_added_and_never_came_is_taken_out_again() {
     let first = Rig::first().await;
     let joiner = Rig::start("n2").await;
-    let token = first.token("n2").await;
-    first.node().crash_at("added");
-    let node = joiner.node().clone();
-    let request = JoinRequest { token, timeout: seconds(3), ..Default::default() };
-    let joining = tokio::spawn(async move { node.join(request).await });
-    first.node().crashed().await;
-    let first = first.crash().await;
-    assert!(joining.await.unwrap().is_err());
+    let first = first.dies_while_joins(&joiner, "added").await;
     assert!(joiner.is_reset());
     let first = Rig::back(first).await;
     eventually("it was let in", async || first.status().await.members.len() == 2).await;
@@ -225,14 +231,7 @@ async fn s0_10_a_member_that_is_not_listed_yet_is_not_told_that_it_was_let_go() 
 async fn s0_12_a_node_that_was_let_in_and_never_added_is_removed() {
     let first = Rig::first().await;
     let joiner = Rig::start("n2").await;
-    let token = first.token("n2").await;
-    first.node().crash_at("admitted");
-    let node = joiner.node().clone();
-    let request = JoinRequest { token, timeout: seconds(3), ..Default::default() };
-    let joining = tokio::spawn(async move { node.join(request).await });
-    first.node().crashed().await;
-    let first = first.crash().await;
-    assert!(joining.await.unwrap().is_err());
+    let first = first.dies_while_joins(&joiner, "admitted").await;
     let first = Rig::back(first).await;
     eventually("it is listed", async || {
         let status = first.node().cluster_status().await;
